@@ -1,0 +1,1 @@
+"""Declared grids, one TOML file each; `mongebench run NAME` finds them here."""

@@ -1,0 +1,238 @@
+"""Convex tensor-product B-spline potentials: the stored form of a Brenier potential in the plane.
+
+A truth T* = grad phi that has no closed form is stored as the coefficients of a spline
+
+    phi(x) = sum_ij c_ij B_i(x_1) B_j(x_2)        on the box  [a_1, b_1] x [a_2, b_2],
+
+with clamped knots.  Value, gradient and Hessian are exact derivatives of one function, so that T = grad phi is
+a gradient to rounding error, and every function here is plain vectorised NumPy in double precision.
+
+Outside the box
+---------------
+The stored potentials have constant normal slopes on the four sides of the box (T_1 = -s on the left side and +s
+on the right, T_2 = -s below and +s above), hence d^2 phi / dx_1 dx_2 = 0 on the boundary.  With p the point of the
+box nearest to x (the coordinates clipped), the extension
+
+    Phi(x) = phi(p) + grad phi(p) . (x - p) + |x - p|^2 / 2,        grad Phi(x) = grad phi(p) + (x - p)
+
+is then a C^1 function on the whole plane whose gradient really is the second formula, and it is convex: beyond a
+side its Hessian is diagonal with entries 1 and the tangential second derivative of phi; beyond a corner it is the
+identity.  For a general spline the same formula would be neither a gradient nor certainly monotone, which is why
+the constructor refuses coefficients whose normal slopes are not constant.
+
+References: C. de Boor, A Practical Guide to Splines, rev. ed., Springer 2001, chapters IX-X.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+_CHUNK = 16_384  # points evaluated at once: keeps the gathered coefficients (points x 36) inside a few megabytes
+
+
+def basis_with_derivatives(knots: Array, degree: int, x: Array) -> tuple[NDArray[np.intp], Array]:
+    """The B-splines that do not vanish at x, with their first two derivatives (Cox-de Boor recursion).
+
+    Parameters: clamped non-decreasing `knots` (k + degree + 1,), `degree` >= 2, and points `x` (n,) inside
+    [knots[degree], knots[-degree - 1]].
+
+    Returns `first` (n,), the index of the first such B-spline, and `table` (3, n, degree + 1), where
+    table[r, :, m] is the r-th derivative of B-spline number first + m.
+    """
+    cell = np.clip(np.searchsorted(knots, x, side="right") - 1, degree, len(knots) - degree - 2)
+    lower: dict[int, Array] = {}
+    values = np.ones((len(x), 1))
+    for order in range(1, degree + 1):
+        lower[order - 1] = values
+        raised = np.zeros((len(x), order + 1))
+        for m in range(order):
+            left, right = knots[cell + m + 1 - order], knots[cell + m + 1]
+            share = values[:, m] / (right - left)
+            raised[:, m] += (right - x) * share
+            raised[:, m + 1] += (x - left) * share
+        values = raised
+    table = np.empty((3, len(x), degree + 1))
+    table[0] = values
+    # d/dx sum of B-splines of one degree lower:  B'_{i,q} = q (B_{i,q-1} / w_i - B_{i+1,q-1} / w_{i+1}).
+    table[1] = _differentiate(knots, cell, lower[degree - 1], degree)
+    table[2] = _differentiate(knots, cell, _differentiate(knots, cell, lower[degree - 2], degree - 1), degree)
+    return cell - degree, table
+
+
+def _differentiate(knots: Array, cell: NDArray[np.intp], lower: Array, degree: int) -> Array:
+    """(n, degree) values of the B-splines of `degree` - 1 (or a derivative of them) -> (n, degree + 1), one more."""
+    out = np.zeros((len(cell), degree + 1))
+    for m in range(degree):
+        share = degree * lower[:, m] / (knots[cell + m + 1] - knots[cell + m + 1 - degree])
+        out[:, m] -= share
+        out[:, m + 1] += share
+    return out
+
+
+def normal_slopes(
+    knots_x: Array, knots_y: Array, coefficients: Array, degree: int
+) -> tuple[Array, Array, Array, Array]:
+    """Spline coefficients of the outward-coordinate slopes on the four sides: left, right (d/dx_1), bottom, top."""
+
+    def step(knots: Array, at_end: bool) -> float:
+        inner = knots[-degree - 2] if at_end else knots[degree + 1]
+        return float(abs(inner - knots[-1 if at_end else 0])) / degree
+
+    return (
+        (coefficients[1] - coefficients[0]) / step(knots_x, False),
+        (coefficients[-1] - coefficients[-2]) / step(knots_x, True),
+        (coefficients[:, 1] - coefficients[:, 0]) / step(knots_y, False),
+        (coefficients[:, -1] - coefficients[:, -2]) / step(knots_y, True),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class SplinePotential:
+    """A convex C^1 potential on the plane: a spline on a box, extended as the module docstring says.
+
+    `knots_x` (k_1 + degree + 1,) and `knots_y` (k_2 + degree + 1,) are clamped knot vectors, `coefficients` is
+    (k_1, k_2), first axis x_1.  The points x of all methods are (n, 2), in the units of the data.
+    """
+
+    knots_x: Array
+    knots_y: Array
+    coefficients: Array
+    degree: int
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that do not fit and normal slopes that are not constant along a side."""
+        shape = (len(self.knots_x) - self.degree - 1, len(self.knots_y) - self.degree - 1)
+        if self.coefficients.shape != shape:
+            raise ValueError(f"coefficients have shape {self.coefficients.shape}, the knots ask for {shape}")
+        slopes = normal_slopes(self.knots_x, self.knots_y, self.coefficients, self.degree)
+        if max(float(np.ptp(slope)) for slope in slopes) > 1e-7:
+            raise ValueError("the normal slope is not constant on every side, so that the extension is no gradient")
+
+    @classmethod
+    def load(cls, path: str | Path) -> SplinePotential:
+        """Read the arrays `knots_x`, `knots_y`, `coefficients` and `degree` of an npz file."""
+        with np.load(path, allow_pickle=False) as stored:
+            return cls(
+                knots_x=np.asarray(stored["knots_x"], dtype=np.float64),
+                knots_y=np.asarray(stored["knots_y"], dtype=np.float64),
+                coefficients=np.asarray(stored["coefficients"], dtype=np.float64),
+                degree=int(stored["degree"]),
+            )
+
+    @property
+    def box(self) -> Array:
+        """(2, 2): lower corner, then upper corner of the box on which the spline itself is used."""
+        return np.array([[self.knots_x[0], self.knots_y[0]], [self.knots_x[-1], self.knots_y[-1]]])
+
+    def value(self, x: Array) -> Array:
+        """phi(x): (n, 2) -> (n,)."""
+        return self._extended(x)[0]
+
+    def gradient(self, x: Array) -> Array:
+        """T(x) = grad phi(x): (n, 2) -> (n, 2)."""
+        return self._extended(x)[1]
+
+    def hessian(self, x: Array) -> Array:
+        """D^2 phi(x) = DT(x), symmetric: (n, 2) -> (n, 2, 2); outside the box the one of the extension."""
+        return self._extended(x)[2]
+
+    def inverse(self, y: Array, tolerance: float = 1e-10, max_iterations: int = 500) -> Array:
+        """Solve grad phi(x) = y for every row of y: (n, 2) -> (n, 2), with |grad phi(x) - y| <= `tolerance`.
+
+        x minimises the convex function phi(x) - x . y.  Each row runs Newton steps with Armijo backtracking of
+        its own, from the image of y under the affine map that takes the range of grad phi to the box.
+
+        Raises RuntimeError when some row does not reach the tolerance in `max_iterations` steps.
+        """
+        y = _points(y)
+        low, high = self.box
+        corner_low, corner_high = self.gradient(self.box)
+        x = low + (high - low) * (y - corner_low) / (corner_high - corner_low)
+        active = np.arange(len(y))
+        for _ in range(max_iterations):
+            value, gradient, hessian = self._extended(x[active])
+            residual = gradient - y[active]
+            open_rows = np.sqrt(np.sum(residual**2, axis=1)) > tolerance
+            active, value, residual, hessian = (
+                active[open_rows],
+                value[open_rows],
+                residual[open_rows],
+                hessian[open_rows],
+            )
+            if active.size == 0:
+                return x
+            x[active] = self._line_search(x[active], y[active], value, residual, hessian)
+        worst = float(np.max(np.sqrt(np.sum((self.gradient(x[active]) - y[active]) ** 2, axis=1))))
+        raise RuntimeError(
+            f"inverse: {active.size} of {len(y)} rows above {tolerance:g} after {max_iterations} steps, worst {worst:g}"
+        )
+
+    def _line_search(self, x: Array, y: Array, value: Array, residual: Array, hessian: Array) -> Array:
+        """One damped Newton step for phi(x) - x . y in every row: (n, 2) -> (n, 2)."""
+        direction = -np.linalg.solve(hessian, residual[:, :, None])[:, :, 0]
+        slope = np.sum(direction * residual, axis=1)
+        objective = value - np.sum(x * y, axis=1)
+        size = np.ones(len(x))
+        best = x + direction
+        searching = np.arange(len(x))
+        for _ in range(60):
+            trial = x[searching] + size[searching, None] * direction[searching]
+            best[searching] = trial
+            trial_value, trial_gradient, _ = self._extended(trial)
+            trial_objective = trial_value - np.sum(trial * y[searching], axis=1)
+            decrease = objective[searching] + 1e-4 * size[searching] * slope[searching] - trial_objective
+            # Near the solution the objective is flat to rounding error; a smaller residual is progress there.
+            shorter = np.sum((trial_gradient - y[searching]) ** 2, axis=1) < np.sum(residual[searching] ** 2, axis=1)
+            searching = searching[~((decrease >= 0) | shorter)]
+            if searching.size == 0:
+                break
+            size[searching] *= 0.5
+        return best
+
+    def _extended(self, x: Array) -> tuple[Array, Array, Array]:
+        """Value (n,), gradient (n, 2) and Hessian (n, 2, 2) of the potential extended to the whole plane."""
+        x = _points(x)
+        nearest = np.clip(x, self.box[0], self.box[1])
+        value, gradient, hessian = self._inside(nearest)
+        excess = x - nearest
+        outside = excess != 0.0
+        value = value + np.sum(gradient * excess, axis=1) + 0.5 * np.sum(excess**2, axis=1)
+        for axis in (0, 1):
+            hessian[outside[:, axis], axis, axis] = 1.0
+        mixed = outside.any(axis=1)
+        hessian[mixed, 0, 1] = hessian[mixed, 1, 0] = 0.0
+        return value, gradient + excess, hessian
+
+    def _inside(self, x: Array) -> tuple[Array, Array, Array]:
+        """Value, gradient and Hessian of the spline at points (n, 2) of the closed box."""
+        value, gradient, hessian = np.empty(len(x)), np.empty((len(x), 2)), np.empty((len(x), 2, 2))
+        offsets = np.arange(self.degree + 1)
+        for start in range(0, len(x), _CHUNK):
+            part = slice(start, min(start + _CHUNK, len(x)))
+            first_x, table_x = basis_with_derivatives(self.knots_x, self.degree, x[part, 0])
+            first_y, table_y = basis_with_derivatives(self.knots_y, self.degree, x[part, 1])
+            rows = (first_x[:, None] + offsets)[:, :, None]
+            columns = (first_y[:, None] + offsets)[:, None, :]
+            local = self.coefficients[rows, columns]
+            # along_y[n, i, r] = sum_j c_ij B_j^(r)(x_2), then the same along x_1: partial[n, q, r] = d_1^q d_2^r phi.
+            along_y = local @ np.moveaxis(table_y, 0, 2)
+            partial = np.moveaxis(table_x, 0, 1) @ along_y
+            value[part] = partial[:, 0, 0]
+            gradient[part, 0], gradient[part, 1] = partial[:, 1, 0], partial[:, 0, 1]
+            hessian[part, 0, 0], hessian[part, 1, 1] = partial[:, 2, 0], partial[:, 0, 2]
+            hessian[part, 0, 1] = hessian[part, 1, 0] = partial[:, 1, 1]
+        return value, gradient, hessian
+
+
+def _points(x: Array) -> Array:
+    """Check the shape (n, 2) and return the points in double precision."""
+    x = np.asarray(x, dtype=np.float64)
+    if x.ndim != 2 or x.shape[1] != 2:
+        raise ValueError(f"points must have shape (n, 2), got {x.shape}")
+    return x

@@ -1,0 +1,253 @@
+"""Names -> estimators, problem families and metrics: one registration for ours and anyone's.
+
+A name is an entry point of the group `mongebench.estimators`, `mongebench.datasets` or `mongebench.metrics` of any
+installed package (ours are in our own pyproject.toml), or an estimator class in a Python file given by `--plugin`.
+Nothing is imported before it is used, so listing never loads jax or torch and a broken plugin harms only itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from mongebench.errors import InvalidParameter, PluginError, UnknownName, one_of
+
+if TYPE_CHECKING:
+    from mongebench.estimator import MapEstimator
+    from mongebench.problem import Problem
+
+ESTIMATORS = "mongebench.estimators"
+DATASETS = "mongebench.datasets"
+METRICS = "mongebench.metrics"
+KINDS = {ESTIMATORS: "estimator", DATASETS: "problem", METRICS: "metric"}
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """One registered name.
+
+    Attributes
+    ----------
+    name, group
+        What it is called, and the entry-point group it belongs to.
+    module, attribute
+        Where it lives; `module` is a dotted name, or the path of a file given by `--plugin`.
+    origin
+        Distribution or file that brought it.
+    """
+
+    name: str
+    group: str
+    module: str
+    attribute: str
+    origin: str
+
+    def load(self) -> Any:
+        """The registered object. Raises `PluginError` naming the import error in one line."""
+        try:
+            path = Path(self.module)
+            module = _import_file(path) if path.suffix == ".py" else importlib.import_module(self.module)
+            return getattr(module, self.attribute)
+        except ModuleNotFoundError:
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"{KINDS[self.group]} {self.name!r} from {self.origin} cannot be imported: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+
+    def source_file(self) -> Path | None:
+        """The file it is defined in, found without importing it; None where there is none to read."""
+        if self.module.endswith(".py"):
+            return Path(self.module)
+        package, *rest = self.module.split(".")
+        spec = importlib.util.find_spec(package)
+        for root in (spec.submodule_search_locations or []) if spec else []:
+            for candidate in (Path(root, *rest).with_suffix(".py"), Path(root, *rest, "__init__.py")):
+                if candidate.is_file():
+                    return candidate
+        return Path(spec.origin) if spec and spec.origin and not rest else None
+
+    def summary(self) -> str:
+        """First line of its docstring, read without importing it."""
+        path = self.source_file()
+        if path is None:
+            return ""
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == self.attribute:
+                return (ast.get_docstring(node) or "").partition("\n")[0]
+        return ""
+
+
+_from_files: dict[str, Plugin] = {}
+
+
+def available(group: str) -> dict[str, Plugin]:
+    """All registered names of a group, sorted. Raises `PluginError` where two origins claim one name."""
+    plugins: dict[str, Plugin] = {}
+    points = [
+        Plugin(point.name, group, point.module, point.attr, point.dist.name if point.dist else "unknown")
+        for point in entry_points(group=group)
+    ]
+    for plugin in [*points, *(plugin for plugin in _from_files.values() if plugin.group == group)]:
+        other = plugins.setdefault(plugin.name, plugin)
+        if other != plugin:
+            raise PluginError(
+                f"Two {KINDS[group]}s are called {plugin.name!r}: one from {other.origin}, one from {plugin.origin}. "
+                "Rename one of them."
+            )
+    return dict(sorted(plugins.items()))
+
+
+def find(group: str, name: str) -> Plugin:
+    """The plugin of that name. Raises `UnknownName` with the valid names."""
+    plugins = available(group)
+    if name not in plugins:
+        raise UnknownName(one_of(str(name), plugins, KINDS[group]))
+    return plugins[name]
+
+
+def add_file(path: str | Path) -> list[Plugin]:
+    """Register the estimator classes of a Python file, `MyMap` as `my_map`; run once per process and file.
+
+    Raises `PluginError` if the file is missing, cannot be imported, or defines no `MapEstimator`.
+    """
+    from mongebench.estimator import MapEstimator
+
+    path = Path(path).resolve()
+    if not path.is_file():
+        raise PluginError(f"No plugin file {path}.")
+    try:
+        module = _import_file(path)
+    except Exception as error:
+        raise PluginError(f"Plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
+    classes = [
+        value
+        for value in vars(module).values()
+        if inspect.isclass(value)
+        and issubclass(value, MapEstimator)
+        and not inspect.isabstract(value)
+        and value.__module__ == module.__name__
+    ]
+    if not classes:
+        raise PluginError(f"Plugin {path} defines no class that derives from mongebench.MapEstimator.")
+    plugins = [Plugin(snake_case(cls.__name__), ESTIMATORS, str(path), cls.__name__, str(path)) for cls in classes]
+    for plugin in plugins:
+        _from_files[plugin.name] = plugin
+    available(ESTIMATORS)
+    return plugins
+
+
+def snake_case(name: str) -> str:
+    """`MyMap` -> `my_map`, `OTMap` -> `ot_map`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _import_file(path: Path) -> ModuleType:
+    name = f"mongebench_plugin_{path.stem}"
+    module = sys.modules.get(name)
+    if module is not None and module.__file__ == str(path):
+        return module
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"{path} is not a Python file.")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module
+
+
+def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The keyword parameters of an estimator class or a problem family."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(function).parameters.items()
+        if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+
+
+def check_parameters(plugin: Plugin, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """`given` completed with the defaults. Raises `InvalidParameter` on a name that does not exist or is missing."""
+    known = parameters_of(function)
+    for name in given:
+        if name not in known:
+            kind = f"parameter of {KINDS[plugin.group]} {plugin.name!r}"
+            raise InvalidParameter(one_of(name, known, kind))
+    complete = {name: given.get(name, parameter.default) for name, parameter in known.items()}
+    missing = [name for name, value in complete.items() if value is inspect.Parameter.empty]
+    if missing:
+        raise InvalidParameter(f"{KINDS[plugin.group]} {plugin.name!r} needs {', '.join(missing)}.")
+    return complete
+
+
+def problems() -> list[str]:
+    """Names of all problem families."""
+    return list(available(DATASETS))
+
+
+def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
+    """Build a problem.
+
+    Parameters
+    ----------
+    name
+        One of `problems()`.
+    base
+        Folder that relative file paths among the parameters are resolved against; no part of the problem's identity.
+    **parameters
+        Of the family; `mongebench show NAME` lists them.
+
+    Raises
+    ------
+    UnknownName, InvalidParameter, PluginError
+    """
+    import pydantic
+
+    plugin = find(DATASETS, name)
+    family = plugin.load()
+    complete = check_parameters(plugin, family, parameters)
+    paths = {key for key, parameter in parameters_of(family).items() if parameter.annotation in ("Path", Path)}
+    resolved = {key: Path(base, value) if key in paths else value for key, value in complete.items()}
+    try:
+        built: Problem = pydantic.validate_call(family)(**resolved)
+    except pydantic.ValidationError as error:
+        details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise InvalidParameter(f"Problem {name!r} refuses its parameters: {details}.") from None
+    return replace(built, name=name, parameters={key: _plain(value) for key, value in complete.items()})
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value
+
+
+def estimators() -> list[str]:
+    """Names of all estimators."""
+    return list(available(ESTIMATORS))
+
+
+def estimator(name: str, **parameters: Any) -> MapEstimator:
+    """An unfitted estimator; `estimators()` lists the names, `mongebench show NAME` the parameters.
+
+    Raises
+    ------
+    UnknownName, InvalidParameter, PluginError
+    """
+    plugin = find(ESTIMATORS, name)
+    cls = plugin.load()
+    check_parameters(plugin, cls, parameters)
+    built: MapEstimator = cls(**parameters)
+    return built

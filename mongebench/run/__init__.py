@@ -1,0 +1,1 @@
+"""Running a grid: experiment file -> cells -> child processes -> records."""
