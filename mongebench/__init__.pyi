@@ -1,4 +1,4 @@
-from .errors import (
+from .core.errors import (
     BudgetExceeded,
     ContractViolation,
     Diverged,
@@ -10,12 +10,12 @@ from .errors import (
     PluginError,
     UnknownName,
 )
-from .estimator import MapEstimator, ProblemInfo, Support, Trace
-from .measure import Source, Target
+from .core.estimator import MapEstimator, ProblemInfo, Support, Trace
+from .core.measure import Source, Target
+from .core.oracle import Oracle
+from .core.problem import Problem, TruthTier
 from .metrics import evaluate
-from .oracle import Oracle
 from .plugins import estimator, estimators, problem, problems
-from .problem import Problem, TruthTier
 from .run.cell import fit, run_cell
 from .run.record import Record, Status
 

@@ -20,11 +20,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mongebench.errors import InvalidParameter, PluginError, UnknownName, one_of
+from mongebench.core.errors import InvalidParameter, PluginError, UnknownName, one_of
 
 if TYPE_CHECKING:
-    from mongebench.estimator import MapEstimator
-    from mongebench.problem import Problem
+    from mongebench.core.estimator import MapEstimator
+    from mongebench.core.problem import Problem
 
 ESTIMATORS = "mongebench.estimators"
 DATASETS = "mongebench.datasets"
@@ -122,7 +122,7 @@ def add_file(path: str | Path) -> list[Plugin]:
 
     Raises `PluginError` if the file is missing, cannot be imported, or defines no `MapEstimator`.
     """
-    from mongebench.estimator import MapEstimator
+    from mongebench.core.estimator import MapEstimator
 
     path = Path(path).resolve()
     if not path.is_file():

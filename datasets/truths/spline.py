@@ -4,21 +4,21 @@ A truth T* = grad phi that has no closed form is stored as the coefficients of a
 
     phi(x) = sum_ij c_ij B_i(x_1) B_j(x_2)        on the box  [a_1, b_1] x [a_2, b_2],
 
-with clamped knots.  Value, gradient and Hessian are exact derivatives of one function, so that T = grad phi is
-a gradient to rounding error, and every function here is plain vectorised NumPy in double precision.
+with clamped knots.  Value, gradient and Hessian are exact derivatives of one function, so that T = grad phi
+is a gradient to rounding error, and every function here is plain vectorised NumPy in double precision.
 
 Outside the box
 ---------------
-The stored potentials have constant normal slopes on the four sides of the box (T_1 = -s on the left side and +s
-on the right, T_2 = -s below and +s above), hence d^2 phi / dx_1 dx_2 = 0 on the boundary.  With p the point of the
-box nearest to x (the coordinates clipped), the extension
+The stored potentials have constant normal slopes on the four sides of the box (T_1 = -s on the left side and
++s on the right, T_2 = -s below and +s above), hence d^2 phi / dx_1 dx_2 = 0 on the boundary.  With p the
+point of the box nearest to x (the coordinates clipped), the extension
 
     Phi(x) = phi(p) + grad phi(p) . (x - p) + |x - p|^2 / 2,        grad Phi(x) = grad phi(p) + (x - p)
 
-is then a C^1 function on the whole plane whose gradient really is the second formula, and it is convex: beyond a
-side its Hessian is diagonal with entries 1 and the tangential second derivative of phi; beyond a corner it is the
-identity.  For a general spline the same formula would be neither a gradient nor certainly monotone, which is why
-the constructor refuses coefficients whose normal slopes are not constant.
+is then a C^1 function on the whole plane whose gradient really is the second formula, and it is convex:
+beyond a side its Hessian is diagonal with entries 1 and the tangential second derivative of phi; beyond a
+corner it is the identity.  For a general spline the same formula would be neither a gradient nor certainly
+monotone, which is why the constructor refuses coefficients whose normal slopes are not constant.
 
 References: C. de Boor, A Practical Guide to Splines, rev. ed., Springer 2001, chapters IX-X.
 """
@@ -33,7 +33,8 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 
-_CHUNK = 16_384  # points evaluated at once: keeps the gathered coefficients (points x 36) inside a few megabytes
+# Points evaluated at once: keeps the gathered coefficients (points x 36) inside a few megabytes.
+_CHUNK = 16_384
 
 
 def basis_with_derivatives(knots: Array, degree: int, x: Array) -> tuple[NDArray[np.intp], Array]:
@@ -66,7 +67,7 @@ def basis_with_derivatives(knots: Array, degree: int, x: Array) -> tuple[NDArray
 
 
 def _differentiate(knots: Array, cell: NDArray[np.intp], lower: Array, degree: int) -> Array:
-    """(n, degree) values of the B-splines of `degree` - 1 (or a derivative of them) -> (n, degree + 1), one more."""
+    """B-splines of `degree` - 1 or their derivative (n, degree) -> one derivative more (n, degree + 1)."""
     out = np.zeros((len(cell), degree + 1))
     for m in range(degree):
         share = degree * lower[:, m] / (knots[cell + m + 1] - knots[cell + m + 1 - degree])
@@ -78,7 +79,7 @@ def _differentiate(knots: Array, cell: NDArray[np.intp], lower: Array, degree: i
 def normal_slopes(
     knots_x: Array, knots_y: Array, coefficients: Array, degree: int
 ) -> tuple[Array, Array, Array, Array]:
-    """Spline coefficients of the outward-coordinate slopes on the four sides: left, right (d/dx_1), bottom, top."""
+    """Spline coefficients of d/dx_1 on the left and right side, and of d/dx_2 on the lower and upper side."""
 
     def step(knots: Array, at_end: bool) -> float:
         inner = knots[-degree - 2] if at_end else knots[degree + 1]
@@ -96,8 +97,8 @@ def normal_slopes(
 class SplinePotential:
     """A convex C^1 potential on the plane: a spline on a box, extended as the module docstring says.
 
-    `knots_x` (k_1 + degree + 1,) and `knots_y` (k_2 + degree + 1,) are clamped knot vectors, `coefficients` is
-    (k_1, k_2), first axis x_1.  The points x of all methods are (n, 2), in the units of the data.
+    `knots_x` (k_1 + degree + 1,) and `knots_y` (k_2 + degree + 1,) are clamped knot vectors, `coefficients`
+    is (k_1, k_2), first axis x_1.  The points x of all methods are (n, 2), in the units of the data.
     """
 
     knots_x: Array
@@ -112,7 +113,9 @@ class SplinePotential:
             raise ValueError(f"coefficients have shape {self.coefficients.shape}, the knots ask for {shape}")
         slopes = normal_slopes(self.knots_x, self.knots_y, self.coefficients, self.degree)
         if max(float(np.ptp(slope)) for slope in slopes) > 1e-7:
-            raise ValueError("the normal slope is not constant on every side, so that the extension is no gradient")
+            raise ValueError(
+                "the normal slope is not constant on every side, so that the extension is no gradient"
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> SplinePotential:
@@ -145,15 +148,17 @@ class SplinePotential:
     def inverse(self, y: Array, tolerance: float = 1e-10, max_iterations: int = 500) -> Array:
         """Solve grad phi(x) = y for every row of y: (n, 2) -> (n, 2), with |grad phi(x) - y| <= `tolerance`.
 
-        x minimises the convex function phi(x) - x . y.  Each row runs Newton steps with Armijo backtracking of
-        its own, from the image of y under the affine map that takes the range of grad phi to the box.
+        x minimises the convex function phi(x) - x . y.  Each row runs Newton steps with Armijo backtracking
+        of its own, from the image of y under the affine map that takes grad phi(box), a rectangle, to the
+        box. Beyond a side of that rectangle the coordinate across the side is exact from the start.
 
         Raises RuntimeError when some row does not reach the tolerance in `max_iterations` steps.
         """
         y = _points(y)
-        low, high = self.box
+        low, high = self.box[0], self.box[1]
         corner_low, corner_high = self.gradient(self.box)
-        x = low + (high - low) * (y - corner_low) / (corner_high - corner_low)
+        nearest = np.clip(y, corner_low, corner_high)
+        x: Array = low + (high - low) * (nearest - corner_low) / (corner_high - corner_low) + (y - nearest)
         active = np.arange(len(y))
         for _ in range(max_iterations):
             value, gradient, hessian = self._extended(x[active])
@@ -166,12 +171,13 @@ class SplinePotential:
                 hessian[open_rows],
             )
             if active.size == 0:
-                return x
+                break
             x[active] = self._line_search(x[active], y[active], value, residual, hessian)
-        worst = float(np.max(np.sqrt(np.sum((self.gradient(x[active]) - y[active]) ** 2, axis=1))))
-        raise RuntimeError(
-            f"inverse: {active.size} of {len(y)} rows above {tolerance:g} after {max_iterations} steps, worst {worst:g}"
-        )
+        else:
+            raise RuntimeError(
+                f"inverse: {active.size} of {len(y)} rows above {tolerance:g} after {max_iterations} steps"
+            )
+        return x
 
     def _line_search(self, x: Array, y: Array, value: Array, residual: Array, hessian: Array) -> Array:
         """One damped Newton step for phi(x) - x . y in every row: (n, 2) -> (n, 2)."""
@@ -187,8 +193,12 @@ class SplinePotential:
             trial_value, trial_gradient, _ = self._extended(trial)
             trial_objective = trial_value - np.sum(trial * y[searching], axis=1)
             decrease = objective[searching] + 1e-4 * size[searching] * slope[searching] - trial_objective
-            # Near the solution the objective is flat to rounding error; a smaller residual is progress there.
-            shorter = np.sum((trial_gradient - y[searching]) ** 2, axis=1) < np.sum(residual[searching] ** 2, axis=1)
+            # Near the solution the objective is flat to rounding error; only there a smaller residual
+            # decides. (Taking either criterion anywhere lets the iteration cycle across the sides of the
+            # box.)
+            length = np.sum((trial_gradient - y[searching]) ** 2, axis=1)
+            flat = np.abs(slope[searching]) < 1e-10 * (1 + np.abs(objective[searching]))
+            shorter = flat & (length < np.sum(residual[searching] ** 2, axis=1))
             searching = searching[~((decrease >= 0) | shorter)]
             if searching.size == 0:
                 break
@@ -220,7 +230,8 @@ class SplinePotential:
             rows = (first_x[:, None] + offsets)[:, :, None]
             columns = (first_y[:, None] + offsets)[:, None, :]
             local = self.coefficients[rows, columns]
-            # along_y[n, i, r] = sum_j c_ij B_j^(r)(x_2), then the same along x_1: partial[n, q, r] = d_1^q d_2^r phi.
+            # along_y[n, i, r] = sum_j c_ij B_j^(r)(x_2); the same along x_1: partial[n, q, r] = d_1^q d_2^r
+            # phi.
             along_y = local @ np.moveaxis(table_y, 0, 2)
             partial = np.moveaxis(table_x, 0, 1) @ along_y
             value[part] = partial[:, 0, 0]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mongebench.errors import InvalidInput
-from mongebench.estimator import Map
+from mongebench.core.estimator import Map
+from mongebench.core.problem import Problem
 from mongebench.metrics.base import Direction, Evaluation, EvaluationPoints, Metric, NonFiniteMap, Value
 from mongebench.plugins import METRICS, available, find
-from mongebench.problem import Problem
 
 __all__ = ["Direction", "Evaluation", "EvaluationPoints", "Metric", "NonFiniteMap", "Value", "compute", "evaluate"]
 
@@ -46,10 +45,8 @@ def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> d
     Raises
     ------
     InvalidInput
-        n below 2, or a map that returns NaN or infinite values.
+        Fewer than 2 points on a side, or a map that returns NaN or infinite values.
     ContractViolation
         A map that returns another shape or changes its input.
     """
-    if n < 2:
-        raise InvalidInput(f"evaluate needs at least 2 points for a standard error, got n = {n}.")
     return compute(Evaluation.of(map, EvaluationPoints.draw(problem, n, seed)))

@@ -1,0 +1,76 @@
+"""The reference rows of every table: doing nothing, moving the mean, knowing the answer."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+from mongebench.estimator import MapEstimator, Trace
+from mongebench.oracle import Oracle
+
+
+class Identity(MapEstimator):
+    """T(x) = x: an estimator above this row is worse than doing nothing.
+
+    It asks for nothing. Its UVP is that of the distance between source and target, so it says how hard a problem is.
+    """
+
+    needs = frozenset()
+    anchor = True
+
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Nothing to learn."""
+        del source, target, seed, trace
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """X itself, (n, d) -> (n, d)."""
+        return X
+
+    def potential(self, X: Any) -> Any:
+        """phi(x) = |x|^2 / 2, (n, d) -> (n,)."""
+        return (X**2).sum(axis=1) / 2
+
+
+class MeanShift(MapEstimator):
+    """T(x) = x + mean(Y) - mean(X): what is left of a problem once the means agree.
+
+    Exact between translates of one measure; blind to everything else.
+    """
+
+    needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    anchor = True
+
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Learn the difference of the sample means, `shift_` of shape (d,)."""
+        del seed, trace
+        self.shift_ = target.samples.mean(axis=0) - source.samples.mean(axis=0)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """x + shift, (n, d) -> (n, d)."""
+        return X + self.shift_
+
+    def potential(self, X: Any) -> Any:
+        """phi(x) = |x|^2 / 2 + <x, shift>, (n, d) -> (n,)."""
+        return (X**2).sum(axis=1) / 2 + X @ self.shift_
+
+
+class Truth(MapEstimator):
+    """T = T*, asked from the problem: the floor that sampling noise and the truth's own error leave to every metric.
+
+    It serves problems whose exact map is known; on data of your own, which has none, `transform` raises
+    `OracleUnavailable`.
+    """
+
+    needs = frozenset({Oracle.EXACT_MAP})
+    anchor = True
+
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Keep the problem's exact map."""
+        del target, seed, trace
+        self.exact_map_ = source.exact_map
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """T*(x), (n, d) -> (n, d)."""
+        return self.exact_map_(X)

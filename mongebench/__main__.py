@@ -1,0 +1,5 @@
+"""`python -m mongebench`."""
+
+from mongebench.cli import main
+
+main()

@@ -1,0 +1,248 @@
+"""The command line. Exit codes: 0 all cells recorded, 2 usage, 3 nothing could run, 130 interrupted."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mongebench.core.errors import MongebenchError, UnknownName, one_of
+
+if TYPE_CHECKING:
+    from mongebench.run.record import Cell
+    from mongebench.run.runner import Run
+
+app = typer.Typer(
+    help="The benchmark suite for Monge-map estimators: one clock, exact truths, honest records.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+USAGE, NOTHING_RAN, INTERRUPTED = 2, 3, 130
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Python file of estimators; class MyMap becomes my_map.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
+Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
+
+
+@app.command("list")
+def list_names(
+    kind: Annotated[str | None, typer.Argument(help="estimators, problems, metrics or experiments.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Names of estimators, problems, metrics and experiments, with one line each."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mongebench import plugins
+
+    groups = {"estimators": plugins.ESTIMATORS, "problems": plugins.DATASETS, "metrics": plugins.METRICS}
+    if kind is not None and kind not in [*groups, "experiments"]:
+        raise UnknownName(one_of(kind, [*groups, "experiments"], "kind"))
+    _add(plugin)
+    console = Console()
+    for name, group in groups.items():
+        if kind in (None, name):
+            table = Table(title=name, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+            table.add_column("name", style="cyan", no_wrap=True)
+            table.add_column("what it is")
+            table.add_column("from", style="dim")
+            for found in plugins.available(group).values():
+                table.add_row(escape(found.name), escape(found.summary()), escape(found.origin))
+            console.print(table, "")
+    if kind in (None, "experiments"):
+        from mongebench.experiments import packaged
+
+        console.print("[bold]experiments[/bold]", " ".join(packaged()))
+
+
+@app.command()
+def run(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME].")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. K-1 in place of the file's.")] = None,
+    only: Only = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
+    from mongebench.report import figures, tables, terminal
+    from mongebench.run import experiment as experiments
+    from mongebench.run.record import Status
+    from mongebench.run.runner import Run
+    from mongebench.run.store import Invocation, RunDirectory
+
+    invocation = Invocation(experiment=experiment, seeds=seeds, only=only, plugins=tuple(map(str, plugin or ())))
+    name = experiments.read(experiment).name
+    planned = Run(invocation, RunDirectory(out or Path("results", "runs", name)), workers)
+    if dry_run:
+        _print_plan(planned)
+        return
+    _execute(planned)
+    directory = planned.directory
+    rows = tables.frame(directory)
+    terminal.show(terminal.results(rows))
+    terminal.show(terminal.status(rows))
+    for path in figures.draw(rows, directory.path / "figures"):
+        typer.echo(f"figure: {path}")
+    typer.echo(f"records: {directory.cells}")
+    if set(planned.statuses()) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
+        typer.echo("Nothing could run: every cell is unsupported or lacks a package.", err=True)
+        raise typer.Exit(NOTHING_RAN)
+
+
+@app.command()
+def show(
+    name: Annotated[str, typer.Argument(help="An estimator, problem or metric, or the JSON file of a record.")],
+    plugin: Plugins = None,
+) -> None:
+    """Everything about one name, or one record."""
+    from mongebench.report import terminal
+
+    _add(plugin)
+    if name.endswith(".json"):
+        terminal.show(terminal.record(_read_record(Path(name))))
+    else:
+        terminal.show(terminal.registered(name))
+
+
+@app.command()
+def table(
+    run: RunPath,
+    metric: Annotated[str | None, typer.Option(help="A metric, or fit_seconds, compile_seconds, wall_seconds.")] = None,
+    cost: Annotated[bool, typer.Option("--cost", help="Fit the exponent of fit seconds in n instead.")] = False,
+) -> None:
+    """The results of a run, grouped by problem and tier."""
+    from mongebench.plugins import METRICS, available
+    from mongebench.report import tables, terminal
+
+    rows = tables.frame(_directory(run))
+    if metric is not None and metric not in (valid := [*available(METRICS), *tables.TIME_COLUMNS]):
+        raise UnknownName(one_of(metric, valid, "metric"))
+    terminal.show(terminal.costs(rows) if cost else terminal.results(rows, metric))
+
+
+@app.command("figures")
+def draw_figures(
+    run: RunPath,
+    out: Annotated[Path | None, typer.Option(help="Where to put them [default: RUN/figures].")] = None,
+) -> None:
+    """Draw the figures of a run as PNG, SVG and PDF."""
+    from mongebench.report import figures, tables
+
+    for path in figures.draw(tables.frame(_directory(run)), out or run / "figures"):
+        typer.echo(f"figure: {path}")
+
+
+@app.command()
+def status(run: RunPath) -> None:
+    """How many cells of a run have which status, and why the failed ones failed."""
+    from mongebench.report import tables, terminal
+
+    terminal.show(terminal.status(tables.frame(_directory(run))))
+
+
+@app.command("why-rerun")
+def why_rerun(run: RunPath) -> None:
+    """What would run again if the run's command were repeated now, and which field of its record says so."""
+    from mongebench.run.runner import Run
+
+    directory = _directory(run)
+    planned = Run(directory.plan().invocation, directory)
+    reasons = [(cell.cell.label, directory.why_rerun(cell)) for cell in planned.plan.cells]
+    for label, reason in reasons:
+        if reason:
+            typer.echo(f"{label}: {reason}")
+    typer.echo(f"{sum(reason is not None for _, reason in reasons)} of {len(reasons)} cells would run.")
+
+
+def _add(plugin: list[Path] | None) -> None:
+    """Register the estimators of plugin files."""
+    from mongebench import plugins
+
+    for path in plugin or []:
+        plugins.add_file(path)
+
+
+def _directory(run: Path) -> Any:
+    from mongebench.run.store import RunDirectory
+
+    directory = RunDirectory(run)
+    directory.plan()
+    return directory
+
+
+def _read_record(path: Path) -> Any:
+    from pydantic import ValidationError
+
+    from mongebench.run.record import Record
+
+    try:
+        return Record.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise MongebenchError(f"{path} is not a readable record: {type(error).__name__}.") from None
+
+
+def _print_plan(planned: Run) -> None:
+    pending = planned.pending()
+    for cell in pending:
+        typer.echo(cell.label)
+    total = len(planned.cells)
+    typer.echo(
+        f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
+    )
+
+
+def _execute(planned: Run) -> None:
+    """Run what is missing behind a progress bar with the time left."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    total, pending = len(planned.cells), len(planned.pending())
+    typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=pending)
+
+        def on_progress(cell: Cell, event: str) -> None:
+            if event == "started":
+                name = f"{cell.estimator.name} on {cell.problem.name}, seed {cell.seed}"
+                progress.update(task, description=name[:48].ljust(48))
+            else:
+                progress.advance(task)
+
+        try:
+            planned.execute(on_progress)
+        except KeyboardInterrupt:
+            typer.echo("Interrupted; what was recorded stays, and the same command goes on from there.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+
+
+def main() -> None:
+    """Entry point: what a user did wrong is one sentence and exit code 2, never a traceback."""
+    try:
+        app()
+    except MongebenchError as error:
+        typer.echo(f"mongebench: {error}", err=True)
+        sys.exit(USAGE)

@@ -1,0 +1,61 @@
+"""Every error mongebench raises on purpose: what was given, what was expected, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class MongebenchError(Exception):
+    """Base class; the command line shows its message without a traceback."""
+
+
+class InvalidInput(MongebenchError, ValueError):
+    """Data of the wrong shape, type or content (NaN, too few points, another dimension)."""
+
+
+class InvalidParameter(MongebenchError, ValueError):
+    """A parameter that does not exist, or a value it cannot take."""
+
+
+class UnknownName(MongebenchError, KeyError):
+    """A name nothing is registered under."""
+
+    def __str__(self) -> str:  # KeyError would show the message in quotes
+        return str(self.args[0])
+
+
+class PluginError(MongebenchError):
+    """A plugin that cannot be imported, or two that claim one name."""
+
+
+class ExperimentError(MongebenchError):
+    """An experiment file that cannot be planned."""
+
+
+class ContractViolation(MongebenchError):
+    """An estimator that breaks the contract of `MapEstimator`: wrong shape, changed input, fit without self."""
+
+
+class OracleNotDeclared(ContractViolation):
+    """An estimator asked for what its `needs` does not declare."""
+
+
+class OracleUnavailable(MongebenchError):
+    """The problem cannot answer: it has no density, no potential, no sampler or no exact map."""
+
+
+class BudgetExceeded(MongebenchError):
+    """An estimator asked for more draws than the cell's budget allows."""
+
+
+class Diverged(MongebenchError):
+    """Raised by an iterative estimator that sees its own iteration blow up; recorded as `diverged`."""
+
+
+def one_of(given: str, valid: Iterable[str], kind: str) -> str:
+    """Sentence for an unknown name: closest match first, then all valid names."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(given, names, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"Unknown {kind} {given!r}.{hint} Valid: {', '.join(names) or '(none)'}."

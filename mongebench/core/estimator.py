@@ -1,0 +1,208 @@
+"""The one contract of the suite: a Monge-map estimator is a scikit-learn estimator with declared oracles.
+
+To write one, subclass `MapEstimator`, store the parameters in `__init__`, declare `needs`, and write `fit` and
+`transform`:
+
+    class Shift(MapEstimator):
+        needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+
+        def fit(self, source, target, *, seed=0, trace=None):
+            self.shift_ = target.samples.mean(axis=0) - source.samples.mean(axis=0)
+            return self
+
+        def transform(self, X):
+            return X + self.shift_
+
+Whatever the user passes (arrays of any library, measures, the runner's metered views), `fit` receives a `SourceView`
+and a `TargetView` and `transform` a read-only float64 (n, d) NumPy array; what `transform` returns is given back as
+the kind of array that came in. The base class does that at one place, around the methods of every subclass.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+import numpy as np
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+
+from mongebench.core.arrays import as_points, like
+from mongebench.core.errors import ContractViolation, InvalidInput
+from mongebench.core.oracle import Oracle, SourceView, TargetView, as_view
+
+Map = Callable[[Any], Any]
+"""(n, d) -> (n, d)."""
+
+
+class Trace(Protocol):
+    """What an iterative `fit` calls at each outer step; False means: the budget is spent, stop here."""
+
+    def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
+        """Record the map reached at `flow_time` (sum of the steps), with the solver's own diagnostics."""
+        ...
+
+
+def keep_going(map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
+    """The trace of a fit that nobody watches."""
+    del map, flow_time, diagnostics
+    return True
+
+
+@dataclass(frozen=True)
+class Support:
+    """Whether an estimator can serve a problem, and a sentence why not."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class ProblemInfo:
+    """What `MapEstimator.supports` may know of a problem before seeing any of it."""
+
+    dim: int
+    n_source: int | None
+    n_target: int | None
+    offers: frozenset[Oracle]
+    strong_convexity: float | None
+
+
+class MapEstimator(BaseEstimator, abc.ABC):
+    """Base of all Monge-map estimators: T = grad phi learnt from what `needs` declares.
+
+    Class attributes
+    ----------------
+    needs
+        The oracles `fit` may ask.
+    framework
+        "numpy", "jax" or "torch": what the runner imports, synchronises and sets up before the clock starts.
+    anchor
+        True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
+    """
+
+    needs: ClassVar[frozenset[Oracle]]
+    framework: ClassVar[str] = "numpy"
+    anchor: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        guards = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
+        for name, guard in guards.items():
+            if name in cls.__dict__:
+                setattr(cls, name, guard(cls.__dict__[name]))
+
+    def supports(self, problem: ProblemInfo) -> Support:
+        """Whether this estimator, with its parameters, can serve `problem`; asked before `fit`, never raises."""
+        del problem
+        return Support(True)
+
+    @abc.abstractmethod
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Learn the map from `source` to `target`.
+
+        Parameters
+        ----------
+        source, target
+            (n, d) arrays of samples, `Source` / `Target` measures, samplers, or the runner's views.
+        seed
+            Of every random choice of the fit.
+        trace
+            Called as `trace(map, flow_time=...)` at each outer step; stop when it returns False.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        InvalidInput
+            Data of the wrong shape, with NaN or infinite entries, or of two dimensions.
+        """
+
+    @abc.abstractmethod
+    def transform(self, X: Any) -> Any:
+        """The learnt map at any points, (n, d) -> (n, d), same array type, dtype and device out as in."""
+
+
+def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
+    """Oracles first, budgets next, then the estimator's own word."""
+    missing = [oracle for oracle in Oracle if oracle in estimator.needs - problem.offers]
+    if missing:
+        return Support(False, f"the problem does not offer {', '.join(missing)}")
+    for oracle, budget, name in (
+        (Oracle.SOURCE_SAMPLES, problem.n_source, "n_source"),
+        (Oracle.TARGET_SAMPLES, problem.n_target, "n_target"),
+    ):
+        if oracle in estimator.needs and budget is None:
+            return Support(False, f"learns from one fixed sample and needs a finite {name}")
+    return estimator.supports(problem)
+
+
+def _is_write_to_input(error: ValueError) -> bool:
+    return "read-only" in str(error)
+
+
+def _guarded_fit(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def fit(
+        self: MapEstimator, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None, **extra: Any
+    ) -> Any:
+        source = as_view(source, SourceView, declared=self.needs, seed=seed)
+        target = as_view(target, TargetView, declared=self.needs, seed=seed)
+        dims = {view._measure.dim for view in (source, target)} - {None}
+        if len(dims) > 1:
+            raise InvalidInput(f"The source has dimension {source.dim}, the target {target.dim}; they must agree.")
+        try:
+            fitted = method(self, source, target, seed=seed, trace=trace or keep_going, **extra)
+        except ValueError as error:
+            if _is_write_to_input(error):
+                raise ContractViolation(f"{type(self).__name__}.fit tried to change its input; copy it.") from error
+            raise
+        if fitted is not self:
+            raise ContractViolation(f"{type(self).__name__}.fit must return self, got {type(fitted).__name__}.")
+        self.n_features_in_ = dims.pop() if dims else source.dim
+        return self
+
+    return fit
+
+
+def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, columns: bool) -> Any:
+    what = f"{type(estimator).__name__}.{method.__name__}"
+    dim = getattr(estimator, "n_features_in_", None)
+    if dim is None:
+        raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call fit(source, target) first.")
+    points = as_points(X, dim=dim, min_rows=0)
+    expected = points.shape if columns else points.shape[:1]
+    if len(points) == 0:
+        return like(np.empty(expected), X)
+    try:
+        values = np.asarray(method(estimator, points))
+    except ValueError as error:
+        if _is_write_to_input(error):
+            raise ContractViolation(f"{what} tried to change its input in place; copy it first.") from error
+        raise
+    if values.shape != expected:
+        raise ContractViolation(f"{what} returned shape {values.shape} for {len(points)} points; expected {expected}.")
+    if values.dtype.kind not in "fiu":
+        raise ContractViolation(f"{what} returned dtype {values.dtype}; expected real numbers.")
+    return like(values, X)
+
+
+def _guarded_transform(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def transform(self: MapEstimator, X: Any) -> Any:
+        return _evaluate(self, method, X, columns=True)
+
+    return transform
+
+
+def _guarded_potential(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def potential(self: MapEstimator, X: Any) -> Any:
+        return _evaluate(self, method, X, columns=False)
+
+    return potential

@@ -1,0 +1,115 @@
+"""The two measures of a problem: the source mu0 and the target gamma = exp(-V)/Z.
+
+A measure is whatever of {sampler, density, score} or {sampler, potential, gradient} is known. Densities and
+potentials are written once against the array API standard, so that one function serves NumPy, JAX and torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NoReturn
+
+import numpy as np
+
+from mongebench.core.arrays import Points, as_points
+from mongebench.core.errors import InvalidInput, OracleUnavailable
+
+Sampler = Callable[[int, np.random.Generator], Any]
+"""(n, generator) -> (n, d)."""
+Pointwise = Callable[[Any], Any]
+"""(n, d) -> (n,) or (n, d), in any array namespace."""
+Seed = int | tuple[int, ...]
+
+
+class Unknown:
+    """Stands where a function is not known: false, and a clear error when called."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def __call__(self, *_: Any, **__: Any) -> NoReturn:
+        """Raise `OracleUnavailable`."""
+        raise OracleUnavailable(f"The {self.what} is not known.")
+
+    def __bool__(self) -> bool:
+        return False
+
+    def __repr__(self) -> str:
+        return f"Unknown({self.what!r})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """What the source and the target have in common: samples.
+
+    Parameters
+    ----------
+    dim
+        Dimension d; None where only the user's data will tell.
+    sampler
+        (n, generator) -> (n, d) independent draws.
+    size
+        How many points there are, for a point cloud (draws are then without replacement); None if unlimited.
+    """
+
+    dim: int | None = None
+    sampler: Sampler = Unknown("sampler of this measure")
+    size: int | None = None
+    # Source and target draw from different streams under equal seeds: equal streams would hand every estimator the
+    # optimal pairing of a problem whose two sides transform the same noise.
+    stream: ClassVar[int] = 0
+
+    def sample(self, n: int, *, seed: Seed = 0) -> Points:
+        """n independent draws, (n, d); the same for the same seed. Raises `OracleUnavailable`, `InvalidInput`."""
+        if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
+            raise InvalidInput(f"sample(n) needs a positive whole number of points, got n = {n!r}.")
+        if self.size is not None and n > self.size:
+            raise InvalidInput(f"This measure is a cloud of {self.size} points; {n} were asked for.")
+        sequence = np.random.SeedSequence(seed, spawn_key=(self.stream,))
+        points = self.sampler(int(n), np.random.default_rng(sequence))
+        return as_points(points, name=f"sample of the {type(self).__name__.lower()}", dim=self.dim, min_rows=int(n))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source(Measure):
+    """The source mu0: samples, perhaps the normalised log-density and its gradient.
+
+    Parameters
+    ----------
+    log_density
+        log mu0(x), normalised, (n, d) -> (n,).
+    score
+        grad log mu0(x), (n, d) -> (n, d).
+    dim, sampler, size
+        As in `Measure`.
+    """
+
+    log_density: Pointwise = Unknown("density of the source")
+    score: Pointwise = Unknown("score of the source")
+    stream: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target(Measure):
+    """The target gamma = exp(-V)/Z: samples, perhaps the potential V and its gradient.
+
+    Parameters
+    ----------
+    potential
+        V, (n, d) -> (n,), up to a constant; array API, or JAX for the estimators that differentiate it.
+    gradient
+        grad V, (n, d) -> (n, d).
+    log_normaliser
+        log Z, where known.
+    total_variance
+        Trace of Cov(gamma): the scale of UVP and of the MMD kernel.
+    dim, sampler, size
+        As in `Measure`.
+    """
+
+    potential: Pointwise = Unknown("potential V of the target")
+    gradient: Pointwise = Unknown("gradient of the target's potential V")
+    log_normaliser: float | None = None
+    total_variance: float | None = None
+    stream: ClassVar[int] = 2

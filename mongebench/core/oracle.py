@@ -1,0 +1,232 @@
+"""What an estimator may see of a problem: declared, metered and budgeted views of the two measures.
+
+An estimator declares its oracles in `needs`; a view answers those and refuses the rest, counts every draw and every
+evaluation, and ends at the budget. The set of oracles is the estimator's tier: a map learnt from V and one learnt
+from 500 samples are not rivals.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mongebench.core.arrays import Points, as_points
+from mongebench.core.errors import BudgetExceeded, InvalidInput, OracleNotDeclared, OracleUnavailable
+from mongebench.core.measure import Measure, Seed, Source, Target, Unknown
+
+
+class Oracle(StrEnum):
+    """What an estimator can ask. Samples are one fixed draw of the budget's size; a sampler gives fresh draws."""
+
+    SOURCE_SAMPLES = "source_samples"
+    SOURCE_SAMPLER = "source_sampler"
+    SOURCE_DENSITY = "source_density"
+    SOURCE_SCORE = "source_score"
+    TARGET_SAMPLES = "target_samples"
+    TARGET_SAMPLER = "target_sampler"
+    TARGET_POTENTIAL = "target_potential"
+    TARGET_GRADIENT = "target_gradient"
+    EXACT_MAP = "exact_map"
+
+
+def tier(needs: frozenset[Oracle]) -> str:
+    """The tier's name: its oracles in a fixed order, "no oracle" where nothing is asked."""
+    return " + ".join(oracle.replace("_", " ") for oracle in Oracle if oracle in needs) or "no oracle"
+
+
+@dataclass
+class Meter:
+    """Counts of draws (points drawn) and evaluations (points evaluated), by oracle."""
+
+    counts: Counter[Oracle] = field(default_factory=Counter)
+
+    def charge(self, oracle: Oracle, points: int) -> None:
+        """Add `points` draws or evaluations. Compiled code, which Python sees once, charges what it evaluated."""
+        self.counts[oracle] += points
+
+
+class View:
+    """What the source and the target views have in common: samples, up to the budget.
+
+    Parameters
+    ----------
+    measure
+        The `Source` or `Target` behind the view.
+    declared
+        The oracles of the estimator's `needs`.
+    budget
+        How many points may be drawn; None for unlimited.
+    seed
+        Of all draws of this view.
+    meter
+        Where draws and evaluations are counted.
+    pool
+        The draws themselves, where the user brought them.
+    """
+
+    samples_oracle: Oracle
+    sampler_oracle: Oracle
+
+    def __init__(
+        self,
+        measure: Measure,
+        *,
+        declared: frozenset[Oracle],
+        budget: int | None,
+        seed: Seed,
+        meter: Meter,
+        pool: Points | None = None,
+    ) -> None:
+        self._measure = measure
+        self._declared = declared
+        self._seed = seed if isinstance(seed, tuple) else (seed,)
+        self._pool = pool
+        self._drawn = 0
+        self._calls = 0
+        self.budget = budget
+        self.meter = meter
+
+    @property
+    def dim(self) -> int:
+        """Dimension d."""
+        return self._measure.dim if self._measure.dim is not None else self._draw_pool().shape[1]
+
+    @property
+    def samples(self) -> Points:
+        """The fixed draw of the budget's size, (n, d), the same at every access; `np.asarray(view)` gives it too."""
+        self._ask(self.samples_oracle)
+        if self.budget is None:
+            raise OracleUnavailable(
+                "samples is one fixed draw, but the budget is unlimited: give n_source and n_target, or arrays."
+            )
+        pool = self._draw_pool()
+        if not self.meter.counts[self.samples_oracle]:
+            self.meter.charge(self.samples_oracle, len(pool))
+        return pool
+
+    def sample(self, n: int) -> Points:
+        """n fresh draws, (n, d); raises `BudgetExceeded` when fewer than n are left."""
+        self._ask(self.sampler_oracle)
+        if self.budget is None:
+            points = self._measure.sample(n, seed=(*self._seed, self._calls))
+            self._calls += 1
+        else:
+            if n > self.budget - self._drawn:
+                raise BudgetExceeded(
+                    f"{n} draws asked of {self.sampler_oracle}, {self.budget - self._drawn} of {self.budget} left."
+                )
+            points = self._draw_pool()[self._drawn : self._drawn + n]
+        self._drawn += n
+        self.meter.charge(self.sampler_oracle, n)
+        return points
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        return np.array(self.samples, dtype=dtype, copy=copy)
+
+    def _draw_pool(self) -> Points:
+        if self._pool is None:
+            if self.budget is None:
+                raise InvalidInput("The dimension is not known before the first draw; give the measure its dim.")
+            self._pool = self._measure.sample(self.budget, seed=self._seed)
+        return self._pool
+
+    def _ask(self, oracle: Oracle) -> None:
+        if oracle not in self._declared:
+            declared = ", ".join(sorted(self._declared)) or "nothing"
+            raise OracleNotDeclared(
+                f"{oracle} was asked for, but `needs` declares {declared}. Add Oracle.{oracle.name} to `needs`."
+            )
+
+    def _evaluate(self, oracle: Oracle, function: Callable[[Any], Any], points: Any) -> Any:
+        self._ask(oracle)
+        values = function(points)
+        self.meter.charge(oracle, points.shape[0])
+        return values
+
+
+class SourceView(View):
+    """The source mu0 as an estimator sees it."""
+
+    samples_oracle = Oracle.SOURCE_SAMPLES
+    sampler_oracle = Oracle.SOURCE_SAMPLER
+    _measure: Source
+
+    def __init__(self, measure: Source, *, exact_map: Callable[[Any], Any] = Unknown("exact map"), **of_view: Any):
+        super().__init__(measure, **of_view)
+        self._exact_map = exact_map
+
+    def log_density(self, x: Any) -> Any:
+        """log mu0(x), normalised, (n, d) -> (n,)."""
+        return self._evaluate(Oracle.SOURCE_DENSITY, self._measure.log_density, x)
+
+    def score(self, x: Any) -> Any:
+        """grad log mu0(x), (n, d) -> (n, d)."""
+        return self._evaluate(Oracle.SOURCE_SCORE, self._measure.score, x)
+
+    def exact_map(self, x: Any) -> Any:
+        """T*(x), (n, d) -> (n, d): for the anchor row `truth`, and for nobody who wants to be ranked."""
+        return self._evaluate(Oracle.EXACT_MAP, self._exact_map, x)
+
+
+class TargetView(View):
+    """The target gamma = exp(-V)/Z as an estimator sees it."""
+
+    samples_oracle = Oracle.TARGET_SAMPLES
+    sampler_oracle = Oracle.TARGET_SAMPLER
+    _measure: Target
+
+    def potential(self, y: Any) -> Any:
+        """V(y) up to a constant, (n, d) -> (n,)."""
+        return self._evaluate(Oracle.TARGET_POTENTIAL, self._measure.potential, y)
+
+    def gradient(self, y: Any) -> Any:
+        """grad V(y), (n, d) -> (n, d)."""
+        return self._evaluate(Oracle.TARGET_GRADIENT, self._measure.gradient, y)
+
+
+def offers(source: Source, target: Target, exact_map: Any = None) -> frozenset[Oracle]:
+    """The oracles that a pair of measures can answer."""
+    answers = {
+        Oracle.SOURCE_SAMPLES: source.sampler,
+        Oracle.SOURCE_SAMPLER: source.sampler,
+        Oracle.SOURCE_DENSITY: source.log_density,
+        Oracle.SOURCE_SCORE: source.score,
+        Oracle.TARGET_SAMPLES: target.sampler,
+        Oracle.TARGET_SAMPLER: target.sampler,
+        Oracle.TARGET_POTENTIAL: target.potential,
+        Oracle.TARGET_GRADIENT: target.gradient,
+        Oracle.EXACT_MAP: exact_map,
+    }
+    return frozenset(oracle for oracle, function in answers.items() if function)
+
+
+def as_view(given: Any, kind: type[View], *, declared: frozenset[Oracle], seed: Seed) -> View:
+    """The view an estimator's `fit` works with, from whatever its user handed over.
+
+    `given` is a view already (passed through), an (n, d) array of samples, a `Source` or `Target`, or a sampler
+    `(n, generator) -> (n, d)`. Raises `InvalidInput`.
+    """
+    measure_type = Source if kind is SourceView else Target
+    name = measure_type.__name__.lower()
+    if isinstance(given, View):
+        if not isinstance(given, kind):
+            raise InvalidInput(f"A {type(given).__name__} was given as {name}: source and target are exchanged.")
+        return given
+    pool: Points | None = None
+    if isinstance(given, Measure):
+        if not isinstance(given, measure_type):
+            raise InvalidInput(f"A {type(given).__name__} was given as {name}: source and target are exchanged.")
+        measure = given
+    elif callable(given):
+        measure = measure_type(sampler=given)
+    else:
+        pool = as_points(given, name=f"{name} samples")
+        measure = measure_type(dim=pool.shape[1], size=len(pool))
+    budget = None if pool is None else len(pool)
+    return kind(measure, declared=declared, budget=budget, seed=seed, meter=Meter(), pool=pool)

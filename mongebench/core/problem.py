@@ -1,0 +1,140 @@
+"""A problem: a source, a target, the exact map between them where it is known, and what else is known about it."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from mongebench.core.arrays import Points, as_points
+from mongebench.core.errors import InvalidInput
+from mongebench.core.estimator import Map, ProblemInfo
+from mongebench.core.measure import Source, Target, Unknown
+from mongebench.core.oracle import offers
+
+
+class TruthTier(StrEnum):
+    """How a problem knows its exact map."""
+
+    CLOSED_FORM = "closed_form"
+    BY_CONSTRUCTION = "by_construction"
+    CERTIFIED = "certified"
+    NONE = "none"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Problem:
+    """Source mu0, target gamma and T* with T*#mu0 = gamma; built by `mongebench.problem(name, **parameters)`.
+
+    Parameters
+    ----------
+    source, target
+        The two measures.
+    dim
+        Dimension d.
+    version
+        Raised whenever a change of the code changes the problem.
+    truth
+        T*, (n, d) -> (n, d); false where unknown, and calling it then raises.
+    truth_inverse
+        The inverse of T*, where it exists.
+    truth_tier
+        How T* is known.
+    truth_error
+        Root-mean-square error of `truth` itself in L2(mu0): the floor of every error measured against it.
+    strong_convexity
+        lambda >= 0 such that V - lambda/2 |y|^2 is convex; None where V is unknown or not convex.
+    held_out
+        Source and target to evaluate on, where they are not those to fit from (point clouds).
+    name, parameters
+        What `mongebench.problem` was called with, defaults included.
+    """
+
+    source: Source
+    target: Target
+    dim: int
+    version: int
+    truth: Map = Unknown("exact map of this problem")
+    truth_inverse: Map = Unknown("inverse of the exact map of this problem")
+    truth_tier: TruthTier = TruthTier.NONE
+    truth_error: float = 0.0
+    strong_convexity: float | None = None
+    held_out: tuple[Source, Target] | None = None
+    name: str = "anonymous"
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.truth) != (self.truth_tier != TruthTier.NONE):
+            raise InvalidInput(f"A problem with truth_tier {self.truth_tier} must come with a truth, and only then.")
+        for name in ("truth", "truth_inverse"):
+            exact = getattr(self, name)
+            if exact and not isinstance(exact, _Exact):
+                object.__setattr__(self, name, _Exact(exact, self.dim))
+
+    @property
+    def evaluation(self) -> tuple[Source, Target]:
+        """The measures that metrics draw from."""
+        return self.held_out or (self.source, self.target)
+
+    @functools.cached_property
+    def total_variance(self) -> float:
+        """Trace of Cov(gamma): exact where the target states it, else that of 10 000 draws (or of the whole cloud)."""
+        if self.target.total_variance is not None:
+            return self.target.total_variance
+        size = 10_000 if self.target.size is None else min(10_000, self.target.size)
+        return float(self.target.sample(size, seed=0).var(axis=0).sum())
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Content hash: name, version, parameters, and a probe of samples and truth.
+
+        The probe (eight points a side, to a millionth of their largest entry, above every platform's rounding)
+        notices a ground truth that drifts although nobody raised the version.
+        """
+        count = min(8, *(side.size for side in self.evaluation if side.size is not None), 8)
+        x, y = (side.sample(count, seed=0) for side in self.evaluation)
+        probe = [x, y, self.truth(x)] if self.truth else [x, y]
+        content = {
+            "name": self.name,
+            "version": self.version,
+            "parameters": dict(self.parameters),
+            "probe": [_rounded(array) for array in probe],
+        }
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+    def info(self, n_source: int | None, n_target: int | None) -> ProblemInfo:
+        """What an estimator may know before it sees anything."""
+        return ProblemInfo(
+            dim=self.dim,
+            n_source=n_source,
+            n_target=n_target,
+            offers=offers(self.source, self.target, self.truth),
+            strong_convexity=self.strong_convexity,
+        )
+
+    def __repr__(self) -> str:
+        parameters = ", ".join(f"{key}={value!r}" for key, value in self.parameters.items())
+        return f"problem({self.name!r}, {parameters})"
+
+
+def _rounded(array: Points) -> list[str]:
+    scale = float(np.abs(array).max()) or 1.0
+    return [f"{scale:.5e}", *(f"{value:.6f}" for value in np.round(array / scale, 6).ravel() + 0.0)]  # no -0.0
+
+
+class _Exact:
+    """An exact map behind the array boundary: any (n, d) array in, float64 (n, d) out."""
+
+    def __init__(self, function: Map, dim: int) -> None:
+        self.function = function
+        self.dim = dim
+
+    def __call__(self, x: Any) -> Points:
+        points = as_points(x, name="x", dim=self.dim, min_rows=0)
+        return np.asarray(self.function(points), dtype=np.float64)

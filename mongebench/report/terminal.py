@@ -1,0 +1,183 @@
+"""Tables on the terminal. Whatever comes from plugins is escaped before it is shown."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections import Counter
+from inspect import Parameter
+
+import pandas as pd
+from rich.console import Console, Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from mongebench.core.errors import UnknownName, one_of
+from mongebench.core.oracle import tier
+from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
+from mongebench.report.tables import aggregate, cost_exponents, row_order
+from mongebench.run.record import Record, Status
+
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent between 0.001 and 10 000."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.1e}"
+
+
+def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
+    """One table per tier, problem and budget: estimators down, dimensions across, fit seconds at the largest.
+
+    Without `metric`: UVP where the exact map is known, the energy distance where it is not.
+    """
+    parts: list[RenderableType] = []
+    for (problem, budget), block in rows.groupby(["problem", "budget"], sort=False):
+        chosen = metric or ("uvp" if "uvp" in block and block["uvp"].notna().any() else "energy_distance")
+        summary = aggregate(block, chosen)
+        seconds = aggregate(block, "fit_seconds")
+        for name in _tiers(summary):
+            rivals = summary[(summary["tier"] == name) | summary["anchor"]]
+            parts.append(_block(rivals, seconds, f"{problem}, {budget}: {chosen}{_unit(chosen)}, tier: {name}"))
+    parts.append(
+        "mean ± standard error over seeds (of one seed: over evaluation points), n_ok/n_planned; "
+        "fit s: mean fit seconds at the largest dimension, compilation excluded"
+    )
+    return Group(*parts)
+
+
+def _tiers(summary: pd.DataFrame) -> list[str]:
+    tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()
+    return tiers or [summary["tier"].iloc[0]]
+
+
+def _unit(metric: str) -> str:
+    if metric.endswith("_seconds"):
+        return " [s]"
+    found = find(METRICS, metric).load()
+    return f" [{found.unit}], {found.direction} is better" if found.unit else f", {found.direction} is better"
+
+
+def _block(summary: pd.DataFrame, seconds: pd.DataFrame, title: str) -> Table:
+    dims = sorted(summary["dim"].dropna().unique())
+    table = Table(title=escape(title), title_justify="left", title_style="bold")
+    table.add_column("estimator")
+    for dim in dims:
+        table.add_column(f"d = {int(dim)}", justify="right")
+    table.add_column("fit s", justify="right", style="dim")
+    for name in row_order(summary["estimator"]):
+        own = summary[summary["estimator"] == name].set_index("dim")
+        fit = seconds[(seconds["estimator"] == name) & (seconds["n_ok"] > 0)].sort_values("dim")
+        cells = [_cell(own.loc[dim]) if dim in own.index else "" for dim in dims]
+        table.add_row(escape(name), *cells, number(fit["mean"].iloc[-1]) if len(fit) else "")
+    floors = summary.groupby("dim")["floor"].max()
+    if floors.notna().any():
+        table.add_row("floor", *(number(floors[dim]) if dim in floors else "" for dim in dims), "", style="dim")
+    return table
+
+
+def _cell(row: pd.Series) -> str:
+    count = f"[dim]{row['n_ok']}/{row['n_planned']}[/dim]"
+    if row["n_ok"] == 0:
+        statuses = ", ".join(row["failures"]) or "no value"
+        return f"[yellow]{statuses}[/yellow] {count}" if statuses != Status.UNSUPPORTED else f"[dim]-[/dim] {count}"
+    if not math.isnan(row["floor"]) and row["mean"] <= row["floor"]:
+        return f"at floor {count}"
+    error = "" if math.isnan(row["standard_error"]) else f" ± {number(row['standard_error'])}"
+    return f"{number(row['mean'])}{error} {count}"
+
+
+def costs(rows: pd.DataFrame) -> RenderableType:
+    """Fitted cost exponents."""
+    exponents = cost_exponents(rows)
+    if exponents.empty:
+        return "No estimator was measured at three or more sizes: there is no exponent to fit."
+    table = Table(title="fit seconds ~ n^exponent", title_justify="left", title_style="bold")
+    for name in ("estimator", "problem", "d", "n", "exponent (95 %)", "fit s at the largest n", "n_ok/n_planned"):
+        table.add_column(name, justify="left" if name in ("estimator", "problem") else "right")
+    for row in exponents.to_dict("records"):
+        table.add_row(
+            escape(row["estimator"]),
+            escape(row["problem"]),
+            str(int(row["dim"])),
+            row["sizes"],
+            f"{row['exponent']:.2f} ({row['low']:.2f} .. {row['high']:.2f})",
+            number(row["largest_fit_seconds"]),
+            f"{row['n_ok']}/{row['n_planned']}",
+        )
+    return table
+
+
+def status(rows: pd.DataFrame) -> RenderableType:
+    """How many cells have which status, and the reasons of those that were not measured."""
+    table = Table(title=f"{len(rows)} cells planned", title_justify="left", title_style="bold")
+    for name in ("status", "cells", "meaning"):
+        table.add_column(name, justify="right" if name == "cells" else "left")
+    counts = Counter(rows["status"])
+    for state in [*Status, "missing"]:
+        if counts[state]:
+            meaning = state.meaning if isinstance(state, Status) else "no record yet; run the experiment again"
+            table.add_row(str(state), str(counts[state]), meaning)
+    failures = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR, "missing"])]
+    if failures.empty:
+        return table
+    reasons = Table(title="reasons", title_justify="left", title_style="bold")
+    for name in ("status", "estimator", "problem", "cells", "reason"):
+        reasons.add_column(name, overflow="fold")
+    keys = ["status", "estimator", "problem", "reason"]
+    for key, group in failures.groupby(keys, sort=False):
+        state, estimator, problem, reason = (escape(str(part)) for part in key)
+        reasons.add_row(state, estimator, problem, str(len(group)), reason)
+    return Group(table, reasons)
+
+
+def record(found: Record) -> RenderableType:
+    """One record, readable."""
+    table = Table(title=escape(found.cell.label), title_justify="left", show_header=False)
+    table.add_column("what", style="bold")
+    table.add_column("value", overflow="fold")
+    table.add_row("status", escape(f"{found.status}: {found.reason or found.status.meaning}"))
+    table.add_row("tier", found.tier)
+    for name, value in found.metrics.items():
+        shown = f"{number(value.value)} ± {number(value.standard_error)}, floor {number(value.floor)}"
+        table.add_row(escape(name), shown)
+    if found.times:
+        table.add_row("seconds", ", ".join(f"{name} {number(s)}" for name, s in found.times.model_dump().items()))
+    table.add_row("compile cache", found.compile_cache)
+    for name, content in (("oracle counts", found.oracle_counts), ("learned", found.learned)):
+        table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in content.items())))
+    for warning in found.warnings:
+        table.add_row("warning", escape(warning))
+    for name, value in found.provenance.model_dump().items():
+        table.add_row(name, escape(str(value)))
+    return table
+
+
+def registered(name: str) -> RenderableType:
+    """Documentation of an estimator, problem or metric: docstring, tier, parameters with their defaults."""
+    groups = [group for group in KINDS if name in available(group)]
+    if not groups:
+        names = [other for group in KINDS for other in available(group)]
+        raise UnknownName(one_of(name, names, "name"))
+    parts: list[RenderableType] = []
+    for group in groups:
+        plugin = find(group, name)
+        found = plugin.load()
+        facts = [f"{KINDS[group]} {name}, from {plugin.origin}"]
+        if group == ESTIMATORS:
+            facts.append(f"tier: {tier(found.needs)}")
+        if group == METRICS:
+            facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
+        else:
+            defaults = {name: parameter.default for name, parameter in parameters_of(found).items()}
+            facts += [
+                name if default is Parameter.empty else f"{name} = {default!r}" for name, default in defaults.items()
+            ]
+        parts.append(Text("\n".join([*facts, "", inspect.getdoc(found) or ""])))
+    return Group(*parts)
+
+
+def show(renderable: RenderableType) -> None:
+    """Print to standard output."""
+    Console().print(renderable)

@@ -1,0 +1,365 @@
+"""One cell in this process: problem -> oracle views -> fit under the clock -> metrics -> record."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import inspect
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.base import clone
+
+from mongebench.core.errors import Diverged, InvalidInput, MongebenchError, OracleUnavailable
+from mongebench.core.estimator import MapEstimator, Support, Trace, check_support
+from mongebench.core.oracle import Meter, SourceView, TargetView, tier
+from mongebench.core.problem import Problem
+from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
+from mongebench.plugins import snake_case
+from mongebench.run.clock import Clock, watch_compiler
+from mongebench.run.provenance import provenance
+from mongebench.run.record import Cell, Manifest, Provenance, Record, Spec, Status, Times
+from mongebench.run.trace import RunTrace
+
+DIVERGED_RATIO = 1e4
+"""A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all cells of a run share.
+
+    Attributes
+    ----------
+    evaluation_points
+        Per side.
+    threads
+        Threads a child process may use; None in this process: whatever it uses.
+    workers
+        Children running beside each other.
+    time_limit
+        Seconds; None for none. An iterative fit is asked to stop at nine tenths of it, a child is killed at it.
+    memory_limit
+        Bytes; None for none. Only a child process can be held to it.
+    """
+
+    evaluation_points: int = 10_000
+    threads: int | None = None
+    workers: int = 1
+    time_limit: float | None = None
+    memory_limit: int | None = None
+
+
+def _check_budget(**budgets: int | None) -> None:
+    for name, n in budgets.items():
+        if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1):
+            raise InvalidInput(f"{name} must be a positive whole number, or None for unlimited draws; got {n!r}.")
+
+
+def support(problem: Problem, estimator: MapEstimator, n_source: int | None, n_target: int | None) -> Support:
+    """Whether the estimator can serve the problem at this budget: cloud sizes, oracles, its own word."""
+    for measure, name, n in ((problem.source, "source", n_source), (problem.target, "target", n_target)):
+        if measure.size is not None and n is not None and n > measure.size:
+            return Support(False, f"the {name} cloud has {measure.size} points to fit from, n_{name} asks for {n}")
+    return check_support(estimator, problem.info(n_source, n_target))
+
+
+def _views(
+    problem: Problem, estimator: MapEstimator, n_source: int | None, n_target: int | None, seed: int
+) -> tuple[SourceView, TargetView, Meter]:
+    meter = Meter()
+    shared: dict[str, Any] = {"declared": estimator.needs, "seed": seed, "meter": meter}
+    source = SourceView(problem.source, exact_map=problem.truth, budget=n_source, **shared)
+    return source, TargetView(problem.target, budget=n_target, **shared), meter
+
+
+def fit(
+    problem: Problem,
+    estimator: MapEstimator,
+    *,
+    n_source: int | None = None,
+    n_target: int | None = None,
+    seed: int = 0,
+    trace: Trace | None = None,
+) -> MapEstimator:
+    """A fitted copy of `estimator`, learnt through metered oracles in this process.
+
+    Parameters
+    ----------
+    problem, estimator
+        From `mongebench.problem` and `mongebench.estimator`, or your own.
+    n_source, n_target
+        Draws allowed from each side; None for unlimited draws.
+    seed
+        Of the draws and of the fit.
+    trace
+        See `MapEstimator.fit`.
+
+    Raises
+    ------
+    OracleUnavailable
+        If the estimator does not support the problem at this budget, with its reason.
+    InvalidInput
+        A budget that is not a positive whole number.
+    """
+    _check_budget(n_source=n_source, n_target=n_target)
+    supported = support(problem, estimator, n_source, n_target)
+    if not supported.ok:
+        raise OracleUnavailable(f"{estimator!r} does not support {problem!r}: {supported.reason}.")
+    fitted: MapEstimator = clone(estimator)
+    source, target, _ = _views(problem, fitted, n_source, n_target, seed)
+    return fitted.fit(source, target, seed=seed, trace=trace)
+
+
+def run_cell(
+    problem: Problem,
+    estimator: MapEstimator,
+    *,
+    n_source: int | None = 1000,
+    n_target: int | None = 1000,
+    seed: int = 0,
+    evaluation_points: int = 10_000,
+) -> Record:
+    """Fit and measure one estimator on one problem in this process; whatever fails becomes the record's status.
+
+    A hang or a crash of the interpreter cannot be caught here: `mongebench run` does that, one child process a batch.
+
+    Parameters
+    ----------
+    problem, estimator, n_source, n_target, seed
+        As in `fit`.
+    evaluation_points
+        Points a side that metrics are computed on.
+
+    Raises
+    ------
+    InvalidInput
+        A budget that is not a positive whole number.
+    """
+    _check_budget(n_source=n_source, n_target=n_target, evaluation_points=evaluation_points)
+    cell = Cell(
+        estimator=Spec(name=snake_case(type(estimator).__name__), parameters=_plain(estimator.get_params())),
+        problem=Spec(name=problem.name, parameters=_plain(problem.parameters)),
+        n_source=n_source,
+        n_target=n_target,
+        seed=seed,
+    )
+    return measure(cell, problem, estimator, Conditions(evaluation_points=evaluation_points))
+
+
+def measure(
+    cell: Cell, problem: Problem, estimator: MapEstimator, conditions: Conditions, clock: Clock | None = None
+) -> Record:
+    """The record of one cell. `clock` may have started earlier, to count the start-up of a child process."""
+    clock = clock or Clock()
+    supported = support(problem, estimator, cell.n_source, cell.n_target)
+    if not supported.ok:
+        return failed(cell, problem, estimator, conditions, Status.UNSUPPORTED, supported.reason)
+
+    fitted: MapEstimator = clone(estimator)
+    source, target, meter = _views(problem, fitted, cell.n_source, cell.n_target, cell.seed)
+    trace: RunTrace | None = None
+    metrics: dict[str, Value] = {}
+    transform_seconds = 0.0
+    status, reason = Status.OK, ""
+    with _caught_warnings() as caught:
+        try:
+            with clock.phase("import"):
+                if fitted.framework != "numpy":
+                    importlib.import_module(fitted.framework)
+            with watch_compiler(clock):
+                points = _evaluation_points(problem, conditions.evaluation_points)
+                limit = conditions.time_limit and 0.9 * conditions.time_limit
+                trace = RunTrace(clock, points, (meter,), limit)
+                with clock.phase("fit"):
+                    fitted.fit(source, target, seed=cell.seed, trace=trace)
+                with clock.phase("evaluate"):
+                    before = clock.seconds("evaluate")
+                    evaluation = Evaluation.of(fitted.transform, points)
+                    transform_seconds = clock.seconds("evaluate") - before
+                    metrics = compute(evaluation)
+            status, reason = _judge(evaluation, metrics)
+        except Exception as error:  # the runner alone may catch everything, and always records it
+            status, reason = _status_of(error)
+    return Record(
+        cell=cell,
+        manifest=manifest(problem, estimator, conditions),
+        **_facts(problem, estimator),
+        status=status,
+        reason=reason,
+        metrics=metrics,
+        times=_times(clock, transform_seconds),
+        compile_cache=_cache_state(clock),
+        oracle_counts={str(oracle): count for oracle, count in meter.counts.items()},
+        learned=_learned(fitted),
+        trace=trace.points if trace else [],
+        warnings=sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
+        peak_bytes=_peak_bytes(),
+        provenance=_provenance(estimator, conditions),
+    )
+
+
+def failed(
+    cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions, status: Status, reason: str
+) -> Record:
+    """The record of a cell that left none itself; `estimator` is None where it could not be imported."""
+    return Record(
+        cell=cell,
+        manifest=manifest(problem, estimator, conditions),
+        **_facts(problem, estimator),
+        status=status,
+        reason=reason,
+        provenance=_provenance(estimator, conditions),
+    )
+
+
+def manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
+    """What a record of this cell depends on."""
+    return Manifest(
+        problem_digest=problem.digest,
+        estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
+        evaluation_points=conditions.evaluation_points,
+        threads=conditions.threads or 0,
+        time_limit=conditions.time_limit,
+        memory_limit=conditions.memory_limit,
+    )
+
+
+def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
+    return {
+        "tier": tier(estimator.needs) if estimator else "unknown",
+        "anchor": estimator.anchor if estimator else False,
+        "dim": problem.dim,
+        "strong_convexity": problem.strong_convexity,
+        "truth_tier": str(problem.truth_tier),
+    }
+
+
+@functools.cache
+def _source_digest(cls: type[MapEstimator]) -> str:
+    try:
+        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
+    except (OSError, TypeError):  # a class typed at a prompt has no file
+        return "no source file"
+
+
+@functools.lru_cache(maxsize=4)
+def _evaluation_points(problem: Problem, count: int) -> EvaluationPoints:
+    """The same points for all estimators and seeds of a problem, so that differences are paired."""
+    return EvaluationPoints.draw(problem, count, seed=0)
+
+
+@contextmanager
+def _caught_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield caught
+
+
+def _judge(evaluation: Evaluation, metrics: dict[str, Value]) -> tuple[Status, str]:
+    problem = evaluation.points.problem
+    spread = float(np.mean(np.sum((evaluation.pushed - evaluation.points.y.mean(axis=0)) ** 2, axis=1)))
+    if spread > DIVERGED_RATIO * problem.total_variance:
+        variance = problem.total_variance
+        return Status.DIVERGED, f"mean squared distance to the target's mean {spread:.3g}, its variance {variance:.3g}"
+    name = "uvp" if "uvp" in metrics else "energy_distance"
+    judged = metrics.get(name)
+    if judged is not None and judged.value <= judged.floor:
+        return Status.AT_FLOOR, f"{name} {judged.value:.3g} is not above its floor {judged.floor:.3g}"
+    return Status.OK, ""
+
+
+def _status_of(error: Exception) -> tuple[Status, str]:
+    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, NonFiniteMap):
+        return Status.NONFINITE, str(error)
+    if isinstance(error, Diverged):
+        return Status.DIVERGED, str(error)
+    if isinstance(error, ImportError):
+        return Status.MISSING_DEPENDENCY, missing(error)
+    if isinstance(error, MemoryError) or _is_device_memory_error(message):
+        return Status.OUT_OF_MEMORY, message
+    if isinstance(error, MongebenchError):
+        return Status.ERROR, message
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return Status.ERROR, f"{message} ({Path(frame.filename).name}:{frame.lineno})"
+
+
+def missing(error: ImportError) -> str:
+    """Which package is missing, and what to do."""
+    return f"{error}; pip install {(error.name or 'the package').partition('.')[0]}"
+
+
+def _is_device_memory_error(message: str) -> bool:
+    # jax raises XlaRuntimeError, torch RuntimeError or OutOfMemoryError: only the text is common.
+    return any(words in message for words in ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory"))
+
+
+def _times(clock: Clock, transform_seconds: float) -> Times:
+    return Times(
+        imports=clock.seconds("import"),
+        compile=clock.compile_seconds(),
+        fit=clock.seconds("fit"),
+        evaluate=clock.seconds("evaluate"),
+        overhead=clock.seconds("overhead"),
+        wall=time.perf_counter() - clock.started,
+        fit_cpu=clock.cpu_seconds["fit"],
+        transform=transform_seconds,
+    )
+
+
+def _cache_state(clock: Clock) -> Any:
+    if not clock.compiling:
+        return "none"
+    return "warm" if clock.cache_events["cache_hits"] and not clock.cache_events["cache_misses"] else "cold"
+
+
+def _learned(estimator: MapEstimator) -> dict[str, Any]:
+    return {
+        name: value.item() if isinstance(value, np.generic) else value
+        for name, value in vars(estimator).items()
+        if name.endswith("_") and isinstance(value, (bool, int, float, str, np.generic))
+    }
+
+
+def _plain(parameters: Any) -> dict[str, Any]:
+    return {
+        name: value if isinstance(value, (bool, int, float, str, list, type(None))) else repr(value)
+        for name, value in parameters.items()
+    }
+
+
+def _provenance(estimator: MapEstimator | None, conditions: Conditions) -> Provenance:
+    device = "cpu"
+    jax = sys.modules.get("jax")
+    if estimator is not None and estimator.framework == "jax" and jax is not None:
+        device = jax.devices()[0].device_kind
+    threads = conditions.threads or os.cpu_count() or 1
+    return provenance(threads=threads, workers=conditions.workers, device=device)
+
+
+def _peak_bytes() -> int | None:
+    """Peak resident memory since `reset_peak` (or the process's start), from Linux's VmHWM; None elsewhere."""
+    try:
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmHWM:")), None)
+
+
+def reset_peak() -> None:
+    """Start a new peak for `peak_bytes`, where the system can."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return

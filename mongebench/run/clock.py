@@ -1,0 +1,135 @@
+"""The core owns the clock: exclusive phases that add up to the wall time, compilation told apart from fitting.
+
+JAX says through `jax.monitoring` when it traced, lowered and compiled; those intervals are taken out of whatever
+phase they fell into. Leaving a timed phase synchronises every device, because JAX and CUDA return before they have
+computed: without it the work of `fit` would be charged to whoever looks at the result first.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Phase = Literal["import", "fit", "evaluate", "overhead"]
+Interval = tuple[float, float]
+
+
+@dataclass
+class Clock:
+    """Time of one cell, by phase. Entering a phase inside another one stops the outer one's clock.
+
+    `compiling` collects the intervals in which a compiler worked, `cache_events` what its persistent cache did.
+    """
+
+    started: float = field(default_factory=time.perf_counter)
+    segments: list[tuple[float, float, Phase]] = field(default_factory=list)
+    compiling: list[Interval] = field(default_factory=list)
+    cache_events: Counter[str] = field(default_factory=Counter)
+    cpu_seconds: defaultdict[Phase, float] = field(default_factory=lambda: defaultdict(float))
+    _phase: Phase = "overhead"
+
+    def __post_init__(self) -> None:
+        self._since = self.started
+        self._cpu_since = time.process_time()
+
+    @contextmanager
+    def phase(self, name: Phase) -> Iterator[None]:
+        """Charge what happens inside to `name`; the device's pending work included."""
+        outer = self._phase
+        synchronise()  # work that is still pending belongs to the phase before
+        self._switch(name)
+        try:
+            yield
+        finally:
+            synchronise()
+            self._switch(outer)
+
+    def charge_start_up(self) -> None:
+        """Charge everything since `started` to "import": for a process whose imports came before this clock."""
+        self._phase = "import"
+        self._switch("overhead")
+
+    def _switch(self, name: Phase) -> None:
+        now, cpu = time.perf_counter(), time.process_time()
+        self.segments.append((self._since, now, self._phase))
+        self.cpu_seconds[self._phase] += cpu - self._cpu_since
+        self._since, self._cpu_since, self._phase = now, cpu, name
+
+    def seconds(self, phase: Phase) -> float:
+        """Seconds charged to `phase` so far, compilation excluded."""
+        compiling = _union(self.compiling)
+        now = time.perf_counter()
+        return sum(
+            (end - start) - _overlap((start, end), compiling)
+            for start, end, name in [*self.segments, (self._since, now, self._phase)]
+            if name == phase
+        )
+
+    def compile_seconds(self) -> float:
+        """Seconds in which a compiler worked, within the time of this clock."""
+        return _overlap((self.started, time.perf_counter()), _union(self.compiling))
+
+
+def _union(intervals: list[Interval]) -> list[Interval]:
+    # Tracing one jitted function traces those it calls, so the reported intervals nest.
+    merged: list[Interval] = []
+    for start, end in sorted(intervals):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _overlap(segment: Interval, disjoint: list[Interval]) -> float:
+    return sum(max(0.0, min(segment[1], end) - max(segment[0], start)) for start, end in disjoint)
+
+
+_clocks: list[Clock] = []
+_listening = False
+
+
+@contextmanager
+def watch_compiler(clock: Clock) -> Iterator[None]:
+    """Let `clock` hear what JAX compiles; does nothing in a process that has not imported JAX."""
+    global _listening
+    if "jax" in sys.modules and not _listening:
+        from jax import monitoring
+
+        monitoring.register_event_duration_secs_listener(_on_duration)
+        monitoring.register_event_listener(_on_event)
+        _listening = True
+    _clocks.append(clock)
+    try:
+        yield
+    finally:
+        _clocks.remove(clock)
+
+
+def _on_duration(event: str, duration_secs: float, **_: Any) -> None:
+    if event.startswith("/jax/core/compile/"):
+        now = time.perf_counter()
+        for clock in _clocks:
+            clock.compiling.append((now - duration_secs, now))
+
+
+def _on_event(event: str, **_: Any) -> None:
+    if event.startswith("/jax/compilation_cache/cache_"):
+        for clock in _clocks:
+            clock.cache_events[event.rpartition("/")[2]] += 1
+
+
+def synchronise() -> None:
+    """Wait for every device of every framework this process has loaded."""
+    jax = sys.modules.get("jax")
+    if jax is not None:
+        jax.block_until_ready(jax.live_arrays())
+        jax.effects_barrier()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,197 @@
+"""Experiment file -> plan: a TOML grid, checked key by key, spanned into cells.
+
+    name = "example"
+    time_limit = "90s"
+    seeds = 3
+    [[estimators]]
+    name = ["bures", "exact"]
+    [[estimators]]
+    name = "entropic"
+    epsilon = [0.02, 0.05]          # a list anywhere spans the grid
+    [[problems]]
+    name = "gaussian"
+    dim = [2, 8, 32]
+    [budget]
+    n_source = [500, 2000]
+    n_target = [500, 2000]          # paired with n_source, not crossed
+
+A problem may carry a `budget` of its own, in place of the common one.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import itertools
+import re
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+
+from mongebench.core.errors import ExperimentError, one_of
+from mongebench.experiments import packaged
+from mongebench.plugins import DATASETS, ESTIMATORS, check_parameters, find
+from mongebench.run.record import Cell, Spec
+
+_DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+_SIZE = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+
+
+def _quantity(given: Any, units: dict[str, Any], example: str) -> float:
+    if isinstance(given, (int, float)) and not isinstance(given, bool) and given > 0:
+        return float(given)
+    match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", given) if isinstance(given, str) else None
+    if match is None or match[2] not in units or float(match[1]) <= 0:
+        raise ValueError(f"{given!r} is not a quantity; write {example} (units: {', '.join(units)})")
+    return float(match[1]) * float(units[match[2]])
+
+
+def duration(given: Any) -> float:
+    """Seconds of "90s", "10m", "3h", or of a bare number. Raises `ValueError`."""
+    return _quantity(given, _DURATION, '"90s" or "10m"')
+
+
+def size(given: Any) -> int:
+    """Bytes of "512MiB", "4GiB", or of a bare number. Raises `ValueError`."""
+    return int(_quantity(given, _SIZE, '"512MiB" or "4GiB"'))
+
+
+def _as_list(given: Any) -> Any:
+    return given if isinstance(given, list) else [given]
+
+
+Draws = Annotated[int, Field(ge=1)] | Literal["unlimited"]
+
+
+class Budget(BaseModel):
+    """Draws allowed from each side, paired."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+    n_source: Annotated[list[Draws], BeforeValidator(_as_list)] = [1000]
+    n_target: Annotated[list[Draws], BeforeValidator(_as_list)] = [1000]
+
+    @model_validator(mode="after")
+    def _paired(self) -> Budget:
+        if len(self.n_source) != len(self.n_target):
+            raise ValueError(
+                f"n_source has {len(self.n_source)} values and n_target {len(self.n_target)}; they are paired, "
+                "not crossed"
+            )
+        return self
+
+    def pairs(self) -> list[tuple[int | None, int | None]]:
+        """(n_source, n_target), None for unlimited."""
+        return [
+            (None if a == "unlimited" else a, None if b == "unlimited" else b)
+            for a, b in zip(self.n_source, self.n_target, strict=True)
+        ]
+
+
+class Experiment(BaseModel):
+    """A declared grid."""
+
+    model_config = ConfigDict(extra="forbid")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    estimators: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    problems: Annotated[list[dict[str, Any]], Field(min_length=1)]
+    budget: Budget = Budget()
+    seeds: Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)] = 1
+    evaluation_points: Annotated[int, Field(ge=2)] = 10_000
+    time_limit: Annotated[float, BeforeValidator(duration)] = 600.0
+    memory_limit: Annotated[int, BeforeValidator(size)] = 4 << 30
+    threads: Annotated[int, Field(ge=1)] = 1
+    _base: Path = PrivateAttr(default=Path("."))
+
+    @property
+    def base(self) -> Path:
+        """The folder relative paths among the parameters are resolved against: the experiment file's."""
+        return self._base
+
+    def named(self) -> set[str]:
+        """The estimators this experiment names."""
+        return {str(name) for entry in self.estimators for name in _as_list(entry.get("name", []))}
+
+    def cells(self) -> list[Cell]:
+        """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop."""
+        seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
+        estimators = [spec for entry in self.estimators for spec in _span(entry, ESTIMATORS)]
+        cells: dict[str, Cell] = {}
+        for entry in self.problems:
+            own = {key: value for key, value in entry.items() if key != "budget"}
+            budget = _budget_of(entry) if "budget" in entry else self.budget
+            for problem, estimator in itertools.product(list(_span(own, DATASETS)), estimators):
+                for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
+                    cell = Cell(estimator=estimator, problem=problem, n_source=n_source, n_target=n_target, seed=seed)
+                    cells.setdefault(cell.key, cell)
+        return list(cells.values())
+
+
+def _budget_of(entry: dict[str, Any]) -> Budget:
+    try:
+        return Budget.model_validate(entry["budget"])
+    except ValidationError as error:
+        raise ExperimentError(f"problem {entry.get('name')!r}: {_first(error, 'budget')}") from None
+
+
+def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:
+    """All combinations of an entry's lists, with the parameters that were left out at their defaults."""
+    kind = "estimators" if group == ESTIMATORS else "problems"
+    if "name" not in entry:
+        raise ExperimentError(f"[[{kind}]] needs a name; got only {', '.join(entry) or 'an empty table'}.")
+    keys = list(entry)
+    for values in itertools.product(*(_as_list(entry[key]) for key in keys)):
+        chosen = dict(zip(keys, values, strict=True))
+        plugin = find(group, str(chosen.pop("name")))
+        try:
+            complete = check_parameters(plugin, plugin.load(), chosen)
+        except ImportError:
+            complete = chosen  # cannot be checked; its cells are recorded as missing_dependency
+        yield Spec(name=plugin.name, parameters=complete)
+
+
+def read(name_or_path: str) -> Experiment:
+    """The experiment of that name, or of that file. Raises `ExperimentError` naming the key and the valid values."""
+    known = packaged()
+    path = known.get(name_or_path, Path(name_or_path))
+    if not path.is_file():
+        raise ExperimentError(f"No file {name_or_path}. " + one_of(name_or_path, known, "experiment"))
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} is not TOML: {error}.") from None
+    try:
+        experiment = Experiment.model_validate(content)
+    except ValidationError as error:
+        raise ExperimentError(f"{path}: {_first(error)}") from None
+    experiment._base = path.resolve().parent
+    return experiment
+
+
+def _first(error: ValidationError, prefix: str = "") -> str:
+    item = error.errors()[0]
+    place = ".".join(str(part) for part in (prefix, *item["loc"]) if part != "")
+    if item["type"] == "extra_forbidden":
+        model = Budget if (item["loc"][0] == "budget" and len(item["loc"]) > 1) or prefix == "budget" else Experiment
+        return one_of(str(item["loc"][-1]), model.model_fields, "key")
+    return f"{place}: {item['msg'].removeprefix('Value error, ')}."
+
+
+def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
+    """The cells whose estimator, problem or label matches a shell pattern, or whose label contains it.
+
+    Raises `ExperimentError` if none does.
+    """
+    if pattern is None:
+        return cells
+    chosen = [
+        cell
+        for cell in cells
+        if pattern in cell.label
+        or any(fnmatch.fnmatchcase(text, pattern) for text in (cell.estimator.name, cell.problem.name, cell.label))
+    ]
+    if not chosen:
+        names = {cell.estimator.name for cell in cells} | {cell.problem.name for cell in cells}
+        raise ExperimentError(f"--only {pattern!r} matches no cell; names here: {', '.join(sorted(names))}.")
+    return chosen

@@ -1,0 +1,85 @@
+"""Where and with what a record is made: code, versions, machine, environment. Nothing that names a person or a host."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+from mongebench.run.record import Provenance
+
+LIBRARIES = ("numpy", "scipy", "scikit-learn", "jax", "jaxlib", "torch", "POT", "ott-jax")
+# Variables that change results or speed.
+VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "XLA_FLAGS",
+    "JAX_PLATFORMS",
+    "JAX_ENABLE_X64",
+    "CUDA_VISIBLE_DEVICES",
+)
+
+
+def provenance(*, threads: int, workers: int, device: str = "cpu", dtype: str = "float64") -> Provenance:
+    """Of a record made now, in this process."""
+    commit, dirty = _commit()
+    return Provenance(
+        mongebench=importlib.metadata.version("mongebench"),
+        commit=commit,
+        dirty=dirty,
+        python=platform.python_version(),
+        platform=f"{platform.system()} {platform.machine()}",
+        processor=_processor(),
+        cores=os.cpu_count() or 1,
+        device=device,
+        dtype=dtype,
+        threads=threads,
+        workers=workers,
+        versions=_versions(),
+        environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
+        started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+@functools.cache
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+
+
+@functools.cache
+def _commit() -> tuple[str | None, bool | None]:
+    """The commit of the checkout this package runs from, and whether its tracked files differ; None when installed."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None, None
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+
+    try:
+        # results/ is what runs write: it does not make the code that wrote it dirty.
+        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", ".", ":!results"))
+    except (OSError, subprocess.SubprocessError):
+        return None, None

@@ -1,0 +1,188 @@
+"""What one cell leaves: status, metrics, times by phase, oracle counts, trace, provenance.
+
+A record is a JSON file of the schema below and nothing else: nothing is ever unpickled. Every planned cell leaves one,
+whatever became of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from mongebench.metrics.base import Value
+
+SCHEMA_VERSION = 1
+
+
+class Status(StrEnum):
+    """What became of a cell."""
+
+    OK = "ok"
+    AT_FLOOR = "at_floor"
+    DIVERGED = "diverged"
+    NONFINITE = "nonfinite"
+    TIMEOUT = "timeout"
+    OUT_OF_MEMORY = "out_of_memory"
+    UNSUPPORTED = "unsupported"
+    MISSING_DEPENDENCY = "missing_dependency"
+    CRASHED = "crashed"
+    ERROR = "error"
+
+    @property
+    def measured(self) -> bool:
+        """Whether the metrics count: the map was fitted, finite and of sane size."""
+        return self in (Status.OK, Status.AT_FLOOR)
+
+    @property
+    def meaning(self) -> str:
+        """A sentence for tables and reports."""
+        return _MEANING[self]
+
+
+_MEANING = {
+    Status.OK: "fitted and measured",
+    Status.AT_FLOOR: "fitted and measured; the error is below what this many points can tell from zero",
+    Status.DIVERGED: "the map is finite but far from the target, or the estimator saw its iteration blow up",
+    Status.NONFINITE: "the map returned NaN or infinite values",
+    Status.TIMEOUT: "killed at the time limit",
+    Status.OUT_OF_MEMORY: "killed at the memory limit, or an allocation failed",
+    Status.UNSUPPORTED: "the estimator does not serve this problem at this budget",
+    Status.MISSING_DEPENDENCY: "a package the estimator needs is not installed",
+    Status.CRASHED: "the process died",
+    Status.ERROR: "the estimator raised an error or broke the contract",
+}
+
+
+class Model(BaseModel):
+    """Base of everything that is written: frozen, strict about unknown keys, NaN and infinity kept as strings."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class Spec(Model):
+    """A registered name with all its parameters."""
+
+    name: str
+    parameters: dict[str, Any] = {}
+
+    @property
+    def label(self) -> str:
+        """`name(key=value, ...)`."""
+        inside = ", ".join(f"{key}={value}" for key, value in self.parameters.items())
+        return f"{self.name}({inside})" if inside else self.name
+
+
+class Cell(Model):
+    """One point of the grid: estimator x problem x budget x seed. `None` draws are unlimited."""
+
+    estimator: Spec
+    problem: Spec
+    n_source: int | None
+    n_target: int | None
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """One line that tells this cell from all others."""
+        return (
+            f"{self.estimator.label} on {self.problem.label}, n={budget(self.n_source)}/{budget(self.n_target)}, "
+            f"seed={self.seed}"
+        )
+
+    @property
+    def key(self) -> str:
+        """Content hash of the cell: the name of its record."""
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def budget(n: int | None) -> str:
+    """A budget as people write it."""
+    return "unlimited" if n is None else str(n)
+
+
+class Manifest(Model):
+    """What a record depends on besides its cell: it is reused only while all of this is unchanged."""
+
+    schema_version: int = SCHEMA_VERSION
+    problem_digest: str
+    estimator_source: str
+    evaluation_points: int
+    threads: int
+    time_limit: float | None = None
+    memory_limit: int | None = None
+
+
+class Times(Model):
+    """Seconds by phase; the first five add up to `wall`.
+
+    `evaluate` holds the map's own time at the evaluation points (`transform`) and the metrics'; `fit_cpu` is the
+    process's CPU time in `fit`, all threads together, compilation included.
+    """
+
+    imports: float
+    compile: float
+    fit: float
+    evaluate: float
+    overhead: float
+    wall: float
+    fit_cpu: float
+    transform: float
+
+
+class TracePoint(Model):
+    """One outer step of a fit."""
+
+    iteration: int
+    flow_time: float | None
+    oracle_calls: int
+    fit_seconds: float
+    l2_error: float | None
+    diagnostics: dict[str, float] = {}
+
+
+class Provenance(Model):
+    """Where and with what a record was made; no host name, no user, no path."""
+
+    mongebench: str
+    commit: str | None
+    dirty: bool | None
+    python: str
+    platform: str
+    processor: str
+    cores: int
+    device: str
+    dtype: str
+    threads: int
+    workers: int
+    versions: dict[str, str]
+    environment: dict[str, str]
+    started_at: str
+
+
+class Record(Model):
+    """What one cell left."""
+
+    cell: Cell
+    manifest: Manifest
+    tier: str
+    anchor: bool
+    dim: int
+    strong_convexity: float | None
+    truth_tier: str
+    status: Status
+    reason: str = ""
+    metrics: dict[str, Value] = {}
+    times: Times | None = None
+    compile_cache: Literal["none", "cold", "warm"] = "none"
+    oracle_counts: dict[str, int] = {}
+    learned: dict[str, float | int | str | bool] = Field(
+        default={}, description="scalar learned attributes of the estimator, such as its number of iterations"
+    )
+    trace: list[TracePoint] = []
+    warnings: list[str] = []
+    peak_bytes: int | None = None
+    provenance: Provenance

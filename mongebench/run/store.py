@@ -1,0 +1,132 @@
+"""A run's directory: its plan, and one JSON file a record, each written at once or not at all.
+
+    RUN/plan.json                                what was planned: cells and conditions
+    RUN/cells/<estimator>-<problem>-<key>.json   one record a cell
+
+Two runs may write into one directory: names are content hashes and every file appears by one atomic rename.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from mongebench.core.errors import MongebenchError
+from mongebench.run.record import Cell, Manifest, Model, Record
+
+
+class RunError(MongebenchError):
+    """A directory that is not a run, or cannot be written."""
+
+
+class PlannedCell(Model):
+    """A cell and what its record must have been made with."""
+
+    cell: Cell
+    manifest: Manifest
+
+
+class Invocation(Model):
+    """What a run was asked with, as it was typed: enough to ask it again."""
+
+    experiment: str
+    seeds: int | None = None
+    only: str | None = None
+    plugins: tuple[str, ...] = ()
+
+
+class Plan(Model):
+    """What a run is to record."""
+
+    invocation: Invocation
+    cells: list[PlannedCell]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write `text` so that a reader, or a kill -9, finds the old file or the new one, never a half."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".tmp")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+class RunDirectory:
+    """Reads and writes one run."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def create(self) -> None:
+        """Make the directory. Raises `RunError` if it cannot be."""
+        try:
+            self.cells.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"Cannot make the run directory {self.path}: {error.strerror}.") from error
+
+    @property
+    def cells(self) -> Path:
+        """Where the records are."""
+        return self.path / "cells"
+
+    def record_path(self, cell: Cell) -> Path:
+        """The file of a cell's record."""
+        return self.cells / f"{cell.estimator.name}-{cell.problem.name}-{cell.key}.json"
+
+    def write_plan(self, plan: Plan) -> None:
+        """Replace the plan; records outside it stay but are not shown."""
+        write_atomically(self.path / "plan.json", plan.model_dump_json(indent=1))
+
+    def plan(self) -> Plan:
+        """The plan. Raises `RunError` where there is none."""
+        try:
+            return Plan.model_validate_json((self.path / "plan.json").read_text(encoding="utf-8"))
+        except OSError:
+            raise RunError(f"{self.path} is not a run (no plan.json); give the --out directory of one.") from None
+        except ValidationError as error:
+            raise RunError(f"{self.path / 'plan.json'} cannot be read: {error.errors()[0]['msg']}.") from None
+
+    def write(self, record: Record) -> None:
+        """Write or replace one record."""
+        write_atomically(self.record_path(record.cell), record.model_dump_json(indent=1))
+
+    def read(self, cell: Cell) -> Record | None:
+        """The record of a cell; None where it is missing or unreadable (half a file, another schema)."""
+        try:
+            return Record.model_validate_json(self.record_path(cell).read_text(encoding="utf-8"))
+        except (OSError, ValidationError):
+            return None
+
+    def records(self) -> Iterator[Record]:
+        """The records of the plan that are there and readable, in the plan's order."""
+        for planned in self.plan().cells:
+            record = self.read(planned.cell)
+            if record is not None:
+                yield record
+
+    def pending(self, cells: Iterable[PlannedCell]) -> list[PlannedCell]:
+        """Those of `cells` that have no record, or one made with something else."""
+        return [planned for planned in cells if self.why_rerun(planned) is not None]
+
+    def why_rerun(self, planned: PlannedCell) -> str | None:
+        """Why a cell has to run again, naming what differs; None if its record holds."""
+        if not self.record_path(planned.cell).exists():
+            return "no record"
+        record = self.read(planned.cell)
+        if record is None:
+            return "its record cannot be read"
+        ignored = set() if record.status in ("timeout", "out_of_memory") else {"time_limit", "memory_limit"}
+        old, new = record.manifest.model_dump(exclude=ignored), planned.manifest.model_dump(exclude=ignored)
+        changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
+        return "; ".join(changes) or None

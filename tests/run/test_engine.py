@@ -1,0 +1,220 @@
+"""The real engine against estimators that crash, hang, allocate, return NaN and lie: each leaves its record."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mongebench.run.record import Record, Status
+from mongebench.run.store import RunDirectory
+
+FAKES = Path(__file__).with_name("fakes.py")
+EARNS = {
+    "shift": Status.OK,
+    "chatters": Status.OK,
+    "steps": Status.OK,
+    "perfect": Status.AT_FLOOR,
+    "returns_nan": Status.NONFINITE,
+    "far_away": Status.DIVERGED,
+    "sees_itself": Status.DIVERGED,
+    "hangs": Status.TIMEOUT,
+    "hogs": Status.OUT_OF_MEMORY,
+    "runs_out": Status.OUT_OF_MEMORY,
+    "refuses": Status.UNSUPPORTED,
+    "lacks": Status.MISSING_DEPENDENCY,
+    "segfaults": Status.CRASHED,
+    "exits": Status.CRASHED,
+    "raises": Status.ERROR,
+    "peeks": Status.ERROR,
+    "greedy": Status.ERROR,
+    "wrong_shape": Status.ERROR,
+    "overwrites": Status.ERROR,
+    "returns_nothing": Status.ERROR,
+}
+
+
+def experiment(folder: Path, names: list[str], **changes: object) -> Path:
+    settings = {"time_limit": '"4s"', "memory_limit": '"1GiB"', "evaluation_points": 200, "seeds": 1, **changes}
+    lines = ['name = "fakes"', *(f"{key} = {value}" for key, value in settings.items())]
+    lines += ["[[estimators]]", f"name = {json.dumps(names)}", "[[problems]]", 'name = "gaussian"', "dim = 2"]
+    lines += ["[budget]", "n_source = 100", "n_target = 100"]
+    path = folder / "fakes.toml"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+def command(path: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "mongebench", "run", str(path), "--out", str(out), "--plugin", str(FAKES), *options]
+
+
+def run(path: Path, out: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(path, out, *options), capture_output=True, text=True, timeout=180)
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunDirectory, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("everything")
+    names = [*EARNS, "bures"]
+    return RunDirectory(folder / "run"), run(experiment(folder, names), folder / "run")
+
+
+@pytest.fixture(scope="module")
+def records(everything: tuple[RunDirectory, object]) -> dict[str, Record]:
+    return {record.cell.estimator.name: record for record in everything[0].records()}
+
+
+def test_every_status_has_a_fake() -> None:
+    assert set(EARNS.values()) == set(Status)
+
+
+@pytest.mark.parametrize("name", list(EARNS))
+def test_each_fake_earns_its_status(records: dict[str, Record], name: str) -> None:
+    record = records[name]
+    assert record.status == EARNS[name], record.reason
+    assert record.reason or record.status is Status.OK
+
+
+def test_a_sound_neighbour_is_untouched(records: dict[str, Record]) -> None:
+    assert records["bures"].status == Status.OK
+
+
+def test_failures_do_not_change_the_exit_code(everything: tuple[object, subprocess.CompletedProcess[str]]) -> None:
+    assert everything[1].returncode == 0, everything[1].stderr
+
+
+def test_reasons_name_what_happened(records: dict[str, Record]) -> None:
+    for name, words in {
+        "hangs": "time limit of 4 s",
+        "hogs": "limit is 1024 MiB",
+        "segfaults": "SIGSEGV",
+        "exits": "exit code 0",
+        "lacks": "pip install a_package_nobody_has",
+        "refuses": "only works on Tuesdays",
+        "peeks": "Oracle.SOURCE_DENSITY",
+        "greedy": "64 draws asked",
+        "overwrites": "copy it first",
+        "wrong_shape": "shape (200, 0)",
+        "returns_nothing": "must return self",
+        "returns_nan": "200 of 200 points",
+    }.items():
+        assert words in records[name].reason, (name, records[name].reason)
+
+
+def test_the_table_shows_failures_and_escapes_markup(
+    everything: tuple[object, subprocess.CompletedProcess[str]],
+) -> None:
+    shown = everything[1].stdout
+    assert "timeout" in shown
+    assert "[bold]" in shown  # of the reason: shown as text, not obeyed
+
+
+def test_phases_add_up_to_the_wall_time(records: dict[str, Record]) -> None:
+    measured = [record for record in records.values() if record.times is not None]
+    assert len(measured) > 5
+    for record in measured:
+        times = record.times
+        assert times is not None
+        phases = times.imports + times.compile + times.fit + times.evaluate + times.overhead
+        assert phases == pytest.approx(times.wall, rel=0.02)
+
+
+def test_the_trace_pauses_the_clock(records: dict[str, Record]) -> None:
+    record = records["steps"]
+    assert [point.flow_time for point in record.trace] == pytest.approx([0.1, 0.2, 0.3, 0.4, 0.5])
+    errors = [point.l2_error for point in record.trace]
+    assert all(a is not None and b is not None and a > b for a, b in itertools.pairwise(errors))
+    seconds = [point.fit_seconds for point in record.trace]
+    assert seconds == sorted(seconds)
+    assert seconds[0] >= 0.02
+    assert record.trace[-1].diagnostics == {"decrement": 0.5**5}
+
+
+def test_oracles_are_counted(records: dict[str, Record]) -> None:
+    assert records["shift"].oracle_counts == {"source_samples": 100, "target_samples": 100}
+
+
+def test_started_again_it_runs_only_what_is_missing(tmp_path: Path) -> None:
+    path, out = experiment(tmp_path, ["shift", "bures"], seeds=2), tmp_path / "run"
+    assert run(path, out).returncode == 0
+    before = {file.name: file.stat().st_mtime_ns for file in (out / "cells").iterdir()}
+    assert len(before) == 4
+    victim, half = sorted((out / "cells").iterdir())[:2]
+    victim.unlink()
+    half.write_text(half.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    again = run(path, out)
+    assert "2 already recorded, 2 to run" in again.stdout
+    after = {file.name: file.stat().st_mtime_ns for file in (out / "cells").iterdir()}
+    assert {name for name in before if before[name] != after[name]} == {victim.name, half.name}
+
+
+def test_a_changed_estimator_runs_again_and_says_why(tmp_path: Path) -> None:
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(FAKES.read_text(encoding="utf-8"), encoding="utf-8")
+    path, out = experiment(tmp_path, ["shift"]), tmp_path / "run"
+    options = [str(path), "--out", str(out), "--plugin", str(plugin)]
+    base = [sys.executable, "-m", "mongebench"]
+    assert subprocess.run([*base, "run", *options], capture_output=True).returncode == 0
+    plugin.write_text(plugin.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    said = subprocess.run([*base, "why-rerun", str(out)], capture_output=True, text=True).stdout
+    assert "estimator_source: " in said
+    assert "1 of 1 cells would run" in said
+
+
+def test_killed_at_any_moment_it_loses_at_most_the_cells_in_flight(tmp_path: Path) -> None:
+    path, out = experiment(tmp_path, ["shift", "hangs"], seeds=6, time_limit='"60s"'), tmp_path / "run"
+    process = subprocess.Popen(
+        command(path, out, "--workers", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 60
+    # "hangs" comes first by name and never ends: wait until its child is there, then kill the engine.
+    children: list[psutil.Process] = []
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+    time.sleep(1.0)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert children
+    gone, alive = psutil.wait_procs(children, timeout=10)
+    assert not alive, "the child outlived the engine"
+    assert gone
+    path = experiment(tmp_path, ["shift"], seeds=6)
+    assert run(path, out).returncode == 0
+    assert Counter(record.status for record in RunDirectory(out).records()) == {Status.OK: 6}
+    assert not list(out.rglob("*.tmp"))
+
+
+def test_ctrl_c_says_how_to_go_on_and_leaves_no_child(tmp_path: Path) -> None:
+    path, out = experiment(tmp_path, ["hangs"], time_limit='"60s"'), tmp_path / "run"
+    process = subprocess.Popen(
+        command(path, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    children: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while not children and time.monotonic() < deadline:
+        time.sleep(0.1)
+        children = psutil.Process(process.pid).children(recursive=True)
+    os.kill(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "same command goes on" in said
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_nothing_could_run_is_exit_code_3(tmp_path: Path) -> None:
+    assert run(experiment(tmp_path, ["refuses"]), tmp_path / "run").returncode == 3
+
+
+def test_batches_keep_the_neighbours_of_a_crash(tmp_path: Path) -> None:
+    path = experiment(tmp_path, ["segfaults"], seeds=3)
+    out = tmp_path / "run"
+    assert run(path, out).returncode == 0
+    assert Counter(record.status for record in RunDirectory(out).records()) == {Status.CRASHED: 3}

@@ -1,0 +1,115 @@
+"""Experiment files: what spans, what pairs, and what every mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+
+from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName
+from mongebench.run.experiment import duration, packaged, read, select, size
+
+GOOD = """
+name = "example"
+time_limit = "90s"
+seeds = 3
+[[estimators]]
+name = ["bures", "exact"]
+[[estimators]]
+name = "entropic"
+epsilon = [0.02, 0.05]
+[[problems]]
+name = "gaussian"
+dim = [2, 8, 32]
+[budget]
+n_source = [500, 2000]
+n_target = [500, 2000]
+"""
+
+
+def cells_of(tmp_path: Path, text: str):
+    path = tmp_path / "experiment.toml"
+    path.write_text(text, encoding="utf-8")
+    return read(str(path)).cells()
+
+
+def test_lists_span_and_budgets_pair(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, GOOD)
+    assert len(cells) == (2 + 2) * 3 * 2 * 3
+    assert {(cell.n_source, cell.n_target) for cell in cells} == {(500, 500), (2000, 2000)}
+    assert {cell.seed for cell in cells} == {0, 1, 2}
+    epsilons = {cell.estimator.parameters["epsilon"] for cell in cells if cell.estimator.name == "entropic"}
+    assert epsilons == {0.02, 0.05}
+    assert len({cell.key for cell in cells}) == len(cells)
+
+
+def test_defaults_are_part_of_the_identity(tmp_path: Path) -> None:
+    (cell,) = {
+        cell.problem.label: cell for cell in cells_of(tmp_path, GOOD) if cell.problem.parameters["dim"] == 2
+    }.values()
+    assert {"dim", "condition", "seed"} <= set(cell.problem.parameters)
+
+
+def test_a_cell_written_twice_is_one_cell(tmp_path: Path) -> None:
+    twice = GOOD.replace('["bures", "exact"]', '["bures", "bures"]')
+    assert len(cells_of(tmp_path, twice)) == (1 + 2) * 3 * 2 * 3
+
+
+def test_a_problem_may_bring_its_budget(tmp_path: Path) -> None:
+    own = GOOD.replace("dim = [2, 8, 32]", "dim = 2\nbudget = {n_source = 50, n_target = 'unlimited'}")
+    assert {(cell.n_source, cell.n_target) for cell in cells_of(tmp_path, own)} == {(50, None)}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("seeds = 3", "sedes = 3", ["sedes", "Did you mean 'seeds'", "time_limit"]),
+        ("n_source = [500, 2000]", "n_source = [500]", ["paired", "1 values", "2"]),
+        ("n_source = [500, 2000]", "n_sources = [500, 2000]", ["n_sources", "n_source"]),
+        ("n_source = [500, 2000]", "n_source = [0, 2000]", ["n_source"]),
+        ('time_limit = "90s"', 'time_limit = "90 parsecs"', ["time_limit", "parsecs", "90s", "ms, s, m, h"]),
+        ('time_limit = "90s"', 'time_limit = "-1s"', ["time_limit"]),
+        ("seeds = 3", "seeds = 0", ["seeds"]),
+        ('name = "gaussian"', "", ["[[problems]] needs a name"]),
+        ('name = "example"', 'name = "a/b"', ["name"]),
+        ("[budget]", "[budget", ["TOML"]),
+    ],
+)
+def test_mistakes_are_named(tmp_path: Path, old: str, new: str, words: list[str]) -> None:
+    assert old in GOOD
+    with pytest.raises(MongebenchError) as caught:
+        cells_of(tmp_path, GOOD.replace(old, new))
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_an_unknown_parameter_lists_the_valid_ones(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParameter, match=r"epsilom.*Did you mean 'epsilon'.*Valid: .*epsilon"):
+        cells_of(tmp_path, GOOD.replace("epsilon", "epsilom"))
+
+
+def test_an_unknown_name_lists_the_valid_ones(tmp_path: Path) -> None:
+    with pytest.raises(UnknownName, match=r"entropik.*Did you mean 'entropic'.*bures"):
+        cells_of(tmp_path, GOOD.replace('"entropic"', '"entropik"'))
+
+
+def test_an_unknown_experiment_lists_the_packaged_ones() -> None:
+    with pytest.raises(MongebenchError, match="quickstart"):
+        read("quikstart")
+
+
+@pytest.mark.parametrize("name", list(packaged()))
+def test_packaged_experiments_can_be_planned(name: str) -> None:
+    assert read(name).cells()
+
+
+def test_select_by_name_pattern_and_label(tmp_path: Path) -> None:
+    cells = cells_of(tmp_path, GOOD)
+    assert {cell.estimator.name for cell in select(cells, "bures")} == {"bures"}
+    assert {cell.estimator.name for cell in select(cells, "e*")} == {"exact", "entropic"}
+    assert {cell.problem.parameters["dim"] for cell in select(cells, "dim=32")} == {32}
+    with pytest.raises(MongebenchError, match="matches no cell"):
+        select(cells, "nobody")
+
+
+def test_quantities() -> None:
+    assert [duration(text) for text in ("90s", "10m", "3h", "250ms", 5)] == [90, 600, 10800, 0.25, 5]
+    assert [size(text) for text in ("512MiB", "2GiB", 1000)] == [512 << 20, 2 << 30, 1000]
