@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from mongebench.datasets.linear import constants, rotation, spectrum, symmetric, unit_vector
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
-
-Array = NDArray[np.float64]
+from mongebench.datasets.linear import Array, constants, rotation, spectrum, symmetric, unit_vector
 
 
 def gaussian(

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
 from mongebench.core.arrays import row_blocks
-from mongebench.datasets.linear import constants
+from mongebench.datasets.linear import Array, constants
 
-Array = NDArray[np.float64]
 LawName = Literal["normal", "logistic", "gumbel", "laplace", "generalised_normal_1.5", "generalised_normal_4"]
 LAW_NAMES: tuple[LawName, ...] = get_args(LawName)
 
@@ -55,6 +54,11 @@ class Law(Protocol):
     @property
     def log_normaliser(self) -> float:
         """log Z, the logarithm of the integral of exp(-v)."""
+        ...
+
+    @property
+    def strong_convexity(self) -> float:
+        """The greatest known lower bound of v''; -inf where none is known."""
         ...
 
     def potential(self, z: Any) -> Any:
@@ -211,14 +215,16 @@ class LogConcave:
         """Beyond the panels, where exp(v(z) - v(z + u)) is nearly exp(-|v'(z)| u), the Gauss-Laguerre weight."""
         height, slope = self.potential(z), self.derivative(z)
         ratio = height[:, None] + _TAIL_NODES - self.potential(z[:, None] + _TAIL_NODES / slope[:, None])
-        return np.log(np.exp(ratio) @ _TAIL_WEIGHTS) - height - np.log(-slope if lower else slope)
+        log_mass: Array = np.log(np.exp(ratio) @ _TAIL_WEIGHTS) - height - np.log(-slope if lower else slope)
+        return log_mass
 
     def _log_integral(self, start: Array, end: Array) -> Array:
         """Log of the integral of exp(-v) between points of one panel."""
         height = self.potential(start)
         ratio = height[:, None] - self.potential(start[:, None] + (end - start)[:, None] * _NODES)
         with np.errstate(divide="ignore"):  # an empty interval has the logarithm -inf
-            return np.log(np.abs(end - start) * (np.exp(ratio) @ _WEIGHTS)) - height
+            result: Array = np.log(np.abs(end - start) * (np.exp(ratio) @ _WEIGHTS)) - height
+        return result
 
     @functools.cached_property
     def _panels(self) -> _Panels:
@@ -256,6 +262,7 @@ class NormalMixture:
     means: Array
     deviations: Array
     log_normaliser: float = 0.0
+    strong_convexity: float = -np.inf
 
     @property
     def mean(self) -> float:
@@ -324,10 +331,10 @@ class NormalMixture:
 def _invert(
     log_mass_and_slope: Callable[[Array], tuple[Array, Array]], goal: Array, start: Array, low: Array, high: Array
 ) -> Array:
-    """Solve log mass(z) = goal for every entry: Newton steps for log(-log mass), bisection where they leave [low, high].
+    """Solve log mass(z) = goal for every entry, by Newton steps for log(-log mass) or, outside [low, high], bisection.
 
-    That function is almost linear far out, for exponential, Gaussian and double exponential tails alike. Where a
-    bracket is infinite on one side, its law must be log-concave; the steps then never leave it on that side.
+    That function is almost linear far out, for exponential, Gaussian and double exponential tails alike. A step always
+    points towards the solution, so that it never leaves a bracket on a side where it is infinite.
     """
     z, low, high = start.copy(), low.copy(), high.copy()
     active = np.arange(len(z))
@@ -339,7 +346,6 @@ def _invert(
         below, above = np.where(right, at, below), np.where(right, above, at)
         step = at - excess * log_mass / slope
         inside = (step >= below) & (step <= above)
-        # Only a bracket with two finite ends is ever left, so that infinite midpoints are not used.
         z[active] = np.where(inside, step, below / 2 + above / 2)
         low[active], high[active] = below, above
         # A Newton step from this near doubles the digits to all there are.

@@ -7,17 +7,18 @@ from typing import Any
 import numpy as np
 import scipy.stats
 from array_api_compat import array_namespace, is_torch_array
+from numpy.typing import NDArray
 
-from mongebench.core.arrays import Points
+Array = NDArray[np.float64]
 
 
-def rotation(dim: int, rng: np.random.Generator) -> Points:
+def rotation(dim: int, rng: np.random.Generator) -> Array:
     """A random orthogonal matrix, (dim, dim), from the Haar measure."""
-    matrix: Points = scipy.stats.ortho_group.rvs(dim, random_state=rng).reshape(dim, dim)
+    matrix: Array = scipy.stats.ortho_group.rvs(dim, random_state=rng).reshape(dim, dim)
     return matrix
 
 
-def spectrum(dim: int, condition: float, rng: np.random.Generator) -> Points:
+def spectrum(dim: int, condition: float, rng: np.random.Generator) -> Array:
     """Log-uniform numbers in [condition^-1/2, condition^1/2], (dim,); both ends are among them if dim >= 2."""
     exponents = rng.uniform(-0.5, 0.5, size=dim)
     if dim >= 2:
@@ -25,13 +26,13 @@ def spectrum(dim: int, condition: float, rng: np.random.Generator) -> Points:
     return np.power(condition, exponents)
 
 
-def unit_vector(dim: int, rng: np.random.Generator) -> Points:
+def unit_vector(dim: int, rng: np.random.Generator) -> Array:
     """A random vector of norm 1, (dim,)."""
     direction = rng.standard_normal(dim)
     return direction / np.linalg.norm(direction)
 
 
-def symmetric(eigenvectors: Points, eigenvalues: Points) -> Points:
+def symmetric(eigenvectors: Array, eigenvalues: Array) -> Array:
     """The symmetric matrix with these eigenvectors (columns) and eigenvalues."""
     return (eigenvectors * eigenvalues) @ eigenvectors.T
 

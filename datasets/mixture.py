@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from mongebench.datasets.laws import Array
-from mongebench.datasets.linear import constants
-from mongebench.datasets.truths.spline import SplinePotential
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
+from mongebench.datasets.linear import Array, constants
+from mongebench.datasets.truths.spline import SplinePotential
 
 WEIGHTS = np.array([0.3, 0.2, 0.3, 0.2])
 MEANS = np.array([[-2.0, -2.0], [-1.0, 2.0], [2.0, -3.0], [2.0, 2.0]])

@@ -14,12 +14,11 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import as_points, like, row_blocks
-from mongebench.datasets.laws import Array
-from mongebench.datasets.linear import rotation
-from mongebench.datasets.product import LawChoice, RotatedProduct, laws
 from mongebench.core.errors import MongebenchError
 from mongebench.core.measure import Source
 from mongebench.core.problem import Problem, TruthTier
+from mongebench.datasets.linear import Array, rotation
+from mongebench.datasets.product import LawChoice, RotatedProduct, laws
 
 # Within a cell x = CONTRACTION * y + site: the smaller, the further apart the modes of the source.
 CONTRACTION = 0.2
@@ -118,7 +117,8 @@ class _SmoothMaximum:
         logits = self._logits(u)
         top = logits.max(axis=-1)
         maximum = top + np.log(np.exp(logits - top[..., None]).sum(axis=-1))
-        return CONTRACTION / 2 * (u**2).sum(axis=-1) + maximum / self.sharpness
+        value: Array = CONTRACTION / 2 * (u**2).sum(axis=-1) + maximum / self.sharpness
+        return value
 
     def gradient(self, u: Array) -> Array:
         """(n, m) -> (n, m)."""
@@ -141,7 +141,8 @@ class _SmoothMaximum:
         lengths = (centred * np.swapaxes(np.linalg.solve(self.hessian(u), np.swapaxes(centred, 1, 2)), 1, 2)).sum(
             axis=2
         )
-        return self.sharpness**2 * np.einsum("nk,nkm->nm", shares * lengths, centred)
+        gradient: Array = self.sharpness**2 * np.einsum("nk,nkm->nm", shares * lengths, centred)
+        return gradient
 
     def solve(self, u: Array, right_side: Array) -> Array:
         """H(u)^-1 right_side, (n, m) and (n, m) -> (n, m)."""
@@ -192,7 +193,7 @@ class _SmoothMaximum:
 
     def _shares(self, u: Array) -> Array:
         logits = self._logits(u)
-        shares = np.exp(logits - logits.max(axis=-1, keepdims=True))
+        shares: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
         return shares / shares.sum(axis=-1, keepdims=True)
 
     def _centred(self, u: Array) -> tuple[Array, Array]:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from mongebench.datasets.laws import LAW_NAMES, Array, Law, LawName, NormalMixture, monotone, named_law
-from mongebench.datasets.linear import constants, rotation, spectrum, unit_vector
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
+from mongebench.datasets.laws import LAW_NAMES, Law, LawName, NormalMixture, monotone, named_law
+from mongebench.datasets.linear import Array, constants, rotation, spectrum, unit_vector
 
 LawChoice = LawName | Literal["mixed"]
 
@@ -112,7 +112,7 @@ def product_mixture(
 
 def laws(choice: LawChoice, dim: int, quadratic: float = 0.0) -> list[Law]:
     """One law for each coordinate, equal ones side by side."""
-    names = sorted((LAW_NAMES[i % len(LAW_NAMES)] if choice == "mixed" else choice for i in range(dim)))
+    names = sorted(LAW_NAMES[i % len(LAW_NAMES)] if choice == "mixed" else choice for i in range(dim))
     return [named_law(name, quadratic) for name in names]
 
 
@@ -161,8 +161,8 @@ class RotatedProduct:
 
     @property
     def strong_convexity(self) -> float:
-        """Largest lambda for which potential - lambda/2 |y|^2 is convex; all laws must be `LogConcave`."""
-        return min(law.strong_convexity / scale**2 for law, scale in zip(self.laws, self.scales, strict=True))
+        """Largest lambda for which potential - lambda/2 |y|^2 is convex; -inf where it is not known."""
+        return float(min(law.strong_convexity / scale**2 for law, scale in zip(self.laws, self.scales, strict=True)))
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """(n, d) independent draws."""

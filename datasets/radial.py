@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import numpy as np
-from array_api_compat import array_namespace
 from pydantic import Field, NonNegativeInt, PositiveInt
 from scipy.special import gammaln
 
-from mongebench.datasets.laws import Array, LogConcave, monotone
-from mongebench.datasets.linear import constants, rotation, spectrum, symmetric
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
+from mongebench.datasets.laws import LogConcave, monotone
+from mongebench.datasets.linear import Array, constants, rotation, spectrum, symmetric
 
 
 def radial(

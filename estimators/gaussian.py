@@ -72,7 +72,8 @@ def _slope(source: Points, target: Points, regularisation: float) -> Points:
     root, inverse_root = seen_axes * scale, seen_axes / scale
     overall = np.sqrt(np.trace(target) / np.trace(source))
     slope: Points = inverse_root @ _sqrt(root.T @ target @ root) @ inverse_root.T
-    return slope + overall * unseen_axes @ unseen_axes.T
+    slope += overall * unseen_axes @ unseen_axes.T
+    return slope
 
 
 def _sqrt(matrix: Points) -> Points:

@@ -56,7 +56,7 @@ class Plugin:
         """The registered object. Raises `PluginError` naming the import error in one line."""
         try:
             path = Path(self.module)
-            module = _import_file(path) if path.suffix == ".py" else importlib.import_module(self.module)
+            module = import_file(path) if path.suffix == ".py" else importlib.import_module(self.module)
             return getattr(module, self.attribute)
         except ModuleNotFoundError:
             raise
@@ -128,7 +128,7 @@ def add_file(path: str | Path) -> list[Plugin]:
     if not path.is_file():
         raise PluginError(f"No plugin file {path}.")
     try:
-        module = _import_file(path)
+        module = import_file(path)
     except Exception as error:
         raise PluginError(f"Plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
     classes = [
@@ -153,7 +153,8 @@ def snake_case(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
-def _import_file(path: Path) -> ModuleType:
+def import_file(path: Path) -> ModuleType:
+    """The module of a plugin file, imported once a process."""
     name = f"mongebench_plugin_{path.stem}"
     module = sys.modules.get(name)
     if module is not None and module.__file__ == str(path):

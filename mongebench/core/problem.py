@@ -52,6 +52,8 @@ class Problem:
         lambda >= 0 such that V - lambda/2 |y|^2 is convex; None where V is unknown or not convex.
     held_out
         Source and target to evaluate on, where they are not those to fit from (point clouds).
+    fingerprint
+        Hash of the data a problem was read from, where its parameters do not determine it.
     name, parameters
         What `mongebench.problem` was called with, defaults included.
     """
@@ -66,6 +68,7 @@ class Problem:
     truth_error: float = 0.0
     strong_convexity: float | None = None
     held_out: tuple[Source, Target] | None = None
+    fingerprint: str = ""
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
@@ -92,7 +95,7 @@ class Problem:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Content hash: name, version, parameters, and a probe of samples and truth.
+        """Content hash: name, version, parameters, fingerprint, and a probe of samples and truth.
 
         The probe (eight points a side, to a millionth of their largest entry, above every platform's rounding)
         notices a ground truth that drifts although nobody raised the version.
@@ -104,6 +107,7 @@ class Problem:
             "name": self.name,
             "version": self.version,
             "parameters": dict(self.parameters),
+            "fingerprint": self.fingerprint,
             "probe": [_rounded(array) for array in probe],
         }
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]

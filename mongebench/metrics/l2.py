@@ -7,7 +7,7 @@ import numpy as np
 from mongebench.arrays import Points
 from mongebench.metrics.base import Direction, Evaluation, EvaluationPoints, Value, metric, variance_of_mean
 
-ROUNDING = 64 * np.finfo(np.float64).eps
+ROUNDING = 64 * float(np.finfo(np.float64).eps)
 """Relative error that a map evaluated in float64 is allowed: a few operations on each coordinate."""
 
 

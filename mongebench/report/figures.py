@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def error_overview(rows: pd.DataFrame) -> Figure | None:
     panels = list(rows.groupby(["problem", "budget"], sort=False))
     if not panels or "tier" not in rows:
         return None
-    columns = min(3, len(panels))
+    columns = math.ceil(math.sqrt(len(panels)))
     lines = -(-len(panels) // columns)
     figure, axes = plt.subplots(
         lines, columns, figsize=(3.6 * columns, 3.1 * lines + 0.5), squeeze=False, layout="constrained"

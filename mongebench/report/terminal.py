@@ -73,7 +73,8 @@ def _block(summary: pd.DataFrame, seconds: pd.DataFrame, title: str) -> Table:
         table.add_row(escape(name), *cells, number(fit["mean"].iloc[-1]) if len(fit) else "")
     floors = summary.groupby("dim")["floor"].max()
     if floors.notna().any():
-        table.add_row("floor", *(number(floors[dim]) if dim in floors else "" for dim in dims), "", style="dim")
+        shown = (number(floors[dim]) if math.isfinite(floors[dim]) else "" for dim in dims)
+        table.add_row("floor", *shown, "", style="dim")
     return table
 
 
@@ -81,7 +82,8 @@ def _cell(row: pd.Series) -> str:
     count = f"[dim]{row['n_ok']}/{row['n_planned']}[/dim]"
     if row["n_ok"] == 0:
         statuses = ", ".join(row["failures"]) or "no value"
-        return f"[yellow]{statuses}[/yellow] {count}" if statuses != Status.UNSUPPORTED else f"[dim]-[/dim] {count}"
+        style = "dim" if statuses == Status.UNSUPPORTED else "yellow"
+        return f"[{style}]{statuses}[/{style}] {count}"
     if not math.isnan(row["floor"]) and row["mean"] <= row["floor"]:
         return f"at floor {count}"
     error = "" if math.isnan(row["standard_error"]) else f" ± {number(row['standard_error'])}"
@@ -123,12 +125,11 @@ def status(rows: pd.DataFrame) -> RenderableType:
     if failures.empty:
         return table
     reasons = Table(title="reasons", title_justify="left", title_style="bold")
-    for name in ("status", "estimator", "problem", "cells", "reason"):
+    for name in ("status", "estimator", "problems", "cells", "reason"):
         reasons.add_column(name, overflow="fold")
-    keys = ["status", "estimator", "problem", "reason"]
-    for key, group in failures.groupby(keys, sort=False):
-        state, estimator, problem, reason = (escape(str(part)) for part in key)
-        reasons.add_row(state, estimator, problem, str(len(group)), reason)
+    for key, group in failures.groupby(["status", "estimator", "reason"], sort=False):
+        state, estimator, reason = (escape(str(part)) for part in key)
+        reasons.add_row(state, estimator, escape(", ".join(group["problem"].unique())), str(len(group)), reason)
     return Group(table, reasons)
 
 

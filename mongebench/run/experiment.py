@@ -179,18 +179,18 @@ def _first(error: ValidationError, prefix: str = "") -> str:
 
 
 def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
-    """The cells whose estimator, problem or label matches a shell pattern, or whose label contains it.
+    """The cells whose estimator or problem matches a shell pattern; if none does, those whose label does or has it.
 
-    Raises `ExperimentError` if none does.
+    Raises `ExperimentError` if there is none at all.
     """
     if pattern is None:
         return cells
-    chosen = [
+    by_name = [
         cell
         for cell in cells
-        if pattern in cell.label
-        or any(fnmatch.fnmatchcase(text, pattern) for text in (cell.estimator.name, cell.problem.name, cell.label))
+        if any(fnmatch.fnmatchcase(name, pattern) for name in (cell.estimator.name, cell.problem.name))
     ]
+    chosen = by_name or [cell for cell in cells if pattern in cell.label or fnmatch.fnmatchcase(cell.label, pattern)]
     if not chosen:
         names = {cell.estimator.name for cell in cells} | {cell.problem.name for cell in cells}
         raise ExperimentError(f"--only {pattern!r} matches no cell; names here: {', '.join(sorted(names))}.")

@@ -31,8 +31,3 @@ def build(
 def evaluation() -> Callable[..., Evaluation]:
     """(x, y, map, truth=...) -> Evaluation."""
     return build
-
-
-@pytest.fixture
-def rng() -> np.random.Generator:
-    return np.random.default_rng(20240229)

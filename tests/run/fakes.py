@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+import warnings
 
 import numpy as np
 
@@ -179,3 +180,11 @@ class Steps(Shift):
             if not trace(lambda X: X + self.shift_, flow_time=0.1 * step, decrement=0.5**step):
                 break
         return self
+
+
+class Warns(Shift):
+    """Sound, with a warning."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        warnings.warn("it did not converge", stacklevel=1)
+        return super().fit(source, target, seed=seed, trace=trace)

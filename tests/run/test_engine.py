@@ -21,6 +21,7 @@ EARNS = {
     "shift": Status.OK,
     "chatters": Status.OK,
     "steps": Status.OK,
+    "warns": Status.OK,
     "perfect": Status.AT_FLOOR,
     "returns_nan": Status.NONFINITE,
     "far_away": Status.DIVERGED,

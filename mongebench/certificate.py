@@ -1,0 +1,279 @@
+"""A certificate: independent checks that a problem's measures, its potential and its exact map are what they say.
+
+    >>> import mongebench as mb
+    >>> from mongebench.certificate import certify
+    >>> certify(mb.problem("gaussian", dim=2)).ok
+    True
+
+Nothing here looks at how a problem was built. Laws are compared by samples, derivatives by finite differences, and
+where density, potential and normaliser are known the map is put into the Monge-Ampere equation, which has no other
+convex solution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import chi2, norm
+
+from mongebench.core.arrays import Points
+from mongebench.core.errors import InvalidInput
+from mongebench.core.estimator import Map
+from mongebench.core.measure import Pointwise
+from mongebench.core.problem import Problem
+from mongebench.metrics.base import Evaluation, EvaluationPoints
+from mongebench.metrics.energy_distance import energy_distance
+
+Array = NDArray[np.float64]
+
+FALSE_ALARM = 1e-6
+"""Probability with which each statistical check refuses a correct problem."""
+STEP = 1e-4
+"""Of central differences of fourth order, in units of the typical size of a coordinate."""
+ROUNDING = 1e-8
+"""Relative error allowed on top of the estimated error of finite differences: rounding of values over the step."""
+EVALUATIONS = 4096
+"""Of a map, for all its Jacobians together (but for at least four points)."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check, passed if `value` <= `tolerance`.
+
+    Attributes
+    ----------
+    name
+        What is checked.
+    value, tolerance
+        Their meaning is in `meaning`.
+    meaning
+        What the value is, and where the tolerance comes from.
+    """
+
+    name: str
+    value: float
+    tolerance: float
+    meaning: str
+
+    @property
+    def ok(self) -> bool:
+        """Whether the check was passed; NaN never passes."""
+        return self.value <= self.tolerance
+
+    def __str__(self) -> str:
+        verdict = "ok" if self.ok else "FAILED"
+        return f"{self.name:24} {verdict:6} {self.value:10.3g} <= {self.tolerance:<10.3g} {self.meaning}"
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """All checks that a problem's knowledge allows; `certificate["monge_ampere"]` is one of them."""
+
+    checks: tuple[Check, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether all were passed."""
+        return not self.failed
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Names of those that were not."""
+        return tuple(check.name for check in self.checks if not check.ok)
+
+    def __getitem__(self, name: str) -> Check:
+        return {check.name: check for check in self.checks}[name]
+
+    def __str__(self) -> str:
+        return "\n".join(map(str, self.checks))
+
+
+def certify(problem: Problem, *, n: int = 4000, seed: int = 0) -> Certificate:
+    """Check a problem against everything it claims to know.
+
+    Parameters
+    ----------
+    problem
+        From `mongebench.problem`.
+    n
+        Samples a side for the comparison of laws; derivatives are checked at fewer points.
+    seed
+        Of the samples.
+
+    Raises
+    ------
+    InvalidInput
+        n below 100, or a problem that claims nothing (point clouds).
+    """
+    if n < 100:
+        raise InvalidInput(f"certify compares laws by samples and needs n >= 100, got n = {n}.")
+    points = EvaluationPoints.draw(problem, n, seed)
+    checks = (*_laws(points), *_map(points), *_derivatives(points))
+    if not checks:
+        raise InvalidInput(f"{problem!r} states no exact map, no density and no potential: nothing can be checked.")
+    return Certificate(checks)
+
+
+def _laws(points: EvaluationPoints) -> Iterator[Check]:
+    """Moments and energy distance: does the map push the source forward to the target?"""
+    problem, y = points.problem, points.y
+    stated = problem.target.total_variance
+    if stated is not None and problem.target.size is None:
+        squares = ((y - y.mean(axis=0)) ** 2).sum(axis=1)
+        yield Check(
+            "total_variance",
+            abs(squares.mean() - stated),
+            _normal_quantile(1) * squares.std() / np.sqrt(len(y)) + stated / len(y),
+            "distance of the target's stated total variance from that of n samples; normal quantile x standard error",
+        )
+    if points.exact is None:
+        return
+    u, error = points.exact, problem.truth_error
+    # Central moments: a shift, which the first check sees, would otherwise show in the second as well.
+    for name, first, second, slack in (
+        ("pushforward_mean", u, y, error),
+        ("pushforward_covariance", u - u.mean(axis=0), y - y.mean(axis=0), None),
+    ):
+        if slack is None:
+            difference, standard_error = _second_moments(first, second)
+            slack = error * (2 * np.sqrt(problem.total_variance) + error)
+        else:
+            difference = np.abs(first.mean(axis=0) - second.mean(axis=0))
+            standard_error = np.sqrt(first.var(axis=0) / len(first) + second.var(axis=0) / len(second))
+        yield Check(
+            name,
+            float(np.max((difference - slack) / standard_error)),
+            _normal_quantile(difference.size),
+            "largest difference in standard errors, less what truth_error explains; normal quantile (Bonferroni)",
+        )
+    distance = energy_distance(Evaluation(points, problem.truth, u))
+    # The null law is a sum of weighted centred chi-squares; one with a single weight has the heaviest tail.
+    heaviest = (chi2.isf(FALSE_ALARM, 1) - 1) / np.sqrt(2)
+    yield Check(
+        "energy_distance",
+        distance.value,
+        heaviest * distance.floor / 2 + 2 * error,
+        "energy distance of T*(x) from fresh y; quantile of its null law (floor = 2 sd) + 2 truth_error",
+    )
+
+
+def _second_moments(first: Points, second: Points) -> tuple[Array, Array]:
+    """Differences of all second moments, and their standard errors, (d, d) each."""
+    moments, variances = [], []
+    for points in (first, second):
+        moment = points.T @ points / len(points)
+        moments.append(moment)
+        variances.append(((points**2).T @ points**2 / len(points) - moment**2) / len(points))
+    return np.abs(moments[0] - moments[1]), np.sqrt(variances[0] + variances[1])
+
+
+def _normal_quantile(count: int) -> float:
+    return float(norm.isf(FALSE_ALARM / (2 * count)))
+
+
+def _map(points: EvaluationPoints) -> Iterator[Check]:
+    """Is the map the gradient of a convex function, and does it solve the Monge-Ampere equation?"""
+    problem, x, u = points.problem, points.x, points.exact
+    if u is None:
+        return
+    other = np.roll(x, 1, axis=0)
+    displacement = x - other
+    slopes = (displacement * (u - np.roll(u, 1, axis=0))).sum(axis=1) / (displacement**2).sum(axis=1)
+    yield Check(
+        "monotone",
+        -float(slopes.min()),
+        1e-9 * float(np.abs(slopes).max()),
+        "-min <x - x', T x - T x'> / |x - x'|^2 over random pairs; rounding",
+    )
+    if problem.truth_inverse:
+        back = np.linalg.norm(problem.truth_inverse(u) - x, axis=1) / (1 + np.linalg.norm(x, axis=1))
+        yield Check("inverse", float(back.max()), 1e-6, "max |T^-1(T x) - x| / (1 + |x|); accuracy of iterative inverses")
+
+    some = x[: max(4, EVALUATIONS // (6 * problem.dim))][:64]
+    jacobian, jacobian_error = _jacobian(problem.truth, some)
+    size = np.abs(jacobian).max()
+    yield Check(
+        "jacobian_symmetric",
+        float(np.abs(jacobian - np.swapaxes(jacobian, 1, 2)).max() / size),
+        float(jacobian_error.max() / size),
+        "max |DT - DT^T| / max |DT|; error of finite differences",
+    )
+    smallest = np.linalg.eigvalsh((jacobian + np.swapaxes(jacobian, 1, 2)) / 2)[:, 0]
+    yield Check(
+        "jacobian_positive",
+        -float(smallest.min()) / size,
+        float(problem.dim * jacobian_error.max() / size),
+        "-smallest eigenvalue of DT / max |DT|; error of finite differences",
+    )
+    source, target = problem.source, problem.target
+    if source.log_density and target.potential and target.log_normaliser is not None:
+        image = u[: len(some)]
+        log_determinant = np.linalg.slogdet(jacobian)[1]
+        residual = source.log_density(some) + target.potential(image) + target.log_normaliser - log_determinant
+        # d log det DT = tr(DT^-1 dDT), entry by entry.
+        inverses = np.abs(np.linalg.inv(jacobian)).sum(axis=(1, 2))
+        rounding = ROUNDING * (1 + np.abs(target.potential(image)))
+        tolerance = inverses * jacobian_error + rounding
+        yield Check(
+            "monge_ampere",
+            float(np.max(np.abs(residual) / tolerance)),
+            1.0,
+            "|log mu0(x) + V(T x) + log Z - log det DT| over the error that finite differences of T explain, at worst",
+        )
+
+
+def _derivatives(points: EvaluationPoints) -> Iterator[Check]:
+    """Gradients against finite differences, and the claimed convexity of V against its Hessian."""
+    problem = points.problem
+    source, target = problem.source, problem.target
+    rng = points.rng(0)
+    if target.potential and target.gradient:
+        yield _gradient_check("target_gradient", target.potential, target.gradient, points.y[:64], rng)
+    if source.log_density and source.score:
+        yield _gradient_check("source_score", source.log_density, source.score, points.x[:64], rng)
+    if target.gradient and problem.strong_convexity is not None:
+        some = points.y[: max(4, EVALUATIONS // (6 * problem.dim))][:64]
+        hessian, error = _jacobian(target.gradient, some)
+        smallest = np.linalg.eigvalsh((hessian + np.swapaxes(hessian, 1, 2)) / 2)[:, 0]
+        worst = int(np.argmax(problem.strong_convexity - smallest - problem.dim * error))
+        yield Check(
+            "strong_convexity",
+            float(problem.strong_convexity - smallest[worst]),
+            float(problem.dim * error[worst]),
+            "lambda - smallest eigenvalue of V'' where that is worst; error of finite differences",
+        )
+
+
+def _gradient_check(name: str, function: Pointwise, gradient: Map, at: Points, rng: np.random.Generator) -> Check:
+    directions = rng.standard_normal(at.shape)
+    directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+    difference, error = _difference(lambda x: np.asarray(function(x))[:, None], at, directions)
+    claimed = (np.asarray(gradient(at)) * directions).sum(axis=1)
+    tolerance = error + ROUNDING * (1 + np.abs(claimed) + np.abs(np.asarray(function(at))))
+    return Check(
+        name,
+        float(np.max(np.abs(difference[:, 0] - claimed) / tolerance)),
+        1.0,
+        "derivative in a random direction against finite differences, over the error of the latter, at worst",
+    )
+
+
+def _difference(function: Map, at: Points, directions: Points) -> tuple[Array, Array]:
+    """Directional derivatives, (n, k), by differences of fourth order, and an estimate of their error, (n,)."""
+    step = STEP * max(1e-3, float(np.abs(at).mean()))
+    narrow, middle, wide = (
+        (np.asarray(function(at + h * directions)) - np.asarray(function(at - h * directions))) / (2 * h)
+        for h in (step, 2 * step, 4 * step)
+    )
+    fine, coarse = (4 * narrow - middle) / 3, (4 * middle - wide) / 3
+    return fine, np.abs(fine - coarse).max(axis=1)
+
+
+def _jacobian(function: Callable[[Array], Array], at: Points) -> tuple[Array, Array]:
+    """Jacobians (n, k, d) by finite differences, and the error of their entries at each point, (n,)."""
+    columns, errors = zip(*(_difference(function, at, np.broadcast_to(e, at.shape)) for e in np.eye(at.shape[1])), strict=True)
+    jacobian = np.stack(columns, axis=2)
+    return jacobian, np.max(errors, axis=0) + ROUNDING * np.abs(jacobian).max(axis=(1, 2))

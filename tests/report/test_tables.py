@@ -1,0 +1,73 @@
+"""Aggregates: means over what was measured, counts over what was planned."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mongebench.report.tables import aggregate, cost_exponents, labels, row_order
+from mongebench.report.terminal import number
+from mongebench.run.record import Spec
+
+
+def rows(values, statuses=None, **columns) -> pd.DataFrame:
+    count = len(values)
+    base = {
+        "estimator": "bures",
+        "problem": "gaussian",
+        "dim": 2,
+        "budget": "n = 10 / 10",
+        "tier": "samples",
+        "anchor": True,
+        "status": statuses or ["ok"] * count,
+        "uvp": values,
+        "uvp_se": 0.5,
+        "uvp_floor": 1e-20,
+    }
+    return pd.DataFrame(base | columns, index=range(count))
+
+
+def test_mean_and_standard_error_over_seeds() -> None:
+    (row,) = aggregate(rows([1.0, 2.0, 4.0]), "uvp").to_dict("records")
+    assert row["mean"] == pytest.approx(7 / 3)
+    assert row["standard_error"] == pytest.approx(np.std([1, 2, 4], ddof=1) / np.sqrt(3))
+    assert (row["n_ok"], row["n_planned"]) == (3, 3)
+
+
+def test_one_seed_keeps_the_metrics_own_error() -> None:
+    assert aggregate(rows([3.0]), "uvp")["standard_error"].tolist() == [0.5]
+
+
+def test_failures_are_counted_never_dropped() -> None:
+    summary = aggregate(rows([1.0, np.nan, np.nan], ["ok", "timeout", "missing"]), "uvp")
+    assert summary[["n_ok", "n_planned"]].to_numpy().tolist() == [[1, 3]]
+    assert summary["failures"].iloc[0] == {"timeout": 1, "missing": 1}
+    nothing = aggregate(rows([np.nan], ["crashed"]), "uvp")
+    assert nothing["n_ok"].tolist() == [0]
+    assert np.isnan(nothing["mean"].iloc[0])
+
+
+def test_cost_exponent_of_a_known_power(rng) -> None:
+    n = np.repeat([100, 200, 400, 800], 5)
+    seconds = 1e-6 * n**1.5 * np.exp(0.02 * rng.normal(size=n.size))
+    table = rows([1.0] * n.size, n_source=n, fit_seconds=seconds)
+    (row,) = cost_exponents(table).to_dict("records")
+    assert row["low"] < 1.5 < row["high"]
+    assert row["high"] - row["low"] < 0.1
+    assert cost_exponents(table[table["n_source"] < 400]).empty
+
+
+def test_labels_show_what_differs() -> None:
+    specs = [Spec(name="a", parameters={"e": 1, "f": 2}), Spec(name="a", parameters={"e": 3, "f": 2}), Spec(name="b")]
+    assert list(labels(specs).values()) == ["a(e=1)", "a(e=3)", "b"]
+
+
+def test_anchors_come_first() -> None:
+    assert row_order(["entropic", "identity", "bures", "truth"]) == ["truth", "identity", "bures", "entropic"]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(0.0, "0"), (0.5, "0.5"), (12.345, "12.3"), (1234.5, "1234"), (1e-5, "1.0e-05"), (2e7, "2.0e+07")],
+)
+def test_numbers_are_short(value, shown) -> None:
+    assert number(value) == shown

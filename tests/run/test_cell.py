@@ -1,0 +1,126 @@
+"""`mb.fit`, `mb.run_cell` and `mb.evaluate` in this process: what the stable Python surface promises."""
+
+import json
+
+import numpy as np
+import pytest
+
+import mongebench as mb
+from mongebench.run.record import Record, Status
+
+
+@pytest.fixture(scope="module")
+def pair() -> mb.Problem:
+    return mb.problem("gaussian", dim=2, seed=0)
+
+
+def test_a_record_survives_its_own_json(pair) -> None:
+    record = mb.run_cell(pair, mb.estimator("bures"), n_source=200, n_target=200, evaluation_points=500)
+    assert record.status == "ok"
+    assert record.metrics["uvp"].value > 0
+    assert record.metrics["uvp"].standard_error > 0
+    again = Record.model_validate_json(record.model_dump_json())
+    assert again == record
+    json.loads(record.model_dump_json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+
+
+def test_records_carry_provenance_and_no_names(pair) -> None:
+    import getpass
+    import platform
+
+    record = mb.run_cell(pair, mb.estimator("identity"), evaluation_points=50)
+    assert {"numpy", "torch", "jax", "POT", "ott-jax"} <= set(record.provenance.versions)
+    assert record.manifest.problem_digest == pair.digest
+    text = record.model_dump_json()
+    assert platform.node() not in text or len(platform.node()) < 4
+    assert f'"{getpass.getuser()}"' not in text
+
+
+def test_the_same_seed_gives_the_same_record(pair) -> None:
+    def values(seed):
+        record = mb.run_cell(pair, mb.estimator("exact"), n_source=60, n_target=50, seed=seed, evaluation_points=200)
+        return {name: value.value for name, value in record.metrics.items()}
+
+    assert values(1) == values(1)
+    assert values(1)["uvp"] != values(2)["uvp"]
+
+
+def test_fit_leaves_the_estimator_alone(pair) -> None:
+    estimator = mb.estimator("bures")
+    fitted = mb.fit(pair, estimator, n_source=100, n_target=100)
+    assert fitted is not estimator
+    assert not [name for name in vars(estimator) if name.endswith("_")]
+    assert fitted.transform(np.zeros((3, 2))).shape == (3, 2)
+
+
+def test_evaluate_takes_any_callable(pair) -> None:
+    values = mb.evaluate(lambda x: x, pair, n=300)
+    assert values["uvp"].value > 10
+    assert mb.evaluate(pair.truth, pair, n=300)["uvp"].value <= values["uvp"].floor + 1e-12
+    with pytest.raises(mb.InvalidInput, match="NaN"):
+        mb.evaluate(lambda x: x * np.nan, pair, n=10)
+    with pytest.raises(mb.ContractViolation, match=r"\(10, 1\)"):
+        mb.evaluate(lambda x: x[:, :1], pair, n=10)
+    with pytest.raises(mb.ContractViolation, match="in place"):
+        mb.evaluate(lambda x: x.__iadd__(1), pair, n=10)
+    with pytest.raises(mb.InvalidInput, match="at least 2"):
+        mb.evaluate(lambda x: x, pair, n=1)
+
+
+def test_evaluation_points_are_not_those_of_any_fit(pair) -> None:
+    from mongebench.metrics import EvaluationPoints
+
+    points = EvaluationPoints.draw(pair, 100, seed=0)
+    for seed in range(3):
+        drawn = pair.source.sample(100, seed=seed)
+        assert not np.isin(points.x[:, 0], drawn[:, 0]).any()
+
+
+def test_unlimited_draws_are_unsupported_for_a_fixed_sample(pair) -> None:
+    record = mb.run_cell(pair, mb.estimator("bures"), n_source=None, n_target=None)
+    assert record.status is Status.UNSUPPORTED
+    assert "finite n_source" in record.reason
+    with pytest.raises(mb.OracleUnavailable, match="finite n_source"):
+        mb.fit(pair, mb.estimator("bures"))
+
+
+@pytest.mark.parametrize("budget", [{"n_source": 0}, {"n_target": -1}, {"n_source": 2.5}, {"n_target": True}])
+def test_bad_budgets_are_refused(pair, budget) -> None:
+    with pytest.raises(mb.InvalidInput, match="positive whole number"):
+        mb.run_cell(pair, mb.estimator("bures"), **budget)
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("ReturnsNan", Status.NONFINITE),
+        ("FarAway", Status.DIVERGED),
+        ("SeesItself", Status.DIVERGED),
+        ("RunsOut", Status.OUT_OF_MEMORY),
+        ("Refuses", Status.UNSUPPORTED),
+        ("Lacks", Status.MISSING_DEPENDENCY),
+        ("Raises", Status.ERROR),
+        ("WrongShape", Status.ERROR),
+        ("Perfect", Status.AT_FLOOR),
+    ],
+)
+def test_failures_in_this_process_are_records_too(pair, fake, name, status) -> None:
+    assert mb.run_cell(pair, fake(name), n_source=50, n_target=50, evaluation_points=100).status is status
+
+
+def test_warnings_of_a_fit_are_kept(pair, fake) -> None:
+    record = mb.run_cell(pair, fake("Warns"), n_source=50, n_target=50, evaluation_points=100)
+    assert record.warnings == ["UserWarning: it did not converge"]
+
+
+def test_the_cloud_of_a_problem_bounds_the_budget(tmp_path, rng) -> None:
+    for name in ("a", "b"):
+        np.save(tmp_path / f"{name}.npy", rng.normal(size=(40, 2)))
+    problem = mb.problem("files", source="a.npy", target="b.npy", base=tmp_path)
+    record = mb.run_cell(problem, mb.estimator("bures"), n_source=1000, n_target=20)
+    assert record.status is Status.UNSUPPORTED
+    assert "20 points to fit from" in record.reason
+    record = mb.run_cell(problem, mb.estimator("bures"), n_source=20, n_target=20)
+    assert record.status.measured, record.reason
+    assert "uvp" not in record.metrics
+    assert "energy_distance" in record.metrics

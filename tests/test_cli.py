@@ -1,0 +1,151 @@
+"""The command line: what a newcomer types, and what every mistake is answered with."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mongebench import cli
+from mongebench.run.store import RunDirectory
+
+SMALL = """
+name = "small"
+seeds = 2
+evaluation_points = 200
+[[estimators]]
+name = ["identity", "truth", "bures"]
+[[estimators]]
+name = "exact"
+extension = ["nearest", "translated"]
+[[problems]]
+name = "gaussian"
+dim = [1, 2]
+[budget]
+n_source = 60
+n_target = 50
+"""
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "small.toml").write_text(SMALL, encoding="utf-8")
+    result = CliRunner().invoke(cli.app, ["run", str(folder / "small.toml"), "--out", str(folder / "run")])
+    assert result.exit_code == 0, result.output
+    (folder / "said.txt").write_text(result.output, encoding="utf-8")
+    return folder / "run"
+
+
+def call(*words: str) -> str:
+    result = CliRunner().invoke(cli.app, [str(word) for word in words], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_run_leaves_records_a_table_and_a_figure(ran: Path) -> None:
+    said = (ran.parent / "said.txt").read_text(encoding="utf-8")
+    assert "20 cells, 0 already recorded, 20 to run" in said
+    for words in ("d = 1", "d = 2", "bures", "exact(extension=translated)", "at floor", "2/2", "floor"):
+        assert words in said, words
+    assert len(list((ran / "cells").glob("*.json"))) == 20
+    for suffix in ("png", "svg", "pdf"):
+        assert (ran / "figures" / f"error.{suffix}").stat().st_size > 1000
+
+
+def test_dry_run_prints_and_writes_nothing(ran: Path, tmp_path: Path) -> None:
+    said = call("run", ran.parent / "small.toml", "--dry-run", "--seeds", "3", "--out", tmp_path / "new")
+    assert "30 cells planned, 0 recorded, 30 to run" in said
+    assert not (tmp_path / "new").exists()
+    assert "20 cells planned, 20 recorded, 0 to run" in call(
+        "run", ran.parent / "small.toml", "--dry-run", "--out", ran
+    )
+
+
+def test_only_selects(ran: Path, tmp_path: Path) -> None:
+    said = call("run", ran.parent / "small.toml", "--dry-run", "--only", "bures", "--out", tmp_path / "new")
+    assert "4 cells planned" in said
+    joined = call("run", ran.parent / "small.toml", "--dry-run", "--only", "mean_shift", "--out", tmp_path / "new")
+    assert "mean_shift on gaussian" in joined  # registered, though the experiment does not name it
+
+
+def test_status_table_show_and_why_rerun(ran: Path) -> None:
+    assert "at_floor" in call("status", ran)
+    for metric in ("energy_distance", "fit_seconds"):
+        assert metric in call("table", ran, "--metric", metric)
+    assert "three or more sizes" in call("table", ran, "--cost")
+    record = next((ran / "cells").glob("bures*.json"))
+    assert "oracle counts" in call("show", record)
+    assert "0 of 20 cells would run" in call("why-rerun", ran)
+
+
+def test_why_rerun_names_the_field(ran: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(ran, copy)
+    path = next((copy / "cells").glob("bures*.json"))
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"evaluation_points": 200', '"evaluation_points": 100'), encoding="utf-8")
+    next((copy / "cells").glob("exact*.json")).unlink()
+    said = call("why-rerun", copy)
+    assert "evaluation_points: 100 -> 200" in said
+    assert "no record" in said
+    assert "2 of 20 cells would run" in said
+
+
+def test_figures_can_be_drawn_again(ran: Path, tmp_path: Path) -> None:
+    call("figures", ran, "--out", tmp_path)
+    assert (tmp_path / "error.pdf").exists()
+
+
+@pytest.mark.parametrize("name", ["bures", "gaussian", "uvp"])
+def test_show_knows_every_kind_of_name(name: str) -> None:
+    assert name in call("show", name)
+
+
+def test_a_missing_cell_is_in_the_table(ran: Path, tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(ran, copy)
+    for path in (copy / "cells").glob("bures*.json"):
+        path.unlink()
+    said = call("table", copy)
+    assert "missing" in said
+    assert "0/2" in said
+    assert "missing" in call("status", copy)
+
+
+@pytest.mark.parametrize(
+    ("words", "answer"),
+    [
+        (["run", "quikstart"], "Did you mean 'quickstart'"),
+        (["show", "burse"], "Did you mean 'bures'"),
+        (["show", "nothing.json"], "not a readable record"),
+        (["table", "."], "not a run"),
+        (["status", "nowhere"], "not a run"),
+        (["list", "estimator"], "Did you mean 'estimators'"),
+        (["run", "quickstart", "--only", "zzz"], "matches no cell"),
+        (["run", "quickstart", "--plugin", "nowhere.py"], "No plugin file"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path, words, answer) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["mongebench", *words])
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main()
+    assert exit_code.value.code == 2
+    said = capsys.readouterr()
+    assert answer in said.err
+    assert "Traceback" not in said.err
+
+
+def test_an_unknown_metric_lists_the_valid_ones(monkeypatch, capsys, ran: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["mongebench", "table", str(ran), "--metric", "uvpp"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert "Did you mean 'uvp'" in capsys.readouterr().err
+
+
+def test_the_plan_says_how_it_was_asked(ran: Path) -> None:
+    assert RunDirectory(ran).plan().invocation.experiment.endswith("small.toml")
