@@ -21,7 +21,7 @@ bench: install
 	$(VENV)/bin/mongebench run quickstart
 
 test: install
-	$(VENV)/bin/pytest --benchmark-disable
+	$(VENV)/bin/pytest --numprocesses auto --benchmark-disable
 
 lint: install
 	$(VENV)/bin/ruff check .

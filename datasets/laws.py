@@ -88,6 +88,58 @@ def monotone(source: Law, target: Law, z: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class Normal:
+    """N(0, 1 / precision), by the error function.
+
+    Parameters
+    ----------
+    precision
+        1 / variance.
+    """
+
+    precision: float
+    mean: float = 0.0
+
+    @property
+    def variance(self) -> float:
+        """E z^2."""
+        return 1 / self.precision
+
+    @property
+    def log_normaliser(self) -> float:
+        """log of the integral of exp(-v)."""
+        return float(np.log(2 * np.pi / self.precision) / 2)
+
+    @property
+    def strong_convexity(self) -> float:
+        """v''."""
+        return self.precision
+
+    def potential(self, z: Any) -> Any:
+        """v(z), in any array namespace."""
+        return self.precision / 2 * z * z
+
+    def derivative(self, z: Any) -> Any:
+        """v'(z), in any array namespace."""
+        return self.precision * z
+
+    def tail(self, z: Array) -> Tail:
+        """The mass beyond z, on the lighter side."""
+        z = np.asarray(z, dtype=np.float64)
+        return Tail(log_ndtr(-np.abs(z) * np.sqrt(self.precision)), np.asarray(z < 0))
+
+    def quantile(self, tail: Tail) -> Array:
+        """The points that have these masses beside them."""
+        z: Array = ndtri_exp(tail.log_mass) / np.sqrt(self.precision)
+        signed: Array = np.where(tail.lower, z, -z)
+        return signed
+
+    def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+        """Independent draws."""
+        return rng.normal(scale=np.sqrt(self.variance), size=shape)
+
+
+@dataclass(frozen=True)
 class _Panels:
     """Intervals on each of which the sixteen Gauss-Legendre nodes integrate exp(-v) to rounding.
 
@@ -363,17 +415,20 @@ def _root(function: Callable[[Any], Any], start: float, sign: float) -> float:
 
 
 @functools.cache
-def named_law(name: LawName, quadratic: float = 0.0) -> LogConcave:
+def named_law(name: LawName, quadratic: float = 0.0) -> Law:
     """The law of density proportional to exp(-v(z) - quadratic z^2 / 2), not standardised.
 
-    v is z^2/2 (normal), 2 log(2 cosh(z/2)) (logistic), z + exp(-z) (gumbel), sqrt(0.01 + z^2) (laplace, its kink
+    v is z^2/2 (normal), log(2 cosh(z/2)) twice (logistic), z + exp(-z) (gumbel), sqrt(0.01 + z^2) (laplace, its kink
     smoothed) or |z|^p (generalised_normal_p).
     """
-    potential, derivative, strong_convexity = _LAWS[name]
+    if name == "normal":
+        return Normal(1 + quadratic)
+    potential, derivative = _LAWS[name]
+    # Every v here has v'' > 0, but its infimum is 0: at infinity, or at 0 for generalised_normal_4.
     return LogConcave(
         lambda z: potential(z) + quadratic / 2 * z * z,
         lambda z: derivative(z) + quadratic * z,
-        strong_convexity + quadratic,
+        strong_convexity=quadratic,
     )
 
 
@@ -410,12 +465,10 @@ def _power_derivative(z: Any, p: float) -> Any:
     return p * xp.sign(z) * xp.abs(z) ** (p - 1)
 
 
-# Potential, derivative, inf of the second derivative.
-_LAWS: dict[LawName, tuple[Callable[[Any], Any], Callable[[Any], Any], float]] = {
-    "normal": (lambda z: z * z / 2, lambda z: z, 1.0),
-    "logistic": (_logistic, _logistic_derivative, 0.0),
-    "gumbel": (_gumbel, _gumbel_derivative, 0.0),
-    "laplace": (_laplace, _laplace_derivative, 0.0),
-    "generalised_normal_1.5": (lambda z: _power(z, 1.5), lambda z: _power_derivative(z, 1.5), 0.0),
-    "generalised_normal_4": (lambda z: _power(z, 4.0), lambda z: _power_derivative(z, 4.0), 0.0),
+_LAWS: dict[LawName, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "logistic": (_logistic, _logistic_derivative),
+    "gumbel": (_gumbel, _gumbel_derivative),
+    "laplace": (_laplace, _laplace_derivative),
+    "generalised_normal_1.5": (lambda z: _power(z, 1.5), lambda z: _power_derivative(z, 1.5)),
+    "generalised_normal_4": (lambda z: _power(z, 4.0), lambda z: _power_derivative(z, 4.0)),
 }

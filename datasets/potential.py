@@ -138,33 +138,32 @@ class _SmoothMaximum:
     def log_determinant_gradient(self, u: Array) -> Array:
         """Gradient of log det H, (n, m) -> (n, m): sharpness^2 sum_k p_k (w_k - w) (w_k - w)^T H^-1 (w_k - w)."""
         shares, centred = self._centred(u)
-        lengths = (centred * np.swapaxes(np.linalg.solve(self.hessian(u), np.swapaxes(centred, 1, 2)), 1, 2)).sum(
-            axis=2
-        )
-        gradient: Array = self.sharpness**2 * np.einsum("nk,nkm->nm", shares * lengths, centred)
+        inverse = np.linalg.inv(self.hessian(u))
+        lengths = ((centred @ inverse) * centred).sum(axis=2)
+        gradient: Array = np.einsum("nk,nkm->nm", self.sharpness**2 * shares * lengths, centred)
         return gradient
 
     def solve(self, u: Array, right_side: Array) -> Array:
         """H(u)^-1 right_side, (n, m) and (n, m) -> (n, m)."""
-        solution: Array = np.linalg.solve(self.hessian(u), right_side[:, :, None])[:, :, 0]
-        return solution
+        return np.asarray(np.linalg.solve(self.hessian(u), right_side[:, :, None])[:, :, 0], dtype=np.float64)
 
     def inverse_gradient(self, x: Array) -> Array:
         """The u with gradient(u) = x, (n, m) -> (n, m): damped Newton steps on the strongly convex value(u) - u . x.
 
-        Raises `MongebenchError` where they do not get to the rounding error of the gradient.
+        Raises `MongebenchError` where they do not converge.
         """
-        tolerance = 1e-12 * (1 + np.linalg.norm(x, axis=1))
+        tolerance = 1e-10 * (1 + np.linalg.norm(x, axis=1))
         candidates = (x[:, None, :] - self.sites) / CONTRACTION  # exact far inside each cell
         best = self._tilted(candidates, x[:, None, :]).argmin(axis=1)
-        u = candidates[np.arange(len(x)), best]
+        u: Array = candidates[np.arange(len(x)), best]
         active = np.arange(len(x))
         for _ in range(200):
             residual = self.gradient(u[active]) - x[active]
             far = np.linalg.norm(residual, axis=1) > tolerance[active]
             active, residual = active[far], residual[far]
             if not len(active):
-                return u
+                # From here one more step ends in rounding error.
+                return u - self.solve(u, self.gradient(u) - x)
             u[active] = self._descend(u[active], x[active], residual)
         raise MongebenchError(
             f"The exact map was not found at {len(active)} of {len(x)} points, of norm up to "
@@ -183,18 +182,22 @@ class _SmoothMaximum:
             if not rejected.any():
                 break
             size[rejected] /= 2
-        return u + size[:, None] * step
+        moved: Array = u + size[:, None] * step
+        return moved
 
     def _tilted(self, u: Array, x: Array) -> Array:
-        return self.value(u) - (u * x).sum(axis=-1)
+        tilted: Array = self.value(u) - (u * x).sum(axis=-1)
+        return tilted
 
     def _logits(self, u: Array) -> Array:
-        return self.sharpness * (u @ self.sites.T - (self.sites**2).sum(axis=1) / 2)
+        logits: Array = self.sharpness * (u @ self.sites.T - (self.sites**2).sum(axis=1) / 2)
+        return logits
 
     def _shares(self, u: Array) -> Array:
         logits = self._logits(u)
         shares: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        return shares / shares.sum(axis=-1, keepdims=True)
+        shares /= shares.sum(axis=-1, keepdims=True)
+        return shares
 
     def _centred(self, u: Array) -> tuple[Array, Array]:
         """Shares (n, K), and sites around their mean under these shares (n, K, m)."""

@@ -12,6 +12,7 @@ same number everywhere.
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
@@ -19,11 +20,10 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.arrays import Points, row_blocks
-from mongebench.errors import InvalidParameter, one_of
-from mongebench.estimator import MapEstimator, Trace
-from mongebench.estimators.convergence import NotConverged
-from mongebench.oracle import Oracle
+from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.errors import InvalidParameter, NotConverged, one_of
+from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.oracle import Oracle
 
 Scale = Literal["mean_cost", "absolute"]
 Backend = Literal["ott", "pot_numpy", "pot_torch", "pot_jax"]
@@ -49,8 +49,9 @@ class Entropic(MapEstimator):
     epsilon
         Strength of the regularisation, > 0, in the unit that `scale` says.
     scale
-        "mean_cost": a multiple of the mean of |x_i - y_j|^2 / 2 over all pairs of samples (no unit); "absolute": in
-        squared units of the data.
+        "mean_cost": a multiple of the mean of |x_i - y_j|^2 / 2 over all pairs of samples (no unit), which a shift
+        between the two measures enlarges although it leaves the coupling as it is; "absolute": in squared units of the
+        data.
     backend
         "ott" (JAX, compiled once for each n, m and d), "pot_numpy", "pot_torch" or "pot_jax" (POT); float64 in all.
     tolerance
@@ -68,7 +69,6 @@ class Entropic(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    framework = "jax"
 
     def __init__(
         self,
@@ -83,6 +83,11 @@ class Entropic(MapEstimator):
         self.backend = backend
         self.tolerance = tolerance
         self.max_iterations = max_iterations
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Those of the backend."""
+        return MODULES.get(self.backend, ())
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Solve for the dual potential.
@@ -139,7 +144,6 @@ class SinkhornDivergence(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    framework = "jax"
 
     def __init__(
         self,
@@ -154,6 +158,11 @@ class SinkhornDivergence(MapEstimator):
         self.backend = backend
         self.tolerance = tolerance
         self.max_iterations = max_iterations
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Those of the backend."""
+        return MODULES.get(self.backend, ())
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Solve from the source to the target and from the source to itself; raises as `Entropic.fit`."""
@@ -289,8 +298,11 @@ def _ott(x: Points, y: Points, epsilon: float, tolerance: float, max_iterations:
 @functools.cache
 def _compiled_ott() -> Callable[..., Any]:
     import jax
-    from ott.geometry.pointcloud import PointCloud
-    from ott.solvers import linear
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "JAXopt", DeprecationWarning)  # ott's business, said at every first import
+        from ott.geometry.pointcloud import PointCloud
+        from ott.solvers import linear
 
     @functools.partial(jax.jit, static_argnames="max_iterations")
     def run(x: Any, y: Any, ott_epsilon: Any, tolerance: Any, max_iterations: int) -> tuple[Any, Any, Any]:
@@ -343,6 +355,14 @@ def _pot(
     error = np.abs(np.asarray(coupling).sum(axis=0) - b).sum()
     return np.asarray(log["log_v"]), log["niter"] + 1, float(error)
 
+
+MODULES = {
+    "ott": ("jax", "ott.geometry.pointcloud", "ott.solvers.linear"),
+    "pot_numpy": ("ot.bregman",),
+    "pot_torch": ("ot.bregman", "torch"),
+    "pot_jax": ("ot.bregman", "jax"),
+}
+"""What each backend imports."""
 
 SOLVERS: dict[str, Callable[..., Solution]] = {
     "ott": _ott,

@@ -6,10 +6,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from mongebench.arrays import Points
-from mongebench.errors import InvalidParameter
-from mongebench.estimator import MapEstimator, Trace
-from mongebench.oracle import Oracle
+from mongebench.core.arrays import Points
+from mongebench.core.errors import InvalidParameter
+from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.oracle import Oracle
 
 
 class Bures(MapEstimator):

@@ -7,9 +7,9 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.errors import InvalidInput, InvalidParameter, one_of
-from mongebench.estimator import MapEstimator, ProblemInfo, Support, Trace
-from mongebench.oracle import Oracle
+from mongebench.core.errors import InvalidInput, InvalidParameter, one_of
+from mongebench.core.estimator import MapEstimator, ProblemInfo, Support, Trace
+from mongebench.core.oracle import Oracle
 
 Values = NDArray[np.float64]
 """(n,) float64."""

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from mongebench.estimator import MapEstimator, Trace
-from mongebench.oracle import Oracle
+from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.oracle import Oracle
 
 
 class Identity(MapEstimator):
-    """T(x) = x: an estimator above this row is worse than doing nothing.
+    """Doing nothing, T(x) = x: an estimator above this row is worse than none.
 
     It asks for nothing. Its UVP is that of the distance between source and target, so it says how hard a problem is.
     """
@@ -32,7 +32,7 @@ class Identity(MapEstimator):
 
 
 class MeanShift(MapEstimator):
-    """T(x) = x + mean(Y) - mean(X): what is left of a problem once the means agree.
+    """Translation by the means, T(x) = x + mean(Y) - mean(X): what a problem leaves once the means agree.
 
     Exact between translates of one measure; blind to everything else.
     """
@@ -56,7 +56,7 @@ class MeanShift(MapEstimator):
 
 
 class Truth(MapEstimator):
-    """T = T*, asked from the problem: the floor that sampling noise and the truth's own error leave to every metric.
+    """T = T*, asked from the problem: what sampling noise and the truth's own error leave of every metric.
 
     It serves problems whose exact map is known; on data of your own, which has none, `transform` raises
     `OracleUnavailable`.

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from mongebench.measure import Source, Target
+from mongebench.core.measure import Source, Target
+from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, compute
 from mongebench.metrics.pairwise import kernel_sums
 from mongebench.metrics.sliced_w2 import null_replicates
-from mongebench.problem import Problem
 
 
 def points(n, d=32):

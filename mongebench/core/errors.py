@@ -49,6 +49,10 @@ class BudgetExceeded(MongebenchError):
     """An estimator asked for more draws than the cell's budget allows."""
 
 
+class NotConverged(MongebenchError, RuntimeError):
+    """A solver that stopped before its own criterion was met: its answer would be wrong without saying so."""
+
+
 class Diverged(MongebenchError):
     """Raised by an iterative estimator that sees its own iteration blow up; recorded as `diverged`."""
 

@@ -78,14 +78,11 @@ class MapEstimator(BaseEstimator, abc.ABC):
     ----------------
     needs
         The oracles `fit` may ask.
-    framework
-        "numpy", "jax" or "torch": what the runner imports, synchronises and sets up before the clock starts.
     anchor
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
     """
 
     needs: ClassVar[frozenset[Oracle]]
-    framework: ClassVar[str] = "numpy"
     anchor: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -94,6 +91,11 @@ class MapEstimator(BaseEstimator, abc.ABC):
         for name, guard in guards.items():
             if name in cls.__dict__:
                 setattr(cls, name, guard(cls.__dict__[name]))
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Names of the modules that `fit` imports: the runner imports them before the clock of `fit` starts."""
+        return ()
 
     def supports(self, problem: ProblemInfo) -> Support:
         """Whether this estimator, with its parameters, can serve `problem`; asked before `fit`, never raises."""

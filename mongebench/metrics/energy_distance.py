@@ -11,7 +11,7 @@ def energy_distance(evaluation: Evaluation) -> Value:
     """2 E|X - Y| - E|X - X'| - E|Y - Y'| with X ~ T^#mu0, Y ~ gamma: no square root, U-statistic.
 
     Unbiased, hence of either sign near 0. Standard error and floor: `mongebench.metrics.pairwise`; NaN below four
-    target points. Reference: Szekely & Rizzo 2013, "Energy statistics", equation 3 (theirs is the V-statistic).
+    target points. Reference: Szekely & Rizzo 2013, "Energy statistics" (theirs is the V-statistic).
     """
     return discrepancy(evaluation, Kernel.DISTANCE).as_value()
 
@@ -22,7 +22,7 @@ def energy_distance_v(evaluation: Evaluation) -> Value:
 
     Biased upwards by E|X - X'| / n + E|Y - Y'| / m, so that values at different numbers of points do not compare;
     the floor holds the bias of a perfect map. Use `energy_distance` where nothing published is at stake.
-    Reference: Szekely & Rizzo 2013, equation 5.
+    Reference: Szekely & Rizzo 2013.
     """
     n, m = len(evaluation.points.x), len(evaluation.points.y)
     unbiased = discrepancy(evaluation, Kernel.DISTANCE)

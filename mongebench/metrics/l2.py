@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mongebench.arrays import Points
+from mongebench.core.arrays import Points
 from mongebench.metrics.base import Direction, Evaluation, EvaluationPoints, Value, metric, variance_of_mean
 
 ROUNDING = 64 * float(np.finfo(np.float64).eps)
@@ -35,8 +35,8 @@ def uvp(evaluation: Evaluation) -> Value:
 
     NaN where gamma is a single point and the map is exact.
 
-    Reference: Korotin, Li, Genevay, Solomon, Filippov, Burnaev 2021, "Do neural optimal transport solvers work?",
-    section 5.1, L2-UVP.
+    Reference: Korotin, Li, Genevay, Solomon, Filippov, Burnaev 2021, "Do neural optimal transport solvers work?"
+    (L2-UVP).
     """
     error = l2_error(evaluation)
     scale = np.float64(100.0) / np.float64(evaluation.points.problem.total_variance)
@@ -51,7 +51,7 @@ def cosine(evaluation: Evaluation) -> Value:
     then no direction is right. Standard error by the delta method. Floor: an error e of the exact map of mean square
     |e|^2 turns a displacement u by at most arcsin(|e| / |u|).
 
-    Reference: Korotin et al. 2021, section 5.1.
+    Reference: Korotin et al. 2021.
     """
     points = evaluation.points
     exact, own_error = truth(points)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.arrays import Points
+from mongebench.core.arrays import Points
 from mongebench.metrics.base import Direction, Evaluation, EvaluationPoints, Value, metric, variance_of_mean
 
 SMALLEST_SCALE = 1e-3
@@ -67,7 +67,7 @@ def resolution(evaluation: Evaluation) -> float:
     A map that computes in float32 and returns float64 does not say so. The median over points ignores kinks and jumps.
     Capped at the square root of float32 rounding: what is coarser is no rounding but the map.
 
-    Reference: More & Wild 2011, "Estimating computational noise", section 2 (differences as measures of noise).
+    Reference: More & Wild 2011, "Estimating computational noise" (differences as measures of noise).
     """
     points = evaluation.points
     x = points.x[:PROBES]

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from mongebench.arrays import Points
+from mongebench.core.arrays import Points
 from mongebench.metrics.base import Evaluation, EvaluationPoints, Value, combined_error, variance_of_mean
 
 TILE = 512

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.integrate import cumulative_trapezoid
 
-from mongebench.arrays import Points
+from mongebench.core.arrays import Points
 from mongebench.metrics.base import (
     Direction,
     Evaluation,
@@ -60,8 +60,7 @@ def sliced_w2(evaluation: Evaluation) -> Value:
     often where gamma has no fourth moments: resamples do not go beyond the farthest point seen).
 
     References: Bonneel, Rabin, Peyre, Pfister 2015, "Sliced and Radon Wasserstein barycenters of measures";
-    del Barrio & Loubes 2019, "Central limit theorems for empirical transportation cost in general dimension",
-    theorem 4.1.
+    del Barrio & Loubes 2019, "Central limit theorems for empirical transportation cost in general dimension".
     """
     points = evaluation.points
     centre = points.y.mean(axis=0)

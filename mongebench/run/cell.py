@@ -8,7 +8,6 @@ import importlib
 import inspect
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterator
@@ -174,9 +173,9 @@ def measure(
     status, reason = Status.OK, ""
     with _caught_warnings() as caught:
         try:
-            with clock.phase("import"):
-                if fitted.framework != "numpy":
-                    importlib.import_module(fitted.framework)
+            with clock.phase("import"), warnings.catch_warnings(action="ignore"):
+                for name in fitted.modules:
+                    importlib.import_module(name)
             with watch_compiler(clock):
                 points = _evaluation_points(problem, conditions.evaluation_points)
                 limit = conditions.time_limit and 0.9 * conditions.time_limit
@@ -312,7 +311,7 @@ def _times(clock: Clock, transform_seconds: float) -> Times:
         fit=clock.seconds("fit"),
         evaluate=clock.seconds("evaluate"),
         overhead=clock.seconds("overhead"),
-        wall=time.perf_counter() - clock.started,
+        wall=clock.wall_seconds(),
         fit_cpu=clock.cpu_seconds["fit"],
         transform=transform_seconds,
     )
@@ -342,7 +341,7 @@ def _plain(parameters: Any) -> dict[str, Any]:
 def _provenance(estimator: MapEstimator | None, conditions: Conditions) -> Provenance:
     device = "cpu"
     jax = sys.modules.get("jax")
-    if estimator is not None and estimator.framework == "jax" and jax is not None:
+    if jax is not None and estimator is not None and "jax" in estimator.modules:
         device = jax.devices()[0].device_kind
     threads = conditions.threads or os.cpu_count() or 1
     return provenance(threads=threads, workers=conditions.workers, device=device)

@@ -10,30 +10,42 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Phase = Literal["import", "fit", "evaluate", "overhead"]
 Interval = tuple[float, float]
 
 
-@dataclass
 class Clock:
     """Time of one cell, by phase. Entering a phase inside another one stops the outer one's clock.
 
-    `compiling` collects the intervals in which a compiler worked, `cache_events` what its persistent cache did.
+    Parameters
+    ----------
+    started
+        When it started, where that was before now.
+    now
+        Tells the time, in seconds.
+
+    Attributes
+    ----------
+    compiling
+        The intervals in which a compiler worked; they may overlap.
+    cache_events
+        Hits and misses of the compiler's persistent cache.
+    cpu_seconds
+        CPU time of the process by phase, compilation included.
     """
 
-    started: float = field(default_factory=time.perf_counter)
-    segments: list[tuple[float, float, Phase]] = field(default_factory=list)
-    compiling: list[Interval] = field(default_factory=list)
-    cache_events: Counter[str] = field(default_factory=Counter)
-    cpu_seconds: defaultdict[Phase, float] = field(default_factory=lambda: defaultdict(float))
-    _phase: Phase = "overhead"
-
-    def __post_init__(self) -> None:
+    def __init__(self, started: float | None = None, now: Callable[[], float] = time.perf_counter) -> None:
+        self.now = now
+        self.started = now() if started is None else started
+        self.compiling: list[Interval] = []
+        self.cache_events: Counter[str] = Counter()
+        self.cpu_seconds: defaultdict[Phase, float] = defaultdict(float)
+        self._segments: list[tuple[float, float, Phase]] = []
+        self._phase: Phase = "overhead"
         self._since = self.started
         self._cpu_since = time.process_time()
 
@@ -55,24 +67,27 @@ class Clock:
         self._switch("overhead")
 
     def _switch(self, name: Phase) -> None:
-        now, cpu = time.perf_counter(), time.process_time()
-        self.segments.append((self._since, now, self._phase))
+        now, cpu = self.now(), time.process_time()
+        self._segments.append((self._since, now, self._phase))
         self.cpu_seconds[self._phase] += cpu - self._cpu_since
         self._since, self._cpu_since, self._phase = now, cpu, name
 
     def seconds(self, phase: Phase) -> float:
         """Seconds charged to `phase` so far, compilation excluded."""
         compiling = _union(self.compiling)
-        now = time.perf_counter()
         return sum(
             (end - start) - _overlap((start, end), compiling)
-            for start, end, name in [*self.segments, (self._since, now, self._phase)]
+            for start, end, name in [*self._segments, (self._since, self.now(), self._phase)]
             if name == phase
         )
 
     def compile_seconds(self) -> float:
         """Seconds in which a compiler worked, within the time of this clock."""
-        return _overlap((self.started, time.perf_counter()), _union(self.compiling))
+        return _overlap((self.started, self.now()), _union(self.compiling))
+
+    def wall_seconds(self) -> float:
+        """Seconds since the start."""
+        return self.now() - self.started
 
 
 def _union(intervals: list[Interval]) -> list[Interval]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mongebench.arrays import Points
+from mongebench.core.arrays import Points
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment, linprog
 from scipy.spatial.distance import cdist
 
-from mongebench.errors import InvalidInput, InvalidParameter
-from mongebench.estimator import ProblemInfo
-from mongebench.estimators.convergence import NotConverged
+from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
+from mongebench.core.estimator import ProblemInfo
 from mongebench.estimators.discrete import Exact
 
 

@@ -9,10 +9,10 @@ import pytest
 from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
 
-from mongebench.errors import InvalidParameter
-from mongebench.estimators.convergence import NotConverged
+from mongebench.core.errors import InvalidParameter, NotConverged
 from mongebench.estimators.entropic import SOLVERS, Entropic, SinkhornDivergence, SoftmaxPotential, absolute_epsilon
 
+pytestmark = pytest.mark.filterwarnings("ignore:JAXopt:DeprecationWarning")  # some tests import ott themselves
 BOTH = pytest.mark.parametrize("estimator", [Entropic, SinkhornDivergence])
 
 
@@ -30,7 +30,7 @@ def by_definition(x, y, epsilon, query):
 def test_every_backend_gives_the_map_of_the_definition(gaussian_pair, backend):
     x, y = gaussian_pair(2).samples(60, 40)
     query = np.random.default_rng(5).normal(size=(20, 2))
-    fitted = Entropic(0.1, backend=backend, tolerance=1e-10).fit(x, y)
+    fitted = Entropic(0.1, backend=backend, tolerance=1e-9).fit(x, y)
     # the error of g / epsilon is that of the marginals, up to the condition of the coupling (below 1e3 here)
     np.testing.assert_allclose(fitted.transform(query), by_definition(x, y, fitted.epsilon_, query), atol=1e-7)
 
@@ -40,7 +40,8 @@ def test_backends_agree_at_the_default_tolerance(gaussian_pair, backend):
     pair = gaussian_pair(3)
     x, y = pair.samples(100, 130)
     expected = Entropic().fit(x, y).transform(x)
-    # an L1 marginal error of 1e-5 moves the map by some 1e-5 of the data's scale, which is 1
+    # Stopped at an L1 marginal error of 1e-5, maps of data of scale 1 differ by more than that: up to 4.5e-4 was
+    # measured (n = 300, d = 16; n = 500, d = 2), 2e-5 at this size. At a tolerance of 1e-9 they agree to 1e-7, above.
     np.testing.assert_allclose(Entropic(backend=backend).fit(x, y).transform(x), expected, atol=1e-3)
 
 
@@ -51,13 +52,18 @@ def test_equals_the_transport_of_ott(gaussian_pair):
 
     x, y = gaussian_pair(2).samples(80, 50)
     query = np.random.default_rng(5).normal(size=(20, 2))
-    with jax.enable_x64(True):
-        # the mean of |x - y|^2 / 2 halves ott's mean cost, and ott's epsilon is twice ours: the relative one is the same
-        geometry = PointCloud(jax.numpy.asarray(x), jax.numpy.asarray(y), epsilon=0.1, relative_epsilon="mean")
+
+    @jax.jit
+    def transport(x, y, query):
+        # our mean cost is half of ott's and so is our epsilon: the relative one is the same
+        geometry = PointCloud(x, y, epsilon=0.1, relative_epsilon="mean")
         output = linear.solve(geometry, threshold=1e-10, max_iterations=10_000)
-        expected = np.asarray(output.to_dual_potentials().transport(jax.numpy.asarray(query)))
+        return output.to_dual_potentials().transport(query), geometry.epsilon
+
+    with jax.enable_x64(True):
+        expected, ott_epsilon = jax.device_get(transport(x, y, query))
     fitted = Entropic(0.1, tolerance=1e-10).fit(x, y)
-    assert fitted.epsilon_ == pytest.approx(float(geometry.epsilon) / 2, rel=1e-12)
+    assert fitted.epsilon_ == pytest.approx(ott_epsilon / 2, rel=1e-12)
     np.testing.assert_allclose(fitted.transform(query), expected, atol=1e-7)
 
 
@@ -68,16 +74,16 @@ def test_debiased_map_equals_the_transport_of_ott(gaussian_pair):
 
     x, y = gaussian_pair(2).samples(80, 50)
     query = np.random.default_rng(5).normal(size=(20, 2))
+    solve = {"threshold": 1e-10, "max_iterations": 10_000}
+
+    @jax.jit
+    def transport(x, y, query, epsilon):
+        _, output = sinkhorn_divergence(PointCloud, x, y, epsilon=epsilon, static_b=True, solve_kwargs=solve)
+        return output.to_dual_potentials().transport(query)
+
     fitted = SinkhornDivergence(tolerance=1e-10).fit(x, y)
     with jax.enable_x64(True):
-        _, output = sinkhorn_divergence(
-            PointCloud,
-            jax.numpy.asarray(x),
-            jax.numpy.asarray(y),
-            epsilon=2 * fitted.epsilon_,
-            solve_kwargs={"threshold": 1e-10, "max_iterations": 10_000},
-        )
-        expected = np.asarray(output.to_dual_potentials().transport(jax.numpy.asarray(query)))
+        expected = np.asarray(transport(x, y, query, 2 * fitted.epsilon_))
     np.testing.assert_allclose(fitted.transform(query), expected, atol=1e-7)
 
 
@@ -143,7 +149,7 @@ def test_convergence_is_reported(gaussian_pair, estimator):
 @pytest.mark.parametrize("backend", SOLVERS)
 def test_not_converging_is_an_error_that_says_what_to_do(gaussian_pair, backend):
     x, y = gaussian_pair(2).samples(30)
-    with pytest.raises(NotConverged, match="after 10 iterations.*raise epsilon or max_iterations"):
+    with pytest.raises(NotConverged, match=r"after 10 iterations.*raise epsilon or max_iterations"):
         Entropic(1e-3, backend=backend, max_iterations=10).fit(x, y)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mongebench.errors import InvalidInput, InvalidParameter
-from mongebench.estimator import ProblemInfo
+from mongebench.core.errors import InvalidInput, InvalidParameter
+from mongebench.core.estimator import ProblemInfo
 from mongebench.estimators.sorting import Sorting
 
 EXTRAPOLATIONS = ("gaussian", "constant", "shift")

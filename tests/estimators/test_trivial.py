@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mongebench.errors import OracleUnavailable
+from mongebench.core.errors import OracleUnavailable
+from mongebench.core.measure import Source, Target
+from mongebench.core.oracle import Meter, Oracle, SourceView
 from mongebench.estimators.trivial import Identity, MeanShift, Truth
-from mongebench.measure import Source, Target
-from mongebench.oracle import Meter, Oracle, SourceView
 
 
 def test_identity_asks_for_nothing_and_changes_nothing():

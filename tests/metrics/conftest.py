@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mongebench.measure import Source, Target
+from mongebench.core.measure import Source, Target
+from mongebench.core.problem import Problem, TruthTier
 from mongebench.metrics import Evaluation, EvaluationPoints
-from mongebench.problem import Problem, TruthTier
 
 
 def build(

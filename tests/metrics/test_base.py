@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from mongebench.errors import ContractViolation, InvalidInput
-from mongebench.measure import Source, Target
+from mongebench.core.errors import ContractViolation, InvalidInput
+from mongebench.core.measure import Source, Target
+from mongebench.core.problem import Problem, TruthTier
 from mongebench.metrics import (
     Direction,
     Evaluation,
@@ -18,7 +19,6 @@ from mongebench.metrics import (
     metrics,
 )
 from mongebench.plugins import METRICS, find
-from mongebench.problem import Problem, TruthTier
 
 ALL = {name: find(METRICS, name).load() for name in metrics()}
 by_metric = pytest.mark.parametrize("name", ALL)

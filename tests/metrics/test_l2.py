@@ -98,8 +98,8 @@ def test_cost_gap_without_cancellation(evaluation):
 @pytest.mark.parametrize("metric", AGAINST_TRUTH, ids=lambda metric: metric.__name__)
 def test_standard_error_is_the_spread_over_draws(evaluation, metric):
     def draw(seed):
-        x = np.random.default_rng(seed).normal(size=(200, 2))
-        return metric(evaluation(x, Y, lambda x: 1.3 * x + [0.5, 0], truth=lambda x: 2 * np.tanh(x)))
+        x = np.random.default_rng(seed).normal(size=(500, 2))
+        return metric(evaluation(x, Y, lambda x: x + 0.1 * x * np.abs(x) + [0.5, 0], truth=lambda x: 2 * x))
 
     values = [draw(seed) for seed in range(400)]
     spread = np.std([value.value for value in values])

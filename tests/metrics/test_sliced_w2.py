@@ -67,7 +67,7 @@ def test_scale(evaluation, rng, scale):
 def test_gaussians(evaluation, d, scale):
     # One-dimensional projections of N(s e_1, scale^2 I) and N(0, I): W2^2 = (s theta_1)^2 + (scale - 1)^2.
     values = []
-    for seed in range(150):
+    for seed in range(100):
         rng = np.random.default_rng((seed, d))
         x, y = rng.normal(size=(300, d)), rng.normal(size=(200, d))
         x[:, 0] += 2.0 / scale
@@ -75,22 +75,22 @@ def test_gaussians(evaluation, d, scale):
     value, error = (np.array([getattr(v, name) for v in values]) for name in ("value", "standard_error"))
     exact = np.sqrt(4 / d + (scale - 1) ** 2)
     # Bias of the plug-in squared distance: about that of the null, (1 + scale^2) log log n (1/n + 1/m) / 2 < 0.06.
-    assert exact - 3 * value.std() / np.sqrt(150) < value.mean() < exact + 0.06 / (2 * exact)
-    # The spread over 150 draws has relative error 1/sqrt(300) = 6 %, times three.
-    assert error.mean() == pytest.approx(value.std(), rel=0.18)
+    assert exact - 3 * value.std() / np.sqrt(100) < value.mean() < exact + 0.06 / (2 * exact)
+    # The spread over 100 draws has relative error 1/sqrt(200) = 7 %, times three.
+    assert error.mean() == pytest.approx(value.std(), rel=0.21)
 
 
 @pytest.mark.parametrize(("d", "n", "m"), [(2, 60, 60), (8, 40, 80)])
 def test_null(evaluation, d, n, m):
     values = []
-    for seed in range(200):
+    for seed in range(120):
         rng = np.random.default_rng((seed, d))
         values.append(sliced_w2(evaluation(rng.normal(size=(n, d)), rng.normal(size=(m, d)), seed=seed)))
     value, error, floor = (
         np.array([getattr(v, name) for v in values]) for name in ("value", "standard_error", "floor")
     )
-    # One in twenty, give or take three binomial standard deviations of 1.5 %.
-    assert 0 < np.mean(value > floor) < 0.1
+    # One in twenty, give or take three binomial standard deviations of 2 %.
+    assert 0 < np.mean(value > floor) < 0.11
     assert 0.9 * value.std() < error.mean() < 1.7 * value.std()
 
 

@@ -7,37 +7,57 @@ import pytest
 from mongebench.run.clock import Clock, synchronise, watch_compiler
 
 
+class Time:
+    """A time that passes only when told to."""
+
+    def __init__(self) -> None:
+        self.seconds = 100.0
+
+    def __call__(self) -> float:
+        return self.seconds
+
+
 def test_an_inner_phase_stops_the_outer_one() -> None:
-    clock = Clock()
+    now = Time()
+    clock = Clock(now=now)
+    now.seconds += 1
     with clock.phase("fit"):
-        time.sleep(0.05)
+        now.seconds += 2
         with clock.phase("evaluate"):
-            time.sleep(0.1)
-        time.sleep(0.05)
-    assert clock.seconds("fit") == pytest.approx(0.1, abs=0.05)
-    assert clock.seconds("evaluate") == pytest.approx(0.1, abs=0.05)
-    total = sum(clock.seconds(name) for name in ("fit", "evaluate", "overhead", "import"))
-    assert total == pytest.approx(time.perf_counter() - clock.started, abs=0.02)
+            now.seconds += 4
+        now.seconds += 8
+    now.seconds += 16
+    assert [clock.seconds(name) for name in ("import", "fit", "evaluate", "overhead")] == [0, 10, 4, 17]
+    assert clock.wall_seconds() == 31
 
 
 def test_an_exception_leaves_the_phase() -> None:
-    clock = Clock()
+    now = Time()
+    clock = Clock(now=now)
     with pytest.raises(RuntimeError), clock.phase("fit"):
+        now.seconds += 1
         raise RuntimeError
-    before = clock.seconds("fit")
-    time.sleep(0.02)
-    assert clock.seconds("fit") == before
+    now.seconds += 1
+    assert clock.seconds("fit") == 1
+
+
+def test_start_up_is_import() -> None:
+    now = Time()
+    clock = Clock(started=97.0, now=now)
+    clock.charge_start_up()
+    now.seconds += 1
+    assert (clock.seconds("import"), clock.seconds("overhead")) == (3, 1)
 
 
 def test_nested_compile_intervals_count_once_and_leave_their_phase() -> None:
-    clock = Clock()
-    start = time.perf_counter()
+    now = Time()
+    clock = Clock(now=now)
     with clock.phase("fit"):
-        time.sleep(0.1)
-    # An outer trace of 60 ms that holds an inner one of 20 ms, and 30 ms of compilation after it.
-    clock.compiling += [(start + 0.01, start + 0.03), (start, start + 0.06), (start + 0.06, start + 0.09)]
-    assert clock.compile_seconds() == pytest.approx(0.09, abs=1e-3)
-    assert clock.seconds("fit") == pytest.approx(0.01, abs=0.02)
+        now.seconds += 10
+    # An outer trace of 6 s that holds an inner one of 2 s, and 3 s of compilation after it.
+    clock.compiling += [(101.0, 103.0), (100.0, 106.0), (106.0, 109.0)]
+    assert clock.compile_seconds() == 9
+    assert clock.seconds("fit") == 1
 
 
 def test_jax_compilation_is_told_apart_from_computing() -> None:

@@ -1,1 +1,0 @@
-from mongebench.core.arrays import *

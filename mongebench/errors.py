@@ -1,1 +1,0 @@
-from mongebench.core.errors import *
