@@ -99,3 +99,26 @@ def test_exchanged_sides_are_noticed() -> None:
 def test_sample_wants_a_positive_whole_number(n) -> None:
     with pytest.raises(mb.InvalidInput, match="positive whole number"):
         NORMAL.sample(n, seed=0)
+
+
+def test_batches_reuse_a_finite_budget_and_refresh_an_unlimited_one() -> None:
+    seen = view(Oracle.SOURCE_SAMPLER)
+    pool = {tuple(row) for row in seen.batch(100)}
+    assert len(pool) == 10
+    first, second = seen.batch(6), seen.batch(6)
+    assert not np.array_equal(first, second)
+    assert {tuple(row) for row in np.concatenate([first, second])} <= pool
+    assert len(np.unique(first, axis=0)) == 6
+    assert seen.meter.counts[Oracle.SOURCE_SAMPLER] == 10
+    assert np.array_equal(view(Oracle.SOURCE_SAMPLER).batch(100), seen._draw_pool())
+    fresh = view(Oracle.SOURCE_SAMPLER, budget=None)
+    assert not np.array_equal(fresh.batch(6), fresh.batch(6))
+    assert fresh.meter.counts[Oracle.SOURCE_SAMPLER] == 12
+
+
+def test_compiled_code_gets_the_function_and_charges_itself() -> None:
+    seen = view(Oracle.SOURCE_DENSITY)
+    assert seen.uncounted(Oracle.SOURCE_DENSITY) is NORMAL.log_density
+    assert not seen.meter.counts
+    with pytest.raises(mb.OracleNotDeclared):
+        seen.uncounted(Oracle.SOURCE_SCORE)

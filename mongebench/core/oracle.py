@@ -126,6 +126,22 @@ class View:
         self.meter.charge(self.sampler_oracle, n)
         return points
 
+    def batch(self, n: int) -> Points:
+        """Draws for one step of an iteration, (n, d): fresh ones where the budget is unlimited, else n of its points.
+
+        Of a finite budget each batch is a random subset without repetition (all points if there are no more than n),
+        and the budget's points are counted as drawn once.
+        """
+        if self.budget is None:
+            return self.sample(n)
+        self._ask(self.sampler_oracle)
+        pool = self._draw_pool()
+        if not self.meter.counts[self.sampler_oracle]:
+            self.meter.charge(self.sampler_oracle, len(pool))
+        rng = np.random.default_rng((*self._seed, self._calls))
+        self._calls += 1
+        return pool[rng.permutation(len(pool))[:n]] if n < len(pool) else pool
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.samples, dtype=dtype, copy=copy)
 
@@ -143,11 +159,28 @@ class View:
                 f"{oracle} was asked for, but `needs` declares {declared}. Add Oracle.{oracle.name} to `needs`."
             )
 
+    def uncounted(self, oracle: Oracle) -> Callable[[Any], Any]:
+        """The function behind a density or potential oracle, for compiled code, which Python sees only once.
+
+        Whoever asks for it charges what the compiled code evaluates: `view.meter.charge(oracle, points)`.
+        """
+        self._ask(oracle)
+        function: Callable[[Any], Any] = getattr(self._measure, _FUNCTION_OF[oracle])
+        return function
+
     def _evaluate(self, oracle: Oracle, function: Callable[[Any], Any], points: Any) -> Any:
         self._ask(oracle)
         values = function(points)
         self.meter.charge(oracle, points.shape[0])
         return values
+
+
+_FUNCTION_OF = {
+    Oracle.SOURCE_DENSITY: "log_density",
+    Oracle.SOURCE_SCORE: "score",
+    Oracle.TARGET_POTENTIAL: "potential",
+    Oracle.TARGET_GRADIENT: "gradient",
+}
 
 
 class SourceView(View):
