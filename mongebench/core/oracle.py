@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -68,6 +69,8 @@ class View:
         Where draws and evaluations are counted.
     pool
         The draws themselves, where the user brought them.
+    drawing
+        Entered around every draw: the runner stops the clock of `fit` there, because drawing is the problem's work.
     """
 
     samples_oracle: Oracle
@@ -82,11 +85,13 @@ class View:
         seed: Seed,
         meter: Meter,
         pool: Points | None = None,
+        drawing: Callable[[], AbstractContextManager[None]] = nullcontext,
     ) -> None:
         self._measure = measure
         self._declared = declared
         self._seed = seed if isinstance(seed, tuple) else (seed,)
         self._pool = pool
+        self._drawing = drawing
         self._drawn = 0
         self._calls = 0
         self.budget = budget
@@ -114,7 +119,8 @@ class View:
         """n fresh draws, (n, d); raises `BudgetExceeded` when fewer than n are left."""
         self._ask(self.sampler_oracle)
         if self.budget is None:
-            points = self._measure.sample(n, seed=(*self._seed, self._calls))
+            with self._drawing():
+                points = self._measure.sample(n, seed=(*self._seed, self._calls))
             self._calls += 1
         else:
             if n > self.budget - self._drawn:
@@ -149,7 +155,8 @@ class View:
         if self._pool is None:
             if self.budget is None:
                 raise InvalidInput("The dimension is not known before the first draw; give the measure its dim.")
-            self._pool = self._measure.sample(self.budget, seed=self._seed)
+            with self._drawing():
+                self._pool = self._measure.sample(self.budget, seed=self._seed)
         return self._pool
 
     def _ask(self, oracle: Oracle) -> None:

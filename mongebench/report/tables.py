@@ -90,23 +90,22 @@ def _measured(record: Record) -> dict[str, Any]:
 def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean over seeds of a metric (or of a time column), one row per problem x dim x budget x estimator.
 
-    Columns: `mean`, `standard_error` (over seeds; with one seed, over the evaluation points), `floor`, `n_ok`,
-    `n_planned`, `failures` (status -> count), `tier`, `anchor`.
+    Columns: `mean`, `standard_error`, `floor`, `n_ok`, `n_planned`, `failures` (status -> count), `tier`, `anchor`.
+    All seeds share their evaluation points, so that their spread shows the fits' variance alone: the standard error
+    adds that of the evaluation. With one seed it is the latter, and of a time the former.
     """
 
     def summary(group: pd.DataFrame) -> pd.Series:
         values = group[metric].dropna() if metric in group else pd.Series(dtype=float)
         count = len(values)
-        error = np.nan
-        if count > 1:
-            error = values.std(ddof=1) / np.sqrt(count)
-        elif count == 1 and f"{metric}_se" in group:
-            error = group.loc[values.index[0], f"{metric}_se"]
+        of_fits = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
+        of_points = group.loc[values.index, f"{metric}_se"].mean() if f"{metric}_se" in group else np.nan
+        known = [error for error in (of_fits, of_points) if not np.isnan(error)]
         failures = Counter(status for status in group["status"] if status not in (Status.OK, Status.AT_FLOOR))
         return pd.Series(
             {
                 "mean": values.mean() if count else np.nan,
-                "standard_error": error,
+                "standard_error": float(np.linalg.norm(known)) if known else np.nan,
                 "floor": group[f"{metric}_floor"].max() if f"{metric}_floor" in group else np.nan,
                 "n_ok": count,
                 "n_planned": len(group),

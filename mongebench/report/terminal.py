@@ -41,7 +41,7 @@ def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
             rivals = summary[(summary["tier"] == name) | summary["anchor"]]
             parts.append(_block(rivals, seconds, f"{problem}, {budget}: {chosen}{_unit(chosen)}, tier: {name}"))
     parts.append(
-        "mean ± standard error over seeds (of one seed: over evaluation points), n_ok/n_planned; "
+        "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
         "fit s: mean fit seconds at the largest dimension, compilation excluded"
     )
     return Group(*parts)

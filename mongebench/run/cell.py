@@ -10,8 +10,8 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,10 +74,15 @@ def support(problem: Problem, estimator: MapEstimator, n_source: int | None, n_t
 
 
 def _views(
-    problem: Problem, estimator: MapEstimator, n_source: int | None, n_target: int | None, seed: int
+    problem: Problem,
+    estimator: MapEstimator,
+    n_source: int | None,
+    n_target: int | None,
+    seed: int,
+    drawing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[SourceView, TargetView, Meter]:
     meter = Meter()
-    shared: dict[str, Any] = {"declared": estimator.needs, "seed": seed, "meter": meter}
+    shared: dict[str, Any] = {"declared": estimator.needs, "seed": seed, "meter": meter, "drawing": drawing}
     source = SourceView(problem.source, exact_map=problem.truth, budget=n_source, **shared)
     return source, TargetView(problem.target, budget=n_target, **shared), meter
 
@@ -166,7 +171,9 @@ def measure(
         return failed(cell, problem, estimator, conditions, Status.UNSUPPORTED, supported.reason)
 
     fitted: MapEstimator = clone(estimator)
-    source, target, meter = _views(problem, fitted, cell.n_source, cell.n_target, cell.seed)
+    source, target, meter = _views(
+        problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead")
+    )
     trace: RunTrace | None = None
     metrics: dict[str, Value] = {}
     transform_seconds = 0.0

@@ -119,6 +119,7 @@ class Manifest(Model):
 class Times(Model):
     """Seconds by phase; the first five add up to `wall`.
 
+    `fit` leaves out compilation, the trace's own work and the drawing of samples, which is the problem's.
     `evaluate` holds the map's own time at the evaluation points (`transform`) and the metrics'; `fit_cpu` is the
     process's CPU time in `fit`, all threads together, compilation included.
     """

@@ -26,15 +26,21 @@ def rows(values, statuses=None, **columns) -> pd.DataFrame:
     return pd.DataFrame(base | columns, index=range(count))
 
 
-def test_mean_and_standard_error_over_seeds() -> None:
+def test_mean_and_standard_error_over_seeds_and_points() -> None:
     (row,) = aggregate(rows([1.0, 2.0, 4.0]), "uvp").to_dict("records")
     assert row["mean"] == pytest.approx(7 / 3)
-    assert row["standard_error"] == pytest.approx(np.std([1, 2, 4], ddof=1) / np.sqrt(3))
+    of_fits = np.std([1, 2, 4], ddof=1) / np.sqrt(3)
+    assert row["standard_error"] == pytest.approx(np.hypot(of_fits, 0.5))
     assert (row["n_ok"], row["n_planned"]) == (3, 3)
 
 
 def test_one_seed_keeps_the_metrics_own_error() -> None:
     assert aggregate(rows([3.0]), "uvp")["standard_error"].tolist() == [0.5]
+
+
+def test_times_have_the_spread_of_the_seeds() -> None:
+    summary = aggregate(rows([1.0, 1.0, 1.0], fit_seconds=[1.0, 2.0, 3.0]), "fit_seconds")
+    assert summary["standard_error"].iloc[0] == pytest.approx(1 / np.sqrt(3))
 
 
 def test_failures_are_counted_never_dropped() -> None:

@@ -1,6 +1,7 @@
 """`mb.fit`, `mb.run_cell` and `mb.evaluate` in this process: what the stable Python surface promises."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -106,6 +107,18 @@ def test_bad_budgets_are_refused(pair, budget) -> None:
 )
 def test_failures_in_this_process_are_records_too(pair, fake, name, status) -> None:
     assert mb.run_cell(pair, fake(name), n_source=50, n_target=50, evaluation_points=100).status is status
+
+
+def test_drawing_samples_is_not_charged_to_the_fit(fake) -> None:
+    def slow(n, rng):
+        time.sleep(0.1)
+        return rng.normal(size=(n, 2))
+
+    problem = mb.Problem(source=mb.Source(dim=2, sampler=slow), target=mb.Target(dim=2, sampler=slow), dim=2, version=1)
+    record = mb.run_cell(problem, fake("Shift"), n_source=50, n_target=50, evaluation_points=50)
+    assert record.status.measured, record.reason
+    assert record.times.fit < 0.1
+    assert record.times.overhead > 0.2
 
 
 def test_warnings_of_a_fit_are_kept(pair, fake) -> None:
