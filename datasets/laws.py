@@ -289,8 +289,9 @@ class LogConcave:
             middle = (edges[:-1] + edges[1:]) / 2
             whole = self._log_integral(edges[:-1], edges[1:])
             halves = np.logaddexp(self._log_integral(edges[:-1], middle), self._log_integral(middle, edges[1:]))
-            height = np.abs(self.potential(edges))
-            rounding = 8 * np.finfo(float).eps * (1 + np.maximum(height[:-1], height[1:]))
+            # What no bisection can mend: rounding of v (of its terms, which may cancel) and of the point it is taken at.
+            height = np.abs(self.potential(edges)).max() + np.abs(edges * self.derivative(edges))
+            rounding = 4 * np.finfo(float).eps * np.maximum(height[:-1], height[1:])
             rough = np.abs(whole - halves) > rounding
             if not rough.any():
                 break
@@ -408,7 +409,7 @@ def _invert(
 
 def _root(function: Callable[[Any], Any], start: float, sign: float) -> float:
     """The root of a function that changes sign once, looked for from `start` on in one direction."""
-    reach = 1.0
+    reach = 2.0**-20
     while function(np.float64(start)) * function(np.float64(start + sign * reach)) > 0:
         reach *= 2
     return float(scipy.optimize.brentq(lambda z: function(np.float64(z)), start, start + sign * reach, xtol=1e-14))

@@ -17,7 +17,7 @@ from mongebench.datasets.linear import Array, constants, rotation, spectrum, sym
 def radial(
     dim: PositiveInt = 2,
     *,
-    power: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 4.0,
+    power: Annotated[float, Field(ge=1, le=100)] = 4.0,
     quadratic: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0,
     condition: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0,
     seed: NonNegativeInt = 0,
@@ -33,7 +33,7 @@ def radial(
     dim
         Dimension d.
     power
-        p >= 1 (2: Gaussian, 1: exponential tails, large: nearly uniform on a ball).
+        1 <= p <= 100 (1: exponential tails, 2: Gaussian, large: nearly uniform on a ball).
     quadratic
         q >= 0.
     condition
@@ -70,7 +70,7 @@ def radial(
         return ((power * positive ** (power / 2 - 1) + quadratic) * z) @ to_z
 
     def stretch(radius: Array, first: LogConcave, second: LogConcave) -> Array:
-        """Image of each radius over the radius itself; 1 at the origin, which stays where it is."""
+        """Image of each radius over the radius itself; 1 at the origin, where any number would do."""
         ratio = np.ones_like(radius)
         log_radius = np.log(radius[radius > 0])
         ratio[radius > 0] = np.exp(monotone(first, second, log_radius) - log_radius)

@@ -183,7 +183,8 @@ class _Child:
 
     def __init__(self, job_file: Path, log: IO[bytes], environment: dict[str, str]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "mongebench.run.child", str(job_file)],
+            # -P: a file called numpy.py in the user's folder must not be imported in place of the library.
+            [sys.executable, "-P", "-m", "mongebench.run.child", str(job_file)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
