@@ -77,6 +77,9 @@ def _measured(record: Record) -> dict[str, Any]:
         "truth_tier": record.truth_tier,
         "status": str(record.status),
         "reason": record.reason,
+        "device": record.provenance.device,
+        "threads": record.provenance.threads,
+        "workers": record.provenance.workers,
     }
     if record.times is not None:
         row |= {"fit_seconds": record.times.fit, "fit_cpu_seconds": record.times.fit_cpu}

@@ -42,9 +42,21 @@ def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
             parts.append(_block(rivals, seconds, f"{problem}, {budget}: {chosen}{_unit(chosen)}, tier: {name}"))
     parts.append(
         "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
-        "fit s: mean fit seconds at the largest dimension, compilation excluded"
+        f"fit s: mean fit seconds at the largest dimension, compilation excluded, {_circumstances(rows)}"
     )
     return Group(*parts)
+
+
+def _circumstances(rows: pd.DataFrame) -> str:
+    """What the times of these rows were measured on."""
+    if "device" not in rows:
+        return "no times"
+    timed = rows.dropna(subset=["device"])
+    described = {
+        f"{row['device']}, {int(row['threads'])} thread(s), {int(row['workers'])} cell(s) at a time"
+        for row in timed[["device", "threads", "workers"]].drop_duplicates().to_dict("records")
+    }
+    return "on " + "; ".join(sorted(described))
 
 
 def _tiers(summary: pd.DataFrame) -> list[str]:
@@ -108,7 +120,7 @@ def costs(rows: pd.DataFrame) -> RenderableType:
             number(row["largest_fit_seconds"]),
             f"{row['n_ok']}/{row['n_planned']}",
         )
-    return table
+    return Group(table, f"fit seconds {_circumstances(rows)}; compilation and the drawing of samples excluded")
 
 
 def status(rows: pd.DataFrame) -> RenderableType:
