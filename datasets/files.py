@@ -59,6 +59,7 @@ def files(
         target=Target(**_cloud(target_fit), total_variance=total_variance),
         dim=source_points.shape[1],
         version=1,
+        fingerprint=fingerprint(source_points, target_points),
         held_out=(Source(**_cloud(source_rest)), Target(**_cloud(target_rest), total_variance=total_variance)),
     )
 

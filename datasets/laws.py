@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
 from mongebench.core.arrays import row_blocks
+from mongebench.core.errors import MongebenchError
 from mongebench.datasets.linear import Array, constants
 
 LawName = Literal["normal", "logistic", "gumbel", "laplace", "generalised_normal_1.5", "generalised_normal_4"]
@@ -289,7 +290,7 @@ class LogConcave:
             middle = (edges[:-1] + edges[1:]) / 2
             whole = self._log_integral(edges[:-1], edges[1:])
             halves = np.logaddexp(self._log_integral(edges[:-1], middle), self._log_integral(middle, edges[1:]))
-            # What no bisection can mend: rounding of v (of its terms, which may cancel) and of the point it is taken at.
+            # What no bisection can mend: rounding of v (of its terms, which may cancel) and of the point itself.
             height = np.abs(self.potential(edges)).max() + np.abs(edges * self.derivative(edges))
             rounding = 4 * np.finfo(float).eps * np.maximum(height[:-1], height[1:])
             rough = np.abs(whole - halves) > rounding
@@ -387,11 +388,15 @@ def _invert(
     """Solve log mass(z) = goal for every entry, by Newton steps for log(-log mass) or, outside [low, high], bisection.
 
     That function is almost linear far out, for exponential, Gaussian and double exponential tails alike. A step always
-    points towards the solution, so that it never leaves a bracket on a side where it is infinite.
+    points towards the solution, so that it never leaves a bracket on a side where it is infinite. Goals that are not
+    finite, where a law's potential overflows, give NaN.
     """
-    z, low, high = start.copy(), low.copy(), high.copy()
-    active = np.arange(len(z))
-    while len(active):
+    z = np.where(np.isfinite(goal), start, np.nan)
+    low, high = low.copy(), high.copy()
+    active = np.flatnonzero(np.isfinite(goal))
+    for _ in range(500):
+        if not len(active):
+            return z
         at, below, above = z[active], low[active], high[active]
         log_mass, slope = log_mass_and_slope(at)
         excess = np.log(log_mass / goal[active])
@@ -404,7 +409,9 @@ def _invert(
         # A Newton step from this near doubles the digits to all there are.
         done = (inside & (np.abs(excess) < 1e-9)) | (above - below <= 4 * np.finfo(float).eps * np.abs(at))
         active = active[~done]
-    return z
+    raise MongebenchError(
+        f"Quantiles of log masses {goal[active].min():.6g} to {goal[active].max():.6g} were not found."
+    )
 
 
 def _root(function: Callable[[Any], Any], start: float, sign: float) -> float:

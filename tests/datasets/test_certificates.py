@@ -143,6 +143,15 @@ def test_digest_is_that_of_the_parameters(name: str, parameters: dict[str, Any])
 
 
 @pytest.mark.parametrize(("name", "parameters"), ONE_EACH, ids=label)
+def test_truth_far_outside_the_samples(name: str, parameters: dict[str, Any]) -> None:
+    problem = mb.problem(name, **parameters)
+    x = 50.0 * problem.source.sample(20)
+    u = problem.truth(x)
+    assert np.isfinite(u).all()
+    assert (((x[1:] - x[:-1]) * (u[1:] - u[:-1])).sum(axis=1) >= 0).all()
+
+
+@pytest.mark.parametrize(("name", "parameters"), ONE_EACH, ids=label)
 def test_no_points_give_no_points(name: str, parameters: dict[str, Any]) -> None:
     problem = mb.problem(name, **parameters)
     nothing = np.empty((0, problem.dim))

@@ -37,7 +37,10 @@ def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
     save(tmp_path, "a.npy"), save(tmp_path, "b.csv", POINTS[:11] + 1)
     p = mb.problem("files", base=tmp_path, source="a.npy", target="b.csv", held_out=0.3, seed=5)
     assert p.held_out is not None
-    for fit, rest, cloud, size in ((p.source, p.held_out[0], POINTS, 14), (p.target, p.held_out[1], POINTS[:11] + 1, 8)):
+    for fit, rest, cloud, size in (
+        (p.source, p.held_out[0], POINTS, 14),
+        (p.target, p.held_out[1], POINTS[:11] + 1, 8),
+    ):
         assert fit.size == size
         together = np.concatenate([fit.sample(fit.size), rest.sample(rest.size)])
         np.testing.assert_array_equal(np.sort(together, axis=0), np.sort(cloud, axis=0))
@@ -48,11 +51,27 @@ def test_parts_are_disjoint_and_complete(tmp_path: Path) -> None:
 
 def test_split_depends_on_the_seed_and_on_nothing_else(tmp_path: Path) -> None:
     save(tmp_path, "a.npy"), save(tmp_path, "b.npy"), save(tmp_path, "c.npy", POINTS[:7])
-    build = lambda target, seed: mb.problem("files", base=tmp_path, source="a.npy", target=target, seed=seed)  # noqa: E731
-    draw = lambda p: np.sort(p.source.sample(p.source.size)[:, 0])  # noqa: E731
-    np.testing.assert_array_equal(draw(build("b.npy", 0)), draw(build("c.npy", 0)))
-    assert not np.array_equal(draw(build("b.npy", 0)), draw(build("b.npy", 1)))
+
+    def build(target: str, seed: int) -> mb.Problem:
+        return mb.problem("files", base=tmp_path, source="a.npy", target=target, seed=seed)
+
+    def fitted_on(p: mb.Problem) -> np.ndarray:
+        assert p.source.size is not None
+        return np.sort(p.source.sample(p.source.size)[:, 0])
+
+    np.testing.assert_array_equal(fitted_on(build("b.npy", 0)), fitted_on(build("c.npy", 0)))
+    assert not np.array_equal(fitted_on(build("b.npy", 0)), fitted_on(build("b.npy", 1)))
     assert build("b.npy", 0).digest == build("b.npy", 0).digest != build("b.npy", 1).digest
+
+
+def test_digest_is_that_of_the_whole_content(tmp_path: Path) -> None:
+    digests = set()
+    for row in (0, 10, 19):  # wherever the split and the probe happen to look
+        changed = POINTS.copy()
+        changed[row, 2] += 1e-9
+        save(tmp_path, "a.npy", changed)
+        digests.add(mb.problem("files", base=tmp_path, source="a.npy", target="a.npy").digest)
+    assert len(digests) == 3
 
 
 @pytest.mark.parametrize("held_out", [0.01, 0.99])
@@ -66,7 +85,12 @@ def test_both_parts_keep_two_points(tmp_path: Path, held_out: float) -> None:
 def test_fingerprint_sees_every_entry_and_the_shape() -> None:
     changed = POINTS.copy()
     changed[-1, -1] = np.nextafter(changed[-1, -1], 10)
-    prints = {fingerprint(POINTS), fingerprint(changed), fingerprint(POINTS.reshape(10, 6)), fingerprint(POINTS, POINTS)}
+    prints = {
+        fingerprint(POINTS),
+        fingerprint(changed),
+        fingerprint(POINTS.reshape(10, 6)),
+        fingerprint(POINTS, POINTS),
+    }
     assert len(prints) == 4
     assert fingerprint(np.asfortranarray(POINTS)) == fingerprint(POINTS)
 

@@ -84,7 +84,9 @@ def test_tails_of_the_mixture(side: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "law", [*(named_law(name, q) for name in LAW_NAMES for q in (0.0, 3.0)), MIXTURE], ids=lambda law: type(law).__name__
+    "law",
+    [*(named_law(name, q) for name in LAW_NAMES for q in (0.0, 3.0)), MIXTURE],
+    ids=lambda law: type(law).__name__,
 )
 def test_quantiles_invert_tails_and_keep_the_order(law: LogConcave) -> None:
     # Depths from one half to far outside the panels, where only the asymptotic quadrature is left.

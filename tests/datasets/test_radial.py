@@ -22,7 +22,9 @@ def test_radii_are_quantiles_of_gamma_laws(dim: int, power: float) -> None:
     np.testing.assert_allclose(y[:, :-1], 0.0, atol=1e-12 * g.max())
 
 
-@pytest.mark.parametrize("parameters", [{}, {"power": 1.0}, {"dim": 256, "condition": 5.0}, {"dim": 1, "quadratic": 2.0}])
+@pytest.mark.parametrize(
+    "parameters", [{}, {"power": 1.0}, {"dim": 256, "condition": 5.0}, {"dim": 1, "quadratic": 2.0}]
+)
 def test_origin_and_its_neighbourhood(parameters: dict[str, float]) -> None:
     p = mb.problem("radial", **parameters)
     d = p.dim

@@ -1,0 +1,155 @@
+"""A certificate must be refused for the right reason: problems broken on purpose."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mongebench as mb
+from mongebench.certificate import Check, certify
+from mongebench.core.measure import Source, Target
+
+N = 1000
+
+
+def isotropic() -> mb.Problem:
+    """N(m0, I) -> N(m, I), so that rotations around the means leave both measures as they are."""
+    return mb.problem("gaussian", dim=2, condition=1.0)
+
+
+def turned(problem: mb.Problem, degrees: float) -> mb.Problem:
+    """The truth followed by a rotation around the target's mean: the same push-forward, but no gradient."""
+    angle = np.radians(degrees)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    mean = problem.truth(problem.truth_inverse(np.zeros((1, 2))))  # 0, to be replaced by the fixed point below
+    mean = mean - problem.target.gradient(mean)  # V = |y - m|^2 / 2
+    return replace(
+        problem,
+        truth=lambda x: mean + (problem.truth(x) - mean) @ turn,
+        truth_inverse=lambda y: problem.truth_inverse(mean + (y - mean) @ turn.T),
+    )
+
+
+def test_a_small_rotation_is_no_gradient() -> None:
+    assert certify(turned(isotropic(), 0.0), n=N).ok
+    # One degree: far below what samples could tell, and monotone.
+    assert certify(turned(isotropic(), 1.0), n=N).failed == ("jacobian_symmetric",)
+
+
+def test_a_reflection_is_a_gradient_of_no_convex_function() -> None:
+    assert certify(turned(isotropic(), 180.0), n=N).failed == ("monotone", "jacobian_positive")
+
+
+@pytest.mark.parametrize("name", ["gaussian", "product", "product_mixture", "radial", "potential", "mixture"])
+def test_a_scaled_truth(name: str) -> None:
+    p = mb.problem(name)
+    broken = certify(replace(p, truth=lambda x: 1.2 * p.truth(x), truth_inverse=lambda y: p.truth_inverse(y / 1.2)))
+    assert "pushforward_covariance" in broken.failed
+    # The samples cannot tell one part in ten thousand; the equation can, but for an uncertain truth.
+    slightly = certify(replace(p, truth=lambda x: 1.0001 * p.truth(x)), n=N)
+    assert ("monge_ampere" in slightly.failed) == (name != "mixture")
+
+
+def test_a_shifted_truth() -> None:
+    p = mb.problem("product")
+    broken = replace(p, truth=lambda x: p.truth(x) + 0.3, truth_inverse=lambda y: p.truth_inverse(y - 0.3))
+    failed = certify(broken, n=N).failed
+    assert "pushforward_mean" in failed
+    assert "pushforward_covariance" not in failed
+
+
+def test_equal_moments_are_not_equal_laws() -> None:
+    p = mb.problem("product_mixture", modes=3, separation=8.0)  # mean 0 and identity covariance on both sides
+    failed = certify(replace(p, truth=lambda x: x, truth_inverse=lambda y: y)).failed
+    assert failed == ("energy_distance", "monge_ampere")
+
+
+def test_maps_that_are_no_maps() -> None:
+    p = mb.problem("product")
+    assert "monge_ampere" in certify(replace(p, truth=np.zeros_like), n=N).failed
+    with pytest.raises(mb.InvalidInput, match="NaN"):
+        certify(replace(p, truth=lambda x: np.full_like(x, np.nan)), n=N)
+
+
+def test_an_inverse_of_another_map() -> None:
+    p = mb.problem("radial")
+    assert certify(replace(p, truth_inverse=lambda y: p.truth_inverse(y) + 1e-4), n=N).failed == ("inverse",)
+
+
+@pytest.mark.parametrize("dim", [2, 32])
+def test_too_much_convexity_claimed(dim: int) -> None:
+    p = mb.problem("gaussian", dim=dim)
+    assert p.strong_convexity is not None
+    assert certify(replace(p, strong_convexity=p.strong_convexity * 0.9), n=N).ok  # true, if not the best
+    assert certify(replace(p, strong_convexity=p.strong_convexity * 1.01), n=N).failed == ("strong_convexity",)
+
+
+@pytest.mark.parametrize("dim", [1, 32])
+def test_a_wrong_normaliser(dim: int) -> None:
+    p = mb.problem("product", dim=dim)
+    assert p.target.log_normaliser is not None
+    target = replace(p.target, log_normaliser=p.target.log_normaliser + 1e-3)
+    assert certify(replace(p, target=target), n=N).failed == ("monge_ampere",)
+
+
+def test_wrong_derivatives() -> None:
+    p = mb.problem("product", dim=8)
+    target = replace(p.target, gradient=lambda y: 1.0001 * p.target.gradient(y))
+    assert certify(replace(p, target=target), n=N).failed == ("target_gradient",)
+    source = replace(p.source, score=lambda x: p.source.score(x) + 1e-4)
+    assert certify(replace(p, source=source), n=N).failed == ("source_score",)
+
+
+def test_a_wrong_total_variance() -> None:
+    p = mb.problem("gaussian", dim=8)
+    target = replace(p.target, total_variance=1.3 * p.total_variance)
+    assert certify(replace(p, target=target), n=N).failed == ("total_variance",)
+
+
+def test_a_sampler_of_another_law() -> None:
+    p = mb.problem("gaussian", dim=2)
+    target = replace(p.target, sampler=lambda n, rng: p.target.sampler(n, rng) + 0.5)
+    assert "pushforward_mean" in certify(replace(p, target=target), n=N).failed
+
+
+def test_an_uncertain_truth_is_given_its_uncertainty_and_no_more() -> None:
+    p = mb.problem("gaussian", dim=2)
+    uncertain = replace(p, truth_tier=mb.TruthTier.CERTIFIED, truth_error=0.01)
+    near = replace(uncertain, truth=lambda x: p.truth(x) + 0.005, truth_inverse=lambda y: p.truth_inverse(y - 0.005))
+    far = replace(uncertain, truth=lambda x: p.truth(x) + 0.5, truth_inverse=lambda y: p.truth_inverse(y - 0.5))
+    assert certify(near, n=N).ok
+    assert {"pushforward_mean", "monge_ampere"} <= set(certify(far, n=N).failed)
+
+
+def test_what_is_not_known_is_not_checked(tmp_path: Path) -> None:
+    p = mb.problem("gaussian", dim=2)
+    samples = replace(
+        p,
+        source=Source(dim=2, sampler=p.source.sampler),
+        target=Target(dim=2, sampler=p.target.sampler),
+        strong_convexity=None,
+    )
+    names = [check.name for check in certify(samples, n=N).checks]
+    assert "monge_ampere" not in names
+    assert "jacobian_symmetric" in names
+    np.save(tmp_path / "cloud.npy", np.random.default_rng(0).standard_normal((400, 2)))
+    clouds = mb.problem("files", base=tmp_path, source="cloud.npy", target="cloud.npy")
+    with pytest.raises(mb.InvalidInput, match="nothing can be checked"):
+        certify(clouds)
+    with pytest.raises(mb.InvalidInput, match="n >= 100"):
+        certify(p, n=50)
+
+
+def test_false_alarms_are_as_rare_as_stated() -> None:
+    # Four statistical checks of probability 1e-6 each: none in forty certificates, heavy tails included.
+    p = mb.problem("product", dim=8, law="laplace", source_law="gumbel")
+    assert all(certify(p, n=200, seed=seed).ok for seed in range(40))
+
+
+def test_a_check_that_is_not_a_number_is_not_passed() -> None:
+    assert not Check("any", float("nan"), 1.0, "").ok
+    certificate = certify(mb.problem("gaussian"), n=N)
+    assert certificate["monge_ampere"].ok
+    assert "monge_ampere" in str(certificate)
+    assert "FAILED" not in str(certificate)
