@@ -413,9 +413,7 @@ def spline_potential() -> SplinePotential:
             coefficients = minimise(coefficients, axes, weights, tolerance)
             print(f"  cells {cells}, delta {delta:.1e}: {time.perf_counter() - began:.0f} s", flush=True)
     assert axes is not None
-    fine = tuple(
-        tabulate(axis.knots, np.linspace(axis.knots[0], axis.knots[-1], 8 * axis.cells + 1)) for axis in axes
-    )
+    fine = tuple(tabulate(axis.knots, np.linspace(axis.knots[0], axis.knots[-1], 8 * axis.cells + 1)) for axis in axes)
     coefficients = blend_until(coefficients, start, (fine[0], fine[1]), 2e-8)
     return SplinePotential(axes[0].knots, axes[1].knots, coefficients, DEGREE)
 
@@ -431,9 +429,7 @@ def divergence_by_quadrature(potential: SplinePotential) -> tuple[float, float]:
     return float(np.sum(mass * integrand)), float(fields.smallest_eigenvalue.min())
 
 
-def divergence_by_sampling(
-    potential: SplinePotential, n: int, rng: np.random.Generator
-) -> tuple[float, float, float]:
+def divergence_by_sampling(potential: SplinePotential, n: int, rng: np.random.Generator) -> tuple[float, float, float]:
     """Monte Carlo estimate of the same divergence, its standard error, and the smallest eigenvalue met."""
     logs, smallest = [], np.inf
     for _ in range(0, n, 500_000):
@@ -503,9 +499,7 @@ def marginal_error(change: Array, log_masses: Array, epsilon: float) -> float:
     return float(np.sum(np.exp(log_masses) * np.abs(np.expm1(np.minimum(change / epsilon, 5.0)))))
 
 
-def sinkhorn(
-    psi: Array, x: Grid, y: Grid, log_mu: Array, log_gamma: Array, epsilon: float, memory: int = 8
-) -> Array:
+def sinkhorn(psi: Array, x: Grid, y: Grid, log_mu: Array, log_gamma: Array, epsilon: float, memory: int = 8) -> Array:
     """Target potential psi(y) of the entropic plan: Sinkhorn's fixed-point map with Anderson acceleration.
 
     The slow modes, the exchange of mass between the cells of the target that belong to different components,
@@ -518,9 +512,7 @@ def sinkhorn(
         phi = soft_conjugate(psi, log_gamma, y, x, epsilon)
         image = soft_conjugate(phi, log_mu, x, y, epsilon)
         if marginal_error(image - psi, log_gamma, epsilon) < MARGINAL_ERROR:
-            print(
-                f"  epsilon {epsilon:g}: {iteration} steps on {log_mu.shape} x {log_gamma.shape}", flush=True
-            )
+            print(f"  epsilon {epsilon:g}: {iteration} steps on {log_mu.shape} x {log_gamma.shape}", flush=True)
             return image
         residuals, images = (
             [*residuals[1 - memory :], ((image - psi) * root).ravel()],
@@ -552,8 +544,7 @@ def self_transport(phi: Array, x: Grid, log_mu: Array, epsilon: float) -> Array:
 def make_grid(lower: Array, upper: Array, spacing: float) -> Grid:
     """Uniform tensor grid of at most this spacing that contains both corners."""
     first, second = (
-        np.linspace(low, high, int(np.ceil((high - low) / spacing)) + 1)
-        for low, high in zip(lower, upper, strict=True)
+        np.linspace(low, high, int(np.ceil((high - low) / spacing)) + 1) for low, high in zip(lower, upper, strict=True)
     )
     return first, second
 
@@ -625,9 +616,7 @@ def main() -> None:
     print("method 1: convex spline potential")
     potential = spline_potential()
     kl, smallest_on_box = divergence_by_quadrature(potential)
-    sampled, error, smallest = divergence_by_sampling(
-        potential, MONTE_CARLO_SAMPLES, np.random.default_rng(1)
-    )
+    sampled, error, smallest = divergence_by_sampling(potential, MONTE_CARLO_SAMPLES, np.random.default_rng(1))
     print(f"  KL by quadrature {kl:.3e}, by Monte Carlo {sampled:.3e} +- {error:.1e}")
     print(f"  UVP bound {100 * kl:.2e} %")
     print(f"  smallest eigenvalue of DT: {smallest:.2e} at source points, {smallest_on_box:.2e} on the box")
@@ -640,13 +629,9 @@ def main() -> None:
     plain, extrapolated = entropic_map(points, found)
     disagreement, disagreement_error = compare(mapped, extrapolated)
     distances = np.linalg.norm(mapped - extrapolated, axis=1)
-    print(
-        "  UVP between the methods: {:.2e} +- {:.1e} % without extrapolation".format(*compare(mapped, plain))
-    )
+    print("  UVP between the methods: {:.2e} +- {:.1e} % without extrapolation".format(*compare(mapped, plain)))
     print(f"  UVP between the methods: {disagreement:.2e} +- {disagreement_error:.1e} % with it")
-    print(
-        f"  |T1 - T2| at quantiles 0.5, 0.99, 0.9999, 1: {np.quantile(distances, [0.5, 0.99, 0.9999, 1.0])}"
-    )
+    print(f"  |T1 - T2| at quantiles 0.5, 0.99, 0.9999, 1: {np.quantile(distances, [0.5, 0.99, 0.9999, 1.0])}")
     print(f"  {time.perf_counter() - began:.0f} s")
 
     path = Path(__file__).with_name("mixture.npz")
