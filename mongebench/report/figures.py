@@ -110,8 +110,12 @@ def _by_estimator(axis: Axes, summary: pd.DataFrame, names: list[str], rivals: l
         look["marker"] = look["marker"] or "o"
         row = measured.loc[name]
         axis.errorbar(row["mean"], place, xerr=row["standard_error"], capsize=2, **look)
-    axis.axvline(float(measured["floor"].max()), color="0.6", linewidth=1)
-    axis.annotate("floor", (float(measured["floor"].max()), len(shown) - 0.5), fontsize=7, color="0.4", ha="center")
+    floor = float(measured["floor"].max()) if len(measured) else np.nan
+    if floor > 0:
+        # A U-statistic can be negative: logarithmic above the floor, linear below it.
+        axis.set_xscale("symlog", linthresh=floor)
+        axis.axvline(floor, color="0.6", linewidth=1)
+        axis.text(floor, 0.01, " floor", transform=axis.get_xaxis_transform(), fontsize=7, color="0.4")
     axis.set_yticks(np.arange(len(shown)), shown)
     axis.set_xlabel("energy distance")
 
