@@ -1,6 +1,5 @@
 """The real engine against estimators that crash, hang, allocate, return NaN and lie: each leaves its record."""
 
-import functools
 import itertools
 import json
 import os
@@ -196,14 +195,15 @@ def test_killed_at_any_moment_it_loses_at_most_the_cells_in_flight(tmp_path: Pat
 
 def test_ctrl_c_says_how_to_go_on_and_leaves_no_child(tmp_path: Path) -> None:
     path, out = experiment(tmp_path, ["hangs"], time_limit='"60s"'), tmp_path / "run"
+    # Tests run in the background of a shell inherit that SIGINT is ignored: the process listens to it again.
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}; from mongebench.cli import main; main()"
     process = subprocess.Popen(
-        command(path, out),
+        [sys.executable, "-c", code, *command(path, out)[3:]],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        # A test run in the background of a shell inherits that SIGINT is ignored.
-        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     children: list[psutil.Process] = []
     deadline = time.monotonic() + 60
