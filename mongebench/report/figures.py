@@ -48,9 +48,9 @@ def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
 def error_overview(rows: pd.DataFrame) -> Figure | None:
     """UVP against dimension, a panel a problem; energy distance by estimator where the exact map is unknown."""
     names = row_order(name for name in rows["estimator"].unique() if name != "truth")
-    rivals = [name for name in names if not rows.loc[rows["estimator"] == name, "anchor"].eq(True).any()]
+    rivals = [name for name in names if not rows.loc[rows["estimator"] == name, "anchor"].any()]
     panels = list(rows.groupby(["problem", "budget"], sort=False))
-    if not panels or "tier" not in rows:
+    if not panels:
         return None
     columns = math.ceil(math.sqrt(len(panels)))
     lines = -(-len(panels) // columns)

@@ -49,15 +49,17 @@ def frame(directory: RunDirectory) -> pd.DataFrame:
     estimators = labels(cell.estimator for cell in cells)
     problems = labels((cell.problem for cell in cells), ignore=("dim",))
     rows = []
-    for cell in cells:
-        record = directory.read(cell)
+    for planned in plan.cells:
+        cell, record = planned.cell, directory.read(planned.cell)
         rows.append(
             {
                 "estimator": estimators[cell.estimator.label],
                 "estimator_name": cell.estimator.name,
                 "problem": problems[cell.problem.label],
                 "problem_name": cell.problem.name,
-                "dim": cell.problem.parameters.get("dim"),
+                "dim": planned.dim,
+                "tier": planned.tier,
+                "anchor": planned.anchor,
                 "n_source": np.inf if cell.n_source is None else cell.n_source,
                 "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
                 "seed": cell.seed,
@@ -71,10 +73,6 @@ def frame(directory: RunDirectory) -> pd.DataFrame:
 
 def _measured(record: Record) -> dict[str, Any]:
     row: dict[str, Any] = {
-        "dim": record.dim,
-        "tier": record.tier,
-        "anchor": record.anchor,
-        "truth_tier": record.truth_tier,
         "status": str(record.status),
         "reason": record.reason,
         "device": record.provenance.device,
@@ -113,8 +111,8 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
                 "n_ok": count,
                 "n_planned": len(group),
                 "failures": dict(failures),
-                "tier": next(iter(group["tier"].dropna()), "unknown") if "tier" in group else "unknown",
-                "anchor": bool(group["anchor"].eq(True).any()) if "anchor" in group else False,
+                "tier": group["tier"].iloc[0],
+                "anchor": bool(group["anchor"].iloc[0]),
             }
         )
 

@@ -200,7 +200,7 @@ def measure(
     return Record(
         cell=cell,
         manifest=manifest(problem, estimator, conditions),
-        **_facts(problem, estimator),
+        **facts(problem, estimator),
         status=status,
         reason=reason,
         metrics=metrics,
@@ -222,7 +222,7 @@ def failed(
     return Record(
         cell=cell,
         manifest=manifest(problem, estimator, conditions),
-        **_facts(problem, estimator),
+        **facts(problem, estimator),
         status=status,
         reason=reason,
         provenance=_provenance(estimator, conditions),
@@ -241,7 +241,8 @@ def manifest(problem: Problem, estimator: MapEstimator | None, conditions: Condi
     )
 
 
-def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
+def facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
+    """The fields of `Facts`."""
     return {
         "tier": tier(estimator.needs) if estimator else "unknown",
         "anchor": estimator.anchor if estimator else False,

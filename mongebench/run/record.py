@@ -116,6 +116,16 @@ class Manifest(Model):
     memory_limit: int | None = None
 
 
+class Facts(Model):
+    """What tables group cells by, known before a cell runs."""
+
+    tier: str
+    anchor: bool
+    dim: int
+    strong_convexity: float | None
+    truth_tier: str
+
+
 class Times(Model):
     """Seconds by phase; the first five add up to `wall`.
 
@@ -164,16 +174,11 @@ class Provenance(Model):
     started_at: str
 
 
-class Record(Model):
+class Record(Facts):
     """What one cell left."""
 
     cell: Cell
     manifest: Manifest
-    tier: str
-    anchor: bool
-    dim: int
-    strong_convexity: float | None
-    truth_tier: str
     status: Status
     reason: str = ""
     metrics: dict[str, Value] = {}

@@ -14,7 +14,7 @@ from mongebench import plugins
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.run import experiment as experiments
-from mongebench.run.cell import Conditions, failed, manifest, missing, support
+from mongebench.run.cell import Conditions, facts, failed, manifest, missing, support
 from mongebench.run.engine import LocalEngine
 from mongebench.run.experiment import Experiment
 from mongebench.run.record import Cell, Spec, Status
@@ -79,13 +79,13 @@ class Run:
         """Every cell with what its record must have been made with. Raises what building a problem raises."""
         return Plan(
             invocation=self.invocation,
-            cells=[
-                PlannedCell(
-                    cell=cell,
-                    manifest=manifest(self.problem(cell.problem), self.estimator(cell.estimator), self.conditions),
-                )
-                for cell in self.cells
-            ],
+            cells=[self._planned(cell) for cell in self.cells],
+        )
+
+    def _planned(self, cell: Cell) -> PlannedCell:
+        problem, estimator = self.problem(cell.problem), self.estimator(cell.estimator)
+        return PlannedCell(
+            cell=cell, manifest=manifest(problem, estimator, self.conditions), **facts(problem, estimator)
         )
 
     def pending(self) -> list[Cell]:

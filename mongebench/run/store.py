@@ -17,14 +17,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mongebench.core.errors import MongebenchError
-from mongebench.run.record import Cell, Manifest, Model, Record
+from mongebench.run.record import Cell, Facts, Manifest, Model, Record
 
 
 class RunError(MongebenchError):
     """A directory that is not a run, or cannot be written."""
 
 
-class PlannedCell(Model):
+class PlannedCell(Facts):
     """A cell and what its record must have been made with."""
 
     cell: Cell
