@@ -254,10 +254,32 @@ def facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
 
 @functools.cache
 def _source_digest(cls: type[MapEstimator]) -> str:
-    try:
-        return hashlib.sha256(Path(inspect.getfile(cls)).read_bytes()).hexdigest()[:16]
-    except (OSError, TypeError):  # a class typed at a prompt has no file
-        return "no source file"
+    content = hashlib.sha256()
+    for path in source_files(cls):
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def source_files(cls: type[MapEstimator]) -> list[Path]:
+    """The files an estimator is made of: its module's, and those of its own package that it uses, directly or not.
+
+    A class typed at a prompt has none.
+    """
+    name = cls.__module__
+    package = "mongebench.estimators." if name.startswith("mongebench.") else name.partition(".")[0]
+    found: dict[str, Path] = {}
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        if name in found or not name.startswith(package) or getattr(module, "__file__", None) is None:
+            continue
+        found[name] = Path(str(getattr(module, "__file__", "")))
+        waiting += [
+            value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", ""))
+            for value in vars(module).values()
+        ]
+    return [found[name] for name in sorted(found)]
 
 
 @functools.lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import mongebench as mb
+from mongebench.run.cell import source_files
 from mongebench.run.record import Record, Status
 
 
@@ -137,3 +138,13 @@ def test_the_cloud_of_a_problem_bounds_the_budget(tmp_path, rng) -> None:
     assert record.status.measured, record.reason
     assert "uvp" not in record.metrics
     assert "energy_distance" in record.metrics
+
+
+def test_a_record_depends_on_all_files_its_estimator_is_made_of(fake) -> None:
+    def names(estimator):
+        return {path.name for path in source_files(type(estimator))}
+
+    assert names(mb.estimator("bures")) == {"gaussian.py"}
+    assert {"newton.py", "base.py", "potential.py", "gauss_newton.py"} <= names(mb.estimator("flow_newton"))
+    assert "entropic.py" not in names(mb.estimator("flow_newton"))
+    assert names(fake("Shift")) == {"fakes.py"}

@@ -1,0 +1,6 @@
+"""Constrained gradient flows: T = grad phi moves down F(T) = E[V(T) - log det DT] without leaving the gradients.
+
+One file a scheme (`newton`, `implicit`, `explicit`, `natural`, and `euclidean` to compare with), all on the same convex
+potentials (`potential`), the same weak form of the divergence (`divergence`) and, but for the plain descent, the same
+Gauss-Newton matrix (`gauss_newton`). `base` holds what every fit does around its scheme.
+"""

@@ -1,0 +1,108 @@
+"""F(T) = KL(T#mu0 | exp(-V)) up to a constant, as the mean of a function of the map's jet at single points.
+
+The **jet** of a potential at x is the vector (T(x), lower triangle of DT(x)), (r,) with r = d + d (d + 1) / 2. Then
+
+    F(T) = E[V(T(x)) - log det DT(x)]
+
+is the mean over x ~ mu0 of a convex function of the jet (if V is convex), and its derivative in a direction w,
+
+    dF(T)[w] = E[<grad V(T), w> - tr(DT^{-1} Dw)],
+
+the weak form, is the derivative of that function: nothing is integrated by parts, and no density or score of T#mu0
+is ever needed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mongebench.core.errors import InvalidInput
+from mongebench.estimators.flow.potential import Potential
+
+Divergence = Callable[[jax.Array], jax.Array]
+"""Jet of one point (r,) -> (); its mean over mu0 is F."""
+
+
+def jet(potential: Potential, x: jax.Array) -> jax.Array:
+    """(T(x), lower triangle of DT(x)), (d,) -> (r,)."""
+    return jnp.concatenate([potential.map(x), potential.jacobian(x)[np.tril_indices(len(x))]])
+
+
+def jet_length(dim: int) -> int:
+    """r = d + d (d + 1) / 2."""
+    return dim + dim * (dim + 1) // 2
+
+
+def dimension(jet: jax.Array) -> int:
+    """d of a jet (r,)."""
+    return math.isqrt(9 + 8 * len(jet)) // 2 - 1
+
+
+def unpack(jet: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """T (d,) and the symmetric DT (d, d) of a jet (r,)."""
+    dim = dimension(jet)
+    rows, columns = np.tril_indices(dim)
+    position = np.zeros((dim, dim), int)
+    position[rows, columns] = position[columns, rows] = np.arange(len(rows))
+    return jet[:dim], jet[dim:][position]
+
+
+def kullback_leibler(potential: Callable[[Any], Any]) -> Divergence:
+    """V(T) - log det DT, the function whose mean is F; NaN where DT is not positive definite."""
+
+    def divergence(jet: jax.Array) -> jax.Array:
+        image, derivative = unpack(jet)
+        energy: jax.Array = potential(image[None])[0]
+        return energy - log_det(derivative)
+
+    return divergence
+
+
+@jax.custom_jvp
+def log_det(matrix: jax.Array) -> jax.Array:
+    """Log of the determinant of a symmetric positive definite matrix, (d, d) -> (); NaN if it is none."""
+    return 2 * jnp.sum(jnp.log(jnp.diagonal(jnp.linalg.cholesky(matrix))))
+
+
+@log_det.defjvp
+def _log_det_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
+    # tr(A^{-1} dA), whose own derivative -tr(A^{-1} dA A^{-1} dA) costs two products; that of a Cholesky factor more.
+    (matrix,), (tangent,) = primals, tangents
+    return log_det(matrix), jnp.sum(jnp.linalg.inv(matrix) * tangent)
+
+
+HOW_TO_WRITE_V = (
+    "Write it with jax.numpy, or with xp = array_api_compat.array_namespace(y) to serve NumPy too, for instance "
+    "V = lambda y: jax.numpy.sum(y**2, axis=1) / 2 for the standard normal."
+)
+
+
+def check_potential(potential: Callable[[Any], Any], dim: int, dtype: str) -> None:
+    """Refuse a V that JAX cannot trace and differentiate, or that does not map (n, d) to (n,).
+
+    Raises
+    ------
+    InvalidInput
+        With a sentence that says how to write V.
+    OracleUnavailable
+        The target has no V at all.
+    """
+    points = jnp.zeros((3, dim), dtype)
+    try:
+        values = jax.eval_shape(potential, points)
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        reason = str(error).partition("\n")[0]
+        raise InvalidInput(
+            f"The target's potential V cannot be traced by JAX ({type(error).__name__}: {reason}). {HOW_TO_WRITE_V}"
+        ) from error
+    if getattr(values, "shape", None) != (3,):
+        raise InvalidInput(
+            f"The target's potential V maps points of shape (3, {dim}) to {getattr(values, 'shape', type(values))}; "
+            f"expected one number a point, (3,). {HOW_TO_WRITE_V}"
+        )

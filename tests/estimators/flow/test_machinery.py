@@ -1,0 +1,189 @@
+"""Potentials, the weak form and the Gauss-Newton step against finite differences and dense matrices."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mongebench.estimators.flow import gauss_newton
+from mongebench.estimators.flow.divergence import jet, jet_length, kullback_leibler, log_det, unpack
+from mongebench.estimators.flow.gauss_newton import GaussNewton
+from mongebench.estimators.flow.potential import FAMILIES, Quadratic, build
+from mongebench.estimators.flow.subproblem import linearised, proximal
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def potential_and_points(family, dim=2, n=40, seed=0, share=0.5):
+    rng = np.random.default_rng(seed)
+    x = jnp.asarray(rng.standard_normal((n, dim)))
+    return build(family, Quadratic.identity_like(x), x, units=6, depth=2, share=share, rng=rng), x
+
+
+def energy(y):
+    return jnp.sum(y**2, axis=1) / 2 + jnp.sum(jnp.cosh(y[:, :1]), axis=1)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dim", [1, 3])
+def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
+    potential, x = potential_and_points(family, dim)
+    images, jacobians = jax.vmap(potential.map)(x), jax.vmap(potential.jacobian)(x)
+    np.testing.assert_allclose(images, jax.vmap(jax.grad(potential.value))(x), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jacobians, jax.vmap(jax.jacfwd(potential.map))(x), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jacobians, jacobians.transpose(0, 2, 1), atol=1e-14)
+    assert np.linalg.eigvalsh(jacobians).min() > 0
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_potentials_are_convex_at_any_parameters(family):
+    potential, x = potential_and_points(family)
+    theta, unravel = ravel_pytree(potential)
+    wild = unravel(3 * jax.random.normal(jax.random.key(1), theta.shape, theta.dtype))
+    assert np.linalg.eigvalsh(jax.vmap(wild.jacobian)(x)).min() >= -1e-10
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_start_is_the_identity(family):
+    potential, x = potential_and_points(family, share=0.01)
+    assert np.sqrt(np.mean((jax.vmap(potential.map)(x) - x) ** 2)) < 1e-2
+
+
+def test_units_beside_a_quadratic_keep_the_mean_map():
+    potential, x = potential_and_points("ridge", share=0.5)
+    np.testing.assert_allclose(jnp.mean(jax.vmap(potential.map)(x), axis=0), jnp.mean(x, axis=0), atol=1e-12)
+    np.testing.assert_allclose(jnp.mean(jax.vmap(potential.jacobian)(x), axis=0), np.eye(2), atol=1e-12)
+
+
+@pytest.mark.parametrize("dim", [1, 2, 5, 9])
+def test_jets_unpack(dim):
+    potential, x = potential_and_points("ridge", dim, n=3)
+    vector = jet(potential, x[0])
+    assert vector.shape == (jet_length(dim),)
+    image, derivative = unpack(vector)
+    np.testing.assert_array_equal(image, potential.map(x[0]))
+    np.testing.assert_allclose(derivative, potential.jacobian(x[0]), atol=1e-14)
+
+
+def test_log_det_and_its_derivatives():
+    rng = np.random.default_rng(0)
+    factor, direction = rng.standard_normal((2, 3, 3))
+    matrix, direction = factor @ factor.T + np.eye(3), direction + direction.T
+    inverse = np.linalg.inv(matrix)
+    assert log_det(jnp.asarray(matrix)) == pytest.approx(np.linalg.slogdet(matrix)[1])
+
+    def along(t):
+        return log_det(matrix + t * direction)
+
+    assert jax.grad(along)(0.0) == pytest.approx(np.trace(inverse @ direction))
+    assert jax.grad(jax.grad(along))(0.0) == pytest.approx(-np.trace(inverse @ direction @ inverse @ direction))
+    assert np.isnan(log_det(jnp.diag(jnp.asarray([1.0, -1.0]))))
+
+
+def weak_form(potential, x, direction):
+    """dF(T)[w] = E[<grad V(T), w> - tr(DT^{-1} Dw)] for w = the derivative of T along `direction`, written out."""
+    images, jacobians = jax.vmap(potential.map)(x), jax.vmap(potential.jacobian)(x)
+    _, w = jax.jvp(lambda p: jax.vmap(p.map)(x), (potential,), (direction,))
+    _, dw = jax.jvp(lambda p: jax.vmap(p.jacobian)(x), (potential,), (direction,))
+    slopes = jax.grad(lambda y: jnp.sum(energy(y)))(images)
+    traces = jnp.trace(jnp.linalg.solve(jacobians, dw), axis1=1, axis2=2)
+    return jnp.mean(jnp.sum(slopes * w, axis=1) - traces)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_weak_form_is_the_gradient_is_finite_differences(family):
+    potential, x = potential_and_points(family)
+    divergence = kullback_leibler(energy)
+    theta, unravel = ravel_pytree(potential)
+
+    def objective(theta):
+        return jnp.mean(jax.vmap(lambda point: divergence(jet(unravel(theta), point)))(x))
+
+    direction = jax.random.normal(jax.random.key(2), theta.shape, theta.dtype)
+    weak = jax.jit(weak_form)(potential, x, unravel(direction))
+    np.testing.assert_allclose(jax.jit(jax.grad(objective))(theta) @ direction, weak, rtol=1e-9)
+    h, objective = 1e-5, jax.jit(objective)
+    difference = (objective(theta + h * direction) - objective(theta - h * direction)) / (2 * h)
+    np.testing.assert_allclose(difference, weak, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("family", "subproblem"),
+    [
+        ("quadratic", proximal),
+        ("ridge", linearised),
+        pytest.param("ridge", proximal, marks=pytest.mark.slow),
+        pytest.param("icnn", proximal, marks=pytest.mark.slow),
+    ],
+)
+def test_both_models_are_the_gauss_newton_matrix_and_step(family, subproblem):
+    potential, x = potential_and_points(family)
+    divergence = kullback_leibler(energy)
+    method = GaussNewton(potential, subproblem(divergence), divergence, cg_steps=3000)
+    theta, tau = ravel_pytree(potential)[0], jnp.asarray(0.3)
+    anchors = method.jets(0.99 * theta, x)
+
+    @jax.jit
+    def matrix_and_gradient(theta):
+        jacobians = jax.vmap(jax.jacfwd(lambda t, point: jet(method.unravel(t), point)), (None, 0))(theta, x)
+        jets = method.jets(theta, x)
+        curvatures = jax.vmap(jax.hessian(method.loss), (0, 0, None))(jets, anchors, tau)
+        slopes = jax.vmap(jax.grad(method.loss), (0, 0, None))(jets, anchors, tau)
+        matrix = jnp.einsum("nrp,nrs,nsq->pq", jacobians, curvatures, jacobians) / len(x)
+        return matrix, jnp.einsum("nrp,nr->p", jacobians, slopes) / len(x)
+
+    matrix, gradient = matrix_and_gradient(theta)
+    assert np.linalg.eigvalsh(matrix).min() > -1e-10
+    direction = jax.random.normal(jax.random.key(3), theta.shape, theta.dtype)
+    for build_model in (method._dense_model, method._cg_model):
+
+        @jax.jit
+        def results(theta, build_model=build_model):
+            model = build_model(theta, x, anchors, tau)
+            return model.gradient, model.product(direction), model.solve(jnp.asarray(1e-8))
+
+        slope, product, step = results(theta)
+        np.testing.assert_allclose(slope, gradient, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(product, matrix @ direction, rtol=1e-8, atol=1e-10)
+        # both solve M step = -gradient, but for a damping of 1e-8 and the tolerance of conjugate gradients
+        assert np.linalg.norm(matrix @ step + gradient) < 1e-3 * np.linalg.norm(gradient)
+
+
+@pytest.mark.slow
+def test_blocks_sum_up_to_the_batch(monkeypatch):
+    potential, x = potential_and_points("ridge", n=41)
+    divergence = kullback_leibler(energy)
+    method = GaussNewton(potential, proximal(divergence), divergence)
+    theta = ravel_pytree(potential)[0]
+    arguments = theta, x, method.jets(theta, x), jnp.asarray(1.0)
+
+    def gradient_and_product():
+        model = method._dense_model(*arguments)
+        return model.gradient, model.product(theta)
+
+    whole = jax.jit(gradient_and_product)()
+    monkeypatch.setattr(gauss_newton, "BLOCK_BYTES", 7 * 8 * method.entries)
+    for part, expected in zip(jax.jit(lambda: gradient_and_product())(), whole, strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.slow
+def test_schemes_agree_to_first_order_in_tau():
+    """The first step of explicit, implicit and natural is -tau G^+ grad F + O(tau^2)."""
+    potential, x = potential_and_points("quadratic", n=200)
+    divergence = kullback_leibler(energy)
+    theta = ravel_pytree(potential)[0]
+    velocities = []
+    for subproblem in (proximal, linearised):
+        method = GaussNewton(potential, subproblem(divergence), divergence)
+        for tau in (2e-4, 1e-4):
+            end = method.minimise(theta, x, tau, 1e-9, steps=20, tolerance=1e-12).theta
+            velocities.append((end - theta) / tau)
+    anchors = method.jets(theta, x)
+    natural = jax.jit(lambda: method._dense_model(theta, x, anchors, jnp.asarray(1.0)).solve(jnp.asarray(1e-12)))()
+    for coarse, fine in (velocities[:2], velocities[2:]):
+        assert np.linalg.norm(fine - natural) < 0.6 * np.linalg.norm(coarse - natural) + 1e-8
+        assert np.linalg.norm(fine - natural) < 1e-2 * np.linalg.norm(natural)

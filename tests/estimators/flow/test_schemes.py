@@ -1,0 +1,117 @@
+"""Each scheme against the closed-form Gaussian flow, which scipy's ODE solver follows."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mongebench.estimators.flow.euclidean import Euclidean
+from mongebench.estimators.flow.explicit import FlowExplicit
+from mongebench.estimators.flow.implicit import FlowImplicit
+from mongebench.estimators.flow.natural import FlowNatural
+from mongebench.estimators.flow.newton import FlowNewton
+
+SPECTRA = [(1.0, True), pytest.param(10.0, False, marks=pytest.mark.slow), (100.0, False)]
+
+
+@pytest.mark.parametrize(("condition", "commuting"), SPECTRA)
+def test_natural_flow_is_the_closed_form(gaussian_flow, condition, commuting):
+    flow = gaussian_flow(2, condition, commuting)
+    fitted = FlowNatural("quadratic", final_time=0.5, steps=2, tolerance=1e-7, damping=1e-10).fit(flow.x, flow.target)
+    # a tolerance of 1e-7 a step of the integrator, some tens of steps
+    assert flow.error(fitted.transform(flow.x), flow.map_at(0.5, flow.x)) < 1e-5
+
+
+@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+@pytest.mark.parametrize(("condition", "commuting"), [(10.0, False), pytest.param(100.0, True, marks=pytest.mark.slow)])
+def test_error_of_euler_schemes_falls_with_slope_one(gaussian_flow, scheme, condition, commuting):
+    flow = gaussian_flow(2, condition, commuting)
+    exact = flow.map_at(0.4, flow.x)
+    errors = []
+    for steps in (8, 16):
+        fitted = scheme("quadratic", tau=0.4 / steps, steps=steps, inner_steps=10, tolerance=1e-10)
+        errors.append(flow.error(fitted.fit(flow.x, flow.target).transform(flow.x), exact))
+        assert fitted.flow_time_ == pytest.approx(0.4)
+    # error = C tau + O(tau^2)
+    assert 0.8 < np.log2(errors[0] / errors[1]) < 1.25
+    assert errors[1] < 0.05
+
+
+@pytest.mark.parametrize("dim", [1, 8, pytest.param(2, marks=pytest.mark.slow)])
+def test_newton_ends_at_the_exact_gaussian_map(gaussian_flow, dim):
+    flow = gaussian_flow(dim)
+    fitted = FlowNewton("quadratic", tau=1e4, steps=12).fit(flow.x, flow.target)
+    # UVP = 100 error^2 percent
+    assert 100 * flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) ** 2 < 1e-6
+
+
+@pytest.mark.slow
+def test_newton_ends_at_the_exact_gaussian_map_in_64_dimensions(gaussian_flow):
+    flow = gaussian_flow(64, n=1000)
+    fitted = FlowNewton("quadratic", tau=1e4, steps=20).fit(flow.x, flow.target)
+    assert 100 * flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) ** 2 < 1e-6
+
+
+@pytest.mark.parametrize("optimiser", [pytest.param("adam", marks=pytest.mark.slow), "sgd"])
+def test_plain_descent_ends_near_the_exact_map(gaussian_flow, optimiser):
+    flow = gaussian_flow(2)
+    fitted = Euclidean("quadratic", optimiser=optimiser, learning_rate=0.02, steps=10, inner_steps=100)
+    fitted.fit(flow.x, flow.target)
+    assert flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) < 0.1
+    assert fitted.flow_time_ is None
+
+
+@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
+    flow = gaussian_flow(2)
+    step = {"tau": 0.1, "steps": 1, "learning_rate": 0.005}
+    by_newton, by_adam = (
+        scheme("quadratic", inner=inner, inner_steps=inner_steps, **step).fit(flow.x, flow.target).transform(flow.x)
+        for inner, inner_steps in (("newton", 20), ("adam", 400))
+    )
+    # Adam circles the minimiser: each of five parameters, times |x| of about 3, is off by about the learning rate
+    assert flow.error(by_adam, by_newton) < 0.04
+
+
+def test_explicit_steps_too_long_are_halved(gaussian_flow):
+    """The stability limit of explicit Euler is 2 / lambda_max, here 0.2 for the shift alone."""
+    flow = gaussian_flow(2, 100.0)
+    taken = []
+
+    def trace(map, *, flow_time, objective, tau=2.0, **_):
+        taken.append((objective, tau))
+        return True
+
+    FlowExplicit("quadratic", tau=2.0, steps=6).fit(flow.x, flow.target, trace=trace)
+    objectives, steps = np.array(taken).T
+    assert (np.diff(objectives) <= 1e-6 * np.abs(objectives[:-1])).all()
+    assert steps[1:].max() < 2
+
+
+def test_inner_optimality_is_reported(gaussian_flow):
+    flow = gaussian_flow(2)
+    seen = []
+
+    def trace(map, *, flow_time, decrement=0.0, **_):
+        seen.append(decrement)
+        return True
+
+    FlowImplicit("quadratic", tau=0.4, steps=3, inner_steps=20, tolerance=1e-6).fit(flow.x, flow.target, trace=trace)
+    assert max(seen) <= 1e-6
+    FlowImplicit("quadratic", tau=0.4, steps=1, inner_steps=1, tolerance=1e-6).fit(flow.x, flow.target, trace=trace)
+    assert seen[-1] > 0.1
+
+
+def test_in_one_dimension_the_flow_ends_at_the_sorted_map():
+    """Every increasing map is a gradient, so that T* is the map of quantiles."""
+    import jax.numpy as jnp
+
+    import mongebench as mb
+
+    rng = np.random.default_rng(0)
+    quantiles = (np.arange(1000) + 0.5) / 1000
+    y = -np.log(1 / quantiles - 1)[:, None]  # logistic law: V = -log of its density
+    x = np.arcsinh(2 * y)
+    target = mb.Target(potential=lambda y: jnp.sum(y + 2 * jnp.logaddexp(0, -y), axis=1), dim=1)
+    fitted = FlowNewton("ridge", units=16, steps=30, batch_size=1000).fit(rng.permutation(x), target)
+    assert 100 * np.mean((fitted.transform(x) - y) ** 2) / np.var(y) < 1
