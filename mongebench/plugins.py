@@ -250,5 +250,15 @@ def estimator(name: str, **parameters: Any) -> MapEstimator:
     plugin = find(ESTIMATORS, name)
     cls = plugin.load()
     check_parameters(plugin, cls, parameters)
-    built: MapEstimator = cls(**parameters)
+    if not hasattr(cls, "needs"):
+        raise PluginError(
+            f"Estimator {name!r} from {plugin.origin} declares no `needs`; give it a frozenset of Oracles."
+        )
+    try:
+        built: MapEstimator = cls(**parameters)
+    except Exception as error:
+        raise InvalidParameter(
+            f"Estimator {name!r} from {plugin.origin} cannot be made with these parameters: "
+            f"{type(error).__name__}: {error}"
+        ) from error
     return built

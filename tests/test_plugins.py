@@ -100,6 +100,19 @@ def test_a_file_brings_its_classes(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("_files_are_forgotten")
+def test_estimators_that_cannot_be_made_are_one_sentence(tmp_path) -> None:
+    broken = MINE.format(name="NoNeeds").replace("needs = frozenset()", "")
+    broken += MINE.format(name="Refuses").replace(
+        "needs = frozenset()", "needs = frozenset(); __init__ = lambda self: 1/0"
+    )
+    plugins.add_file(write(tmp_path / "unmakeable.py", broken))
+    with pytest.raises(mb.PluginError, match="declares no `needs`"):
+        mb.estimator("no_needs")
+    with pytest.raises(mb.InvalidParameter, match="ZeroDivisionError"):
+        mb.estimator("refuses")
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
 def test_two_origins_of_one_name_are_refused(tmp_path) -> None:
     path = write(tmp_path / "clash.py", MINE.format(name="Bures"))
     with pytest.raises(mb.PluginError, match=r"'bures'.*mongebench.*clash\.py"):

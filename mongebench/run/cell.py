@@ -166,9 +166,9 @@ def measure(
 ) -> Record:
     """The record of one cell. `clock` may have started earlier, to count the start-up of a child process."""
     clock = clock or Clock()
-    supported = support(problem, estimator, cell.n_source, cell.n_target)
-    if not supported.ok:
-        return failed(cell, problem, estimator, conditions, Status.UNSUPPORTED, supported.reason)
+    refused = refusal(cell, problem, estimator)
+    if refused is not None:
+        return failed(cell, problem, estimator, conditions, *refused)
 
     fitted: MapEstimator = clone(estimator)
     source, target, meter = _views(
@@ -213,6 +213,16 @@ def measure(
         peak_bytes=_peak_bytes(),
         provenance=_provenance(estimator, conditions),
     )
+
+
+def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Status, str] | None:
+    """Why a cell need not be tried, if so: the estimator does not support it, or cannot even be asked or cloned."""
+    try:
+        answer = support(problem, estimator, cell.n_source, cell.n_target)
+        clone(estimator)
+    except Exception as error:  # somebody else's code: whatever it raises is this cell's status
+        return _status_of(error)
+    return None if answer.ok else (Status.UNSUPPORTED, answer.reason)
 
 
 def failed(

@@ -14,7 +14,7 @@ from mongebench import plugins
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.run import experiment as experiments
-from mongebench.run.cell import Conditions, facts, failed, manifest, missing, support
+from mongebench.run.cell import Conditions, facts, failed, manifest, missing, refusal
 from mongebench.run.engine import LocalEngine
 from mongebench.run.experiment import Experiment
 from mongebench.run.record import Cell, Spec, Status
@@ -123,8 +123,7 @@ class Run:
         estimator = self.estimator(cell.estimator)
         if estimator is None:
             return Status.MISSING_DEPENDENCY, self._import_error(cell.estimator.name)
-        answer = support(self.problem(cell.problem), estimator, cell.n_source, cell.n_target)
-        return None if answer.ok else (Status.UNSUPPORTED, answer.reason)
+        return refusal(cell, self.problem(cell.problem), estimator)
 
     def _record_failure(self, cell: Cell, status: Status, reason: str) -> None:
         problem, estimator = self.problem(cell.problem), self.estimator(cell.estimator)

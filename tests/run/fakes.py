@@ -188,3 +188,17 @@ class Warns(Shift):
     def fit(self, source, target, *, seed=0, trace=None):
         warnings.warn("it did not converge", stacklevel=1)
         return super().fit(source, target, seed=seed, trace=trace)
+
+
+class Argues(Shift):
+    """Earns error: raises where it should answer."""
+
+    def supports(self, problem):
+        raise ZeroDivisionError("supports divides by zero")
+
+
+class Forgets(Shift):
+    """Earns error: changes its parameter in the constructor, so that it cannot be cloned."""
+
+    def __init__(self, scale=1.0):
+        self.scale = 2 * scale

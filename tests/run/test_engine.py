@@ -39,6 +39,8 @@ EARNS = {
     "wrong_shape": Status.ERROR,
     "overwrites": Status.ERROR,
     "returns_nothing": Status.ERROR,
+    "argues": Status.ERROR,
+    "forgets": Status.ERROR,
 }
 
 
@@ -105,6 +107,8 @@ def test_reasons_name_what_happened(records: dict[str, Record]) -> None:
         "wrong_shape": "shape (200, 0)",
         "returns_nothing": "must return self",
         "returns_nan": "200 of 200 points",
+        "argues": "ZeroDivisionError",
+        "forgets": "clone",
     }.items():
         assert words in records[name].reason, (name, records[name].reason)
 
