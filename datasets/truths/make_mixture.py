@@ -65,22 +65,11 @@ from numpy.typing import NDArray
 from scipy.interpolate import RectBivariateSpline
 from scipy.linalg import cho_solve_banded, cholesky_banded
 
+from mongebench.datasets.mixture import COVARIANCES, MEANS, WEIGHTS
 from mongebench.datasets.truths.spline import SplinePotential, basis_with_derivatives
 
 Array = NDArray[np.float64]
 Grid = tuple[Array, Array]  # the coordinates of a tensor grid along its two axes
-
-# The source, as published; datasets/mixture.py holds the same numbers and a test compares them.
-WEIGHTS = np.array([0.3, 0.2, 0.3, 0.2])
-MEANS = np.array([[-2.0, -2.0], [-1.0, 2.0], [2.0, -3.0], [2.0, 2.0]])
-COVARIANCES = np.array(
-    [
-        [[0.10, 0.06], [0.06, 0.10]],
-        [[0.10, 0.01], [0.01, 0.50]],
-        [[0.10, 0.03], [0.03, 0.10]],
-        [[0.10, 0.00], [0.00, 0.10]],
-    ]
-)
 
 # Method 1.  The box reaches at least 7 standard deviations beyond every mean along both axes.
 LOWER, UPPER = np.array([-4.5, -5.5]), np.array([4.5, 7.0])
