@@ -135,7 +135,11 @@ def test_the_bound_is_broken_only_by_what_the_floor_cannot_explain():
     for cosine in (-1.0, -0.5, 0.0, 0.5, 1.0):
         errors = flow**2 + 2 * cosine * flow * np.sqrt(floor) + floor
         assert rate_verdict(trace(TIMES, errors), LAMBDA, floor=floor).verdict != SLOWER
-    # Without a floor, the error that turns towards it would be called slow.
+    # The start counts too: a flow that begins towards T* and goes on away from it, by little.
+    floor = 0.1
+    turned = flow[:5] ** 2 + 2 * np.sign(TIMES[:5] - 0.1) * flow[:5] * np.sqrt(floor) + floor
+    assert rate_verdict(trace(TIMES[:5], turned), LAMBDA, floor=floor).verdict != SLOWER
+    # Without a floor, such errors are called slow.
     assert rate_verdict(trace(TIMES[:8], errors[:8]), LAMBDA).verdict == SLOWER
 
 
@@ -181,6 +185,11 @@ def test_intervals_of_independent_errors_are_not_shorter_than_students():
     assert students < 70 < 90 <= ours
     # The price of not knowing the correlation, where there is none.
     assert 1.0 < np.median(widths) < 2.5
+
+
+def test_noise_is_no_plateau():
+    """Of 200 steps, many short tails rise by chance."""
+    assert all(rate_verdict(trace(*noisy(seed, 200, 0.5)), LAMBDA).floor == 0 for seed in range(10))
 
 
 @pytest.mark.parametrize(("share", "verdict"), [(0.6, SLOWER), (1.5, FASTER)])
