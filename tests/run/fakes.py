@@ -4,6 +4,7 @@ import os
 import signal
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 
@@ -60,9 +61,11 @@ class SeesItself(Shift):
 
 
 class Hangs(Shift):
-    """Earns timeout."""
+    """Earns timeout; tells that it has started by a file, where one is asked for."""
 
     def fit(self, source, target, *, seed=0, trace=None):
+        if "FAKES_STARTED" in os.environ:
+            Path(os.environ["FAKES_STARTED"]).touch()
         while True:
             time.sleep(0.1)
 

@@ -175,16 +175,18 @@ def test_a_changed_estimator_runs_again_and_says_why(tmp_path: Path) -> None:
 
 def test_killed_at_any_moment_it_loses_at_most_the_cells_in_flight(tmp_path: Path) -> None:
     path, out = experiment(tmp_path, ["shift", "hangs"], seeds=6, time_limit='"60s"'), tmp_path / "run"
+    started = tmp_path / "started"
     process = subprocess.Popen(
-        command(path, out, "--workers", "1"), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        command(path, out, "--workers", "1"),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "FAKES_STARTED": str(started)},
     )
+    # "hangs" comes first by name and never ends. Its child must be in the fit: before, a broken pipe would end it too.
     deadline = time.monotonic() + 60
-    # "hangs" comes first by name and never ends: wait until its child is there, then kill the engine.
-    children: list[psutil.Process] = []
-    while not children and time.monotonic() < deadline:
+    while not started.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
-        children = psutil.Process(process.pid).children(recursive=True)
-    time.sleep(1.0)
+    children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert children
