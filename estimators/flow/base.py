@@ -3,24 +3,39 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter, one_of
 from mongebench.core.estimator import MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
-from mongebench.estimators.flow.divergence import HOW_TO_WRITE_V, Divergence, check_potential, jet, kullback_leibler
+from mongebench.estimators.flow import sampled
+from mongebench.estimators.flow.divergence import HOW_TO_WRITE_V, Divergence, check_potential, kullback_leibler
+from mongebench.estimators.flow.objective import Batch, objective
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
 
 Family = Literal["quadratic", "ridge", "icnn"]
+DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
 Dtype = Literal["float32", "float64"]
+
+KNOWN_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
+SAMPLED_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
+NEEDS: dict[str, frozenset[Oracle]] = {
+    "kl": KNOWN_TARGET,
+    "kl_score": KNOWN_TARGET,
+    "kl_two_scores": SAMPLED_TARGET,
+    "sinkhorn_divergence": SAMPLED_TARGET,
+    "energy_distance": SAMPLED_TARGET,
+}
+"""What each divergence asks for: its tier."""
 
 BLOCK_ROWS = 1024
 """Points mapped at once; the last block is filled up, so that one compilation serves any number of points."""
@@ -30,36 +45,82 @@ BLOW_UP = 1e6
 """A map is lost when E|T|^2 exceeds this many times its value at the start plus one."""
 
 
-@dataclass(frozen=True)
-class State:
-    """Where a scheme is after an outer step.
+class Report(NamedTuple):
+    """What a scheme says of one outer step.
 
     Attributes
     ----------
-    potential
-        The potential reached.
     objective
-        F on the last batch.
+        D on the last batch, ().
     flow_time
-        Sum of the steps tau so far; None for a scheme that follows no flow.
+        Sum of the steps tau so far, (); NaN for a scheme that follows no flow.
+    evaluations
+        How many batches V was evaluated on, ().
     diagnostics
         What the scheme says about itself, for the trace.
+    failed
+        Whether the step could not be taken, ().
     """
 
-    potential: Potential
-    objective: float
-    flow_time: float | None
-    diagnostics: dict[str, float] = field(default_factory=dict)
+    objective: jax.Array
+    flow_time: jax.Array
+    evaluations: jax.Array
+    diagnostics: dict[str, jax.Array]
+    failed: jax.Array | bool = False
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """Outer steps as pure functions of arrays: compiled once, and vectorised over seeds.
+
+    Attributes
+    ----------
+    begin
+        theta (p,) -> what the steps carry.
+    step
+        (carry, batches with a leading axis) -> (carry, `Report`).
+    parameters
+        carry -> theta (p,).
+    failure
+        A sentence for `Report.failed`.
+    """
+
+    begin: Callable[[jax.Array], Any]
+    step: Callable[[Any, Batch], tuple[Any, Report]]
+    parameters: Callable[[Any], jax.Array]
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Outer steps of one kind.
+
+    Attributes
+    ----------
+    steps
+        How many.
+    batches
+        Each step is given.
+    start
+        (setting, potential reached) -> the potential that the phase moves.
+    scheme
+        Makes the scheme for potentials of the structure of the given one.
+    """
+
+    steps: int
+    batches: int
+    start: Callable[[Setting, Potential], Potential]
+    scheme: Callable[[Potential], Scheme]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a scheme works with.
+    """What one fit works with.
 
     Attributes
     ----------
     divergence
-        Its mean is F.
+        What the flow moves down.
     affine
         The quadratic potential with T = id.
     start
@@ -67,27 +128,33 @@ class Setting:
     enrich
         (quadratic, share) -> a potential of the flow's family next to it, see `Bent.beside`.
     draw
-        n -> a batch of n points of the source (n, d).
+        (count, k) -> the k-th step's batches.
     charge
         To be called with the number of points at which compiled code has evaluated V.
     resampled
-        False where every batch of the flow's size is the whole fixed sample.
+        False where every batch is the whole fixed sample.
     """
 
     divergence: Divergence
     affine: Quadratic
     start: Potential
     enrich: Callable[[Quadratic, float], Potential]
-    draw: Callable[[int], jax.Array]
+    draw: Callable[[int, int], Batch]
     charge: Callable[[int], None]
     resampled: bool
 
 
 class Flow(MapEstimator):
-    """Base of the flows: subclasses store the parameters below, among theirs, and write `_states`.
+    """Base of the flows: subclasses store the parameters below, among theirs, and write `_phases`.
 
     Parameters
     ----------
+    divergence
+        What the flow moves down, and with it the tier. With V known: "kl", in weak form (see `divergence`), or
+        "kl_score", with the score of the moving law estimated from each batch, as published. From samples of both
+        sides: "kl_two_scores", "sinkhorn_divergence", "energy_distance" (see `sampled`).
+    epsilon
+        Entropic regularisation of the sampled divergences, relative to the median squared distance between points.
     family
         "ridge", "quadratic" or "icnn": the potentials phi that the flow moves.
     units
@@ -95,7 +162,7 @@ class Flow(MapEstimator):
     depth
         Layers of the network.
     batch_size
-        Points of mu0 a step; all of them where there are no more.
+        Points a step, of mu0 and, where it is sampled, of the target; all of them where there are no more.
     dtype
         "float64" or "float32".
 
@@ -104,14 +171,17 @@ class Flow(MapEstimator):
     parameters_
         The potential (an equinox module) that `fit` ended with; the last good one when it raised `Diverged`.
     objective_
-        F on the last batch.
+        D on the last batch.
     n_steps_
         Outer steps taken.
     flow_time_
         Sum of the steps tau; None for a scheme that follows no flow.
     """
 
-    needs = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
+    timed: ClassVar[bool] = True
+    """Whether the scheme follows a flow."""
+    divergence: DivergenceName
+    epsilon: float
     family: Family
     units: int
     depth: int
@@ -119,12 +189,17 @@ class Flow(MapEstimator):
     dtype: Dtype
 
     @property
+    def needs(self) -> frozenset[Oracle]:  # type: ignore[override]
+        """Those of the divergence."""
+        return NEEDS.get(self.divergence, KNOWN_TARGET)  # `fit` refuses an unknown one
+
+    @property
     def modules(self) -> tuple[str, ...]:
         """Those of all flows."""
         return ("jax", "equinox", "lineax")
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
-        """Move the identity down F.
+        """Move the identity down the divergence.
 
         Raises
         ------
@@ -133,23 +208,11 @@ class Flow(MapEstimator):
         InvalidInput
             A potential V that is not written for JAX, of the wrong shape, or not finite where the flow starts.
         Diverged
-            With the step: F became NaN or infinite, or the map left all bounds. `parameters_` keeps the last good one.
+            With the step: D became NaN or infinite, or the map left all bounds. `parameters_` keeps the last good one.
         """
-        trace = trace or keep_going
-        self._check()
-        with jax.enable_x64(self.dtype == "float64"):
-            setting = self._setting(source, target, seed)
-            probe = setting.draw(min(self.batch_size, 1000))
-            bound = BLOW_UP * (1 + float(jnp.mean(jnp.sum(probe**2, axis=1))))
-            self.n_steps_ = 0
-            self._keep(State(setting.start, self._start_objective(setting, probe), 0.0))
-            go_on = trace(self._map(), flow_time=0.0, objective=self.objective_)
-            states = self._states(setting)
-            while go_on and (state := next(states, None)) is not None:
-                self._judge(state, probe, bound)
-                self.n_steps_ += 1
-                self._keep(state)
-                go_on = trace(self._map(), flow_time=state.flow_time, objective=state.objective, **state.diagnostics)
+        (error,) = fit_together([self], [source], [target], seeds=[seed], traces=[trace or keep_going])
+        if error is not None:
+            raise error
         return self
 
     def transform(self, X: Any) -> Any:
@@ -161,68 +224,200 @@ class Flow(MapEstimator):
         return _in_blocks(_values, self.parameters_, X)
 
     @abc.abstractmethod
-    def _states(self, setting: Setting) -> Iterator[State]:
-        """The flow, one state an outer step."""
+    def _phases(self, setting: Setting) -> Iterable[Phase]:
+        """The flow."""
 
     def _check(self) -> None:
         """Raise `InvalidParameter` on the parameters that all flows share; subclasses add their own."""
+        check_choice(self.divergence, NEEDS, "divergence")
         check_choice(self.family, FAMILIES, "family of potentials")
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_counts(units=self.units, depth=self.depth, batch_size=self.batch_size)
+        check_positive(epsilon=self.epsilon)
 
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         x = jnp.asarray(source.batch(self.batch_size), self.dtype)
         dim = x.shape[1]
-        potential = target.uncounted(Oracle.TARGET_POTENTIAL)
-        check_potential(potential, dim, self.dtype)
         affine = Quadratic.identity_like(x)
+        samples_target = Oracle.TARGET_SAMPLER in self.needs
 
         def enrich(quadratic: Quadratic, share: float) -> Potential:
             rng = np.random.default_rng(seed)
             return build(self.family, quadratic, x, units=self.units, depth=self.depth, share=share, rng=rng)
 
+        def draw(count: int, step: int) -> Batch:
+            points = np.asarray(source.batches(count, self.batch_size), self.dtype)
+            images = np.zeros((count, 0, dim), self.dtype)
+            if samples_target:
+                images = np.asarray(target.batches(count, self.batch_size), self.dtype)
+            bits = np.random.default_rng((seed, step)).integers(1 << 32, size=(count, 2), dtype=np.uint32)
+            return Batch(jnp.asarray(points), jnp.asarray(images), jnp.asarray(bits))
+
         return Setting(
-            divergence=kullback_leibler(potential),
+            divergence=self._divergence(target, dim),
             affine=affine,
             start=enrich(affine, START_SHARE),
             enrich=enrich,
-            draw=lambda n: jnp.asarray(source.batch(n), self.dtype),
-            charge=lambda points: target.meter.charge(Oracle.TARGET_POTENTIAL, points),
-            resampled=source.budget is None or self.batch_size < source.budget,
+            draw=draw,
+            charge=lambda points: None if samples_target else target.meter.charge(Oracle.TARGET_POTENTIAL, points),
+            resampled=any(
+                view.budget is None or self.batch_size < view.budget
+                for view in ([source, target] if samples_target else [source])
+            ),
         )
 
-    def _start_objective(self, setting: Setting, x: jax.Array) -> float:
-        @jax.jit
-        def mean(x: jax.Array) -> jax.Array:
-            jets = jax.vmap(jet, (None, 0))(setting.start, x)
-            return jnp.mean(jax.vmap(setting.divergence)(jets))
+    def _divergence(self, target: TargetView, dim: int) -> Divergence:
+        if Oracle.TARGET_POTENTIAL in self.needs:
+            potential = target.uncounted(Oracle.TARGET_POTENTIAL)
+            check_potential(potential, dim, self.dtype)
+            if self.divergence == "kl":
+                return kullback_leibler(potential, dim)
+            return sampled.kl_score(potential, self.epsilon, dim)
+        y = jnp.asarray(target.batch(self.batch_size), self.dtype)
+        if self.divergence == "energy_distance":
+            return sampled.energy_distance(y)
+        of_samples = sampled.kl_two_scores if self.divergence == "kl_two_scores" else sampled.sinkhorn_divergence
+        return of_samples(y, self.epsilon)
 
-        objective = float(mean(x))
-        setting.charge(len(x))
-        if not np.isfinite(objective):
-            raise InvalidInput(
-                f"The mean of the target's potential V over {len(x)} points of the source is {objective}: V must be "
-                f"finite and differentiable where the flow starts. {HOW_TO_WRITE_V}"
-            )
-        return objective
-
-    def _judge(self, state: State, probe: jax.Array, bound: float) -> None:
-        step = f"step {self.n_steps_ + 1}"
-        if not np.isfinite(state.objective):
-            raise Diverged(f"{step}: the objective is {state.objective}; it was {self.objective_:.4g} one step before.")
-        spread = float(jnp.mean(jnp.sum(_images(state.potential, probe) ** 2, axis=1)))
-        if not spread < bound:
-            raise Diverged(
-                f"{step}: E|T|^2 is {spread:.3g}, beyond {bound:.3g}, with objective {state.objective:.4g}. "
-                "Is exp(-V) integrable, or has V the wrong sign?"
-            )
-
-    def _keep(self, state: State) -> None:
-        self.parameters_, self.objective_, self.flow_time_ = state.potential, state.objective, state.flow_time
+    def _keep(self, potential: Potential, objective: float, flow_time: float | None) -> None:
+        self.parameters_, self.objective_, self.flow_time_ = potential, objective, flow_time
 
     def _map(self) -> Callable[[Any], Points]:
         potential = self.parameters_
         return lambda x: _in_blocks(_images, potential, np.asarray(x))
+
+
+@dataclass
+class _Fit:
+    """One of the fits that go on together."""
+
+    flow: Flow
+    trace: Trace
+    setting: Setting
+    error: Exception | None = None
+    going: bool = True
+    probe: jax.Array = field(init=False)
+    bound: float = field(init=False)
+
+    def start(self, batch: Batch, value: float) -> None:
+        flow, setting = self.flow, self.setting
+        self.probe = jnp.asarray(batch.x[:1000])
+        self.bound = BLOW_UP * (1 + float(jnp.mean(jnp.sum(self.probe**2, axis=1))))
+        setting.charge(len(batch.x))
+        flow.n_steps_ = 0
+        if not np.isfinite(value):
+            self._fail(
+                InvalidInput(
+                    f"The divergence {flow.divergence!r} over {len(batch.x)} points of the source is {value}: V must "
+                    f"be finite and differentiable where the flow starts. {HOW_TO_WRITE_V}"
+                )
+            )
+            return
+        flow._keep(setting.start, value, 0.0 if flow.timed else None)
+        self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value)
+
+    def advance(self, potential: Potential, report: Report, batch_points: int, failure: str) -> None:
+        """Keep what one outer step came to, or say why it cannot be kept."""
+        flow, value = self.flow, float(report.objective)
+        self.setting.charge(int(report.evaluations) * batch_points)
+        reason = failure if report.failed else self._flaw(potential, value)
+        if reason:
+            self._fail(Diverged(f"step {flow.n_steps_ + 1}: {reason}"))
+            return
+        flow.n_steps_ += 1
+        flow._keep(potential, value, float(report.flow_time) if flow.timed else None)
+        diagnostics = {name: float(number) for name, number in report.diagnostics.items()}
+        self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value, **diagnostics)
+
+    def _flaw(self, potential: Potential, value: float) -> str:
+        if not np.isfinite(value):
+            return f"the objective is {value}; it was {self.flow.objective_:.4g} one step before."
+        spread = float(jnp.mean(jnp.sum(_images(potential, self.probe) ** 2, axis=1)))
+        if spread < self.bound:
+            return ""
+        return (
+            f"E|T|^2 is {spread:.3g}, beyond {self.bound:.3g}, with objective {value:.4g}. "
+            "Is exp(-V) integrable, or has V the wrong sign?"
+        )
+
+    def _fail(self, error: Exception) -> None:
+        self.error, self.going = error, False
+
+
+def fit_together(
+    flows: Sequence[Flow],
+    sources: Sequence[SourceView],
+    targets: Sequence[TargetView],
+    *,
+    seeds: Sequence[int],
+    traces: Sequence[Trace],
+) -> list[Exception | None]:
+    """Fit copies of one flow to one problem with different seeds, in calls that are compiled once for all of them.
+
+    Parameters
+    ----------
+    flows
+        Of one class and with equal parameters; each is fitted as its own `fit` would, up to rounding.
+    sources, targets
+        A view each, of the same measures and budgets.
+    seeds, traces
+        As in `Flow.fit`, one each.
+
+    Returns
+    -------
+    The error that ended each fit, None for one that came to its end: one diverging fit does not stop the others.
+
+    Raises
+    ------
+    InvalidParameter, InvalidInput
+        As `Flow.fit`, before anything is fitted.
+    """
+    first = flows[0]
+    first._check()
+    with jax.enable_x64(first.dtype == "float64"):
+        fits = [
+            _Fit(flow, trace, flow._setting(source, target, seed))
+            for flow, source, target, seed, trace in zip(flows, sources, targets, seeds, traces, strict=True)
+        ]
+        setting = fits[0].setting
+        value_of = eqx.filter_jit(lambda potential, batch: objective(setting.divergence, potential, batch))
+        for fit in fits:
+            batch = jax.tree.map(lambda leaf: leaf[0], fit.setting.draw(1, 0))
+            fit.start(batch, float(value_of(fit.setting.start, batch)))
+        for phase in first._phases(setting):
+            _run(phase, [fit for fit in fits if fit.going])
+    return [fit.error for fit in fits]
+
+
+def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
+    if not fits:
+        return
+    starts = [phase.start(fit.setting, fit.flow.parameters_) for fit in fits]
+    scheme = phase.scheme(starts[0])
+    _, unravel = ravel_pytree(starts[0])
+    carries = [scheme.begin(ravel_pytree(start)[0]) for start in starts]
+    alone = len(fits) == 1
+    advance = jax.jit(scheme.step if alone else jax.vmap(scheme.step))
+    stack, pick = (lambda trees: trees[0], lambda tree, _: tree) if alone else (_stacked, _picked)
+    carry = stack(carries)
+    for _ in range(phase.steps):
+        batches = [fit.setting.draw(phase.batches, fit.flow.n_steps_ + 1) for fit in fits]
+        carry, reports = advance(carry, stack(batches))
+        thetas, reports = scheme.parameters(carry), jax.device_get(reports)
+        for index, fit in enumerate(fits):
+            if fit.going:
+                points = batches[index].x.shape[1]
+                fit.advance(unravel(pick(thetas, index)), pick(reports, index), points, scheme.failure)
+        if not any(fit.going for fit in fits):
+            return
+
+
+def _stacked(trees: Sequence[Any]) -> Any:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+
+
+def _picked(tree: Any, index: int) -> Any:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
 @eqx.filter_jit

@@ -1,21 +1,23 @@
-"""F(T) = KL(T#mu0 | exp(-V)) up to a constant, as the mean of a function of the map's jet at single points.
+"""Divergences D(T#mu0 | gamma) on a batch, as functions of the map's jets: what the flows move down.
 
-The **jet** of a potential at x is the vector (T(x), lower triangle of DT(x)), (r,) with r = d + d (d + 1) / 2. Then
+The **jet** of a potential at x is the vector (T(x), lower triangle of DT(x)), (r,) with r = d + d (d + 1) / 2; of order
+0 it is T(x) alone. The default divergence is
 
-    F(T) = E[V(T(x)) - log det DT(x)]
+    F(T) = KL(T#mu0 | exp(-V)) + const = E[V(T(x)) - log det DT(x)],
 
-is the mean over x ~ mu0 of a convex function of the jet (if V is convex), and its derivative in a direction w,
+the mean over x ~ mu0 of a convex function of the jet (if V is convex). Its derivative in a direction w,
 
     dF(T)[w] = E[<grad V(T), w> - tr(DT^{-1} Dw)],
 
 the weak form, is the derivative of that function: nothing is integrated by parts, and no density or score of T#mu0
-is ever needed.
+is ever needed. `sampled` has the divergences that are known through samples only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -25,27 +27,64 @@ import numpy as np
 from mongebench.core.errors import InvalidInput
 from mongebench.estimators.flow.potential import Potential
 
-Divergence = Callable[[jax.Array], jax.Array]
-"""Jet of one point (r,) -> (); its mean over mu0 is F."""
+
+@dataclass(frozen=True)
+class Divergence:
+    """D on a batch, and the curvature that Gauss-Newton steps take it to have.
+
+    Attributes
+    ----------
+    value
+        (jets (n, r), target's points (m, d)) -> (): D up to a constant. Its derivative in a jet, times n, is the force
+        on that point.
+    local
+        jet (r,) -> (): a convex function of one jet whose Hessian stands for that of D.
+    dim
+        Dimension d.
+    order
+        Of the jets that `value` needs, 0 or 1.
+    local_order
+        Of the jets that `local` needs.
+    potential
+        V, (n, d) -> (n,), where `value` is the mean of V(T) - log det DT; None for other divergences.
+    """
+
+    value: Callable[[jax.Array, jax.Array], jax.Array]
+    local: Callable[[jax.Array], jax.Array]
+    dim: int
+    order: int
+    local_order: int
+    potential: Callable[[Any], Any] | None = None
 
 
-def jet(potential: Potential, x: jax.Array) -> jax.Array:
-    """(T(x), lower triangle of DT(x)), (d,) -> (r,)."""
+EXACT_DIMENSIONS = 64
+"""Above this dimension log det DT is not computed but probed."""
+
+
+def probed(dim: int, order: int) -> bool:
+    """Whether the derivatives of T are probed (see `probing`), where jets of that order are asked for."""
+    return order > 0 and dim > EXACT_DIMENSIONS
+
+
+def jet(potential: Potential, x: jax.Array, order: int = 1) -> jax.Array:
+    """(T(x), lower triangle of DT(x)), (d,) -> (r,); T(x) alone for order 0."""
+    if order == 0:
+        return potential.map(x)
     return jnp.concatenate([potential.map(x), potential.jacobian(x)[np.tril_indices(len(x))]])
 
 
-def jet_length(dim: int) -> int:
-    """r = d + d (d + 1) / 2."""
-    return dim + dim * (dim + 1) // 2
+def jet_length(dim: int, order: int = 1) -> int:
+    """r."""
+    return dim + order * dim * (dim + 1) // 2
 
 
 def dimension(jet: jax.Array) -> int:
-    """d of a jet (r,)."""
+    """d of a jet (r,) of order 1."""
     return math.isqrt(9 + 8 * len(jet)) // 2 - 1
 
 
 def unpack(jet: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """T (d,) and the symmetric DT (d, d) of a jet (r,)."""
+    """T (d,) and the symmetric DT (d, d) of a jet (r,) of order 1."""
     dim = dimension(jet)
     rows, columns = np.tril_indices(dim)
     position = np.zeros((dim, dim), int)
@@ -53,15 +92,19 @@ def unpack(jet: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jet[:dim], jet[dim:][position]
 
 
-def kullback_leibler(potential: Callable[[Any], Any]) -> Divergence:
-    """V(T) - log det DT, the function whose mean is F; NaN where DT is not positive definite."""
+def kullback_leibler(potential: Callable[[Any], Any], dim: int) -> Divergence:
+    """E[V(T) - log det DT], in weak form; NaN where DT is not positive definite."""
 
-    def divergence(jet: jax.Array) -> jax.Array:
+    def local(jet: jax.Array) -> jax.Array:
         image, derivative = unpack(jet)
         energy: jax.Array = potential(image[None])[0]
         return energy - log_det(derivative)
 
-    return divergence
+    def value(jets: jax.Array, y: jax.Array) -> jax.Array:
+        del y
+        return jnp.mean(jax.vmap(local)(jets))
+
+    return Divergence(value, local, dim, order=1, local_order=1, potential=potential)
 
 
 @jax.custom_jvp

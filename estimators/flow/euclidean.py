@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from mongebench.estimators.flow.base import (
+    DivergenceName,
     Dtype,
     Family,
     Flow,
+    Phase,
+    Report,
+    Scheme,
     Setting,
-    State,
     check_choice,
     check_counts,
     check_positive,
 )
 from mongebench.estimators.flow.descent import Descent
+from mongebench.estimators.flow.objective import Batch
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.subproblem import Subproblem
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
 
@@ -33,7 +38,7 @@ class Euclidean(Flow):
 
     Parameters
     ----------
-    family, units, depth, batch_size, dtype
+    family, units, depth, divergence, epsilon, batch_size, dtype
         As in `Flow`.
     optimiser
         "adam" or "sgd".
@@ -45,6 +50,8 @@ class Euclidean(Flow):
         Gradient steps, each on a fresh batch, in one outer step.
     """
 
+    timed: ClassVar[bool] = False
+
     def __init__(
         self,
         family: Family = "ridge",
@@ -54,6 +61,8 @@ class Euclidean(Flow):
         learning_rate: float = 1e-2,
         steps: int = 60,
         inner_steps: int = 50,
+        divergence: DivergenceName = "kl",
+        epsilon: float = 0.05,
         batch_size: int = 256,
         dtype: Dtype = "float64",
     ) -> None:
@@ -64,6 +73,8 @@ class Euclidean(Flow):
         self.learning_rate = learning_rate
         self.steps = steps
         self.inner_steps = inner_steps
+        self.divergence = divergence
+        self.epsilon = epsilon
         self.batch_size = batch_size
         self.dtype = dtype
 
@@ -78,13 +89,23 @@ class Euclidean(Flow):
         check_positive(learning_rate=self.learning_rate)
         check_counts(steps=self.steps, inner_steps=self.inner_steps)
 
-    def _states(self, setting: Setting) -> Iterator[State]:
-        theta, unravel = ravel_pytree(setting.start)
+    def _phases(self, setting: Setting) -> Iterable[Phase]:
+        subproblem = Subproblem(setting.divergence, linear=False)
+
+        def scheme(potential: Potential) -> Scheme:
+            return self._scheme(potential, subproblem)
+
+        yield Phase(self.steps, self.inner_steps, lambda setting, _: setting.start, scheme)
+
+    def _scheme(self, potential: Potential, subproblem: Subproblem) -> Scheme:
         optimiser = OPTIMISERS[self.optimiser](self.learning_rate)
-        method = Descent(setting.start, lambda jet, anchor, tau: setting.divergence(jet), setting.divergence, optimiser)
-        state, unused = optimiser.init(theta), jnp.ones((), theta.dtype)
-        for _ in range(self.steps):
-            batches = jnp.stack([setting.draw(self.batch_size) for _ in range(self.inner_steps)])
-            theta, state, objective = method.run(theta, state, batches, unused)
-            setting.charge(int(np.prod(batches.shape[:2])))
-            yield State(unravel(theta), float(objective), None)
+        method = Descent(potential, subproblem, optimiser)
+
+        def step(carry: tuple[jax.Array, Any], batches: Batch) -> tuple[Any, Report]:
+            theta, state = carry
+            # An infinite tau: no distance to the last map is kept.
+            descended = method.run(theta, state, batches, jnp.asarray(jnp.inf, theta.dtype))
+            report = Report(descended.objective, jnp.asarray(jnp.nan, theta.dtype), jnp.asarray(self.inner_steps), {})
+            return (descended.theta, descended.state), report
+
+        return Scheme(lambda theta: (theta, optimiser.init(theta)), step, lambda carry: carry[0])

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from mongebench.estimators.flow.divergence import Divergence
 from mongebench.estimators.flow.stepwise import Stepwise
-from mongebench.estimators.flow.subproblem import Loss, linearised
 
 
 class FlowExplicit(Stepwise):
-    """Explicit steps along the flow, T_{k+1} = argmin |T - T_k|^2 / (2 tau) + dF(T_k)[T - T_k], in weak form.
+    """Explicit steps along the flow, T_{k+1} = argmin |T - T_k|^2 / (2 tau) + dD(T_k)[T - T_k], in weak form.
 
-    The regression of T on T_k + tau v, v the velocity of the flow, without an estimate of v: dF(T_k) needs grad V and
-    DT_k only. F is as stiff as an entropy is, and with flexible potentials the steps must be small; those that would
-    not decrease F are halved, and flow time counts what was taken.
+    The regression of T on T_k + tau v, v the velocity of the flow, without an estimate of v where V is known: dF(T_k)
+    needs grad V and DT_k only. F is as stiff as an entropy is, and with flexible potentials the steps must be small;
+    those that would not decrease D are halved, and flow time counts what was taken. With `divergence="kl_score"` v is
+    estimated from the batch, as published.
 
     Use it to compare with, or where one gradient of V is all that a step may cost. Parameters: see `Stepwise`.
 
-    Reference: Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182), who estimate v from samples.
+    Reference: Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182).
     """
 
-    def _loss(self, divergence: Divergence) -> Loss:
-        return linearised(divergence)
+    linear = True

@@ -1,19 +1,19 @@
-"""Damped Gauss-Newton steps on the mean of a convex function of the map's jet.
+"""Damped Gauss-Newton steps on the subproblems of the flows.
 
-Every subproblem of the flows is  min over theta of  Phi(theta) = E[loss(jet_theta(x), anchor(x), tau)],  with the jets
-of the flow's last map as anchor. With J = d jet / d theta, the matrix
+Every subproblem is  min over theta of  Phi(theta), a function of the jets on a batch (see `subproblem`). With J = d jet
+/ d theta and loss'' the Hessian of its local function of one jet, the matrix
 
     M = E[J^T loss'' J]
 
-leaves out what the curvature of theta -> jet adds to the Hessian, and so is positive semi-definite if the loss is
-convex. Steps solve (M + damping diag M) dtheta = -grad Phi, by Cholesky factors where M is small, else by conjugate
-gradients on products M v (a forward and a reverse derivative each). The damping follows the trust ratio, the actual
-over the predicted decrease (Marquardt 1963); diag M makes it blind to the units of the parameters.
+leaves out what the curvature of theta -> jet adds to the Hessian, and so is positive semi-definite. Steps solve
+(M + damping diag M) dtheta = -grad Phi, by Cholesky factors where M is small, else by conjugate gradients on products
+M v (a forward and a reverse derivative each), on random probes of DT in place of jets where d is large. The damping
+follows the trust ratio, the actual over the predicted decrease (Marquardt 1963); diag M makes it blind to the units of
+the parameters. Everything here is pure: callers jit it, and vmap it over seeds.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -23,9 +23,11 @@ import lineax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow.divergence import Divergence, jet, jet_length
+from mongebench.estimators.flow import probing
+from mongebench.estimators.flow.divergence import jet, jet_length, probed
+from mongebench.estimators.flow.objective import Batch, phi
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Loss
+from mongebench.estimators.flow.subproblem import Subproblem
 
 DAMPING = 1e-3
 """Of the first step, where nothing is known."""
@@ -35,7 +37,7 @@ DENSE_ENTRIES = 20_000
 """The same for the entries r p of the Jacobian of one point."""
 BLOCK_BYTES = 1 << 24
 """Bytes of the Jacobians in memory at once, while M is summed up."""
-PROBES = 8
+SAMPLES_OF_DIAGONAL = 8
 """Random signs behind the estimate of diag M where M itself is not formed."""
 CG_TOLERANCE = 1e-8
 """Relative residual at which conjugate gradients stop."""
@@ -56,7 +58,7 @@ class Step(NamedTuple):
     theta
         (p,), the new parameters, or the old ones where no step decreased Phi.
     objective
-        F at the new parameters, on the step's own batch.
+        D at the new parameters, on the step's own batch.
     decrease
         Of Phi.
     decrement
@@ -92,152 +94,168 @@ class Solution(NamedTuple):
     """
 
     theta: jax.Array
-    objective: float
-    damping: float
-    optimality: float
-    iterations: int
-    evaluations: int
+    objective: jax.Array
+    damping: jax.Array
+    optimality: jax.Array
+    iterations: jax.Array
+    evaluations: jax.Array
 
 
 class Model(NamedTuple):
-    """Phi(theta + s) ~ value + <gradient, s> + <s, product(s)> / 2, and how to solve for s.
+    """Phi(theta + s) ~ value + <gradient, s> + <s, product(s)> / 2, how to solve for s, and how to evaluate Phi.
 
-    `solve` takes a damping and returns the minimiser of the model with damping diag M added to M.
+    `solve` takes a damping and returns the minimiser of the model with damping diag M added to M; `evaluate` takes
+    parameters and returns Phi and D there, with the model's own probes.
     """
 
     value: jax.Array
     gradient: jax.Array
     product: Callable[[jax.Array], jax.Array]
     solve: Callable[[jax.Array], jax.Array]
+    evaluate: Callable[[jax.Array], tuple[jax.Array, jax.Array]]
 
 
 class GaussNewton:
-    """Steps on the mean of `loss`, compiled once for a potential and a size of batch.
+    """Steps on one kind of subproblem, for potentials of one structure.
 
     Parameters
     ----------
     potential
         Any with the structure of those that the steps will move.
-    loss
-        See `Loss`.
-    divergence
-        Its mean F is reported after each step, and must stay finite.
+    subproblem
+        What they minimise.
     cg_steps
         Most products M v for one solution by conjugate gradients.
     """
 
-    def __init__(self, potential: Potential, loss: Loss, divergence: Divergence, *, cg_steps: int = 40) -> None:
+    def __init__(self, potential: Potential, subproblem: Subproblem, *, cg_steps: int = 40) -> None:
         theta, self.unravel = ravel_pytree(potential)
-        self.loss = loss
-        self.divergence = divergence
+        self.subproblem = subproblem
+        self.divergence = subproblem.divergence
+        self.order = max(self.divergence.order, self.divergence.local_order)
         self.cg_steps = cg_steps
-        self.entries = jet_length(potential.dim) * len(theta)
+        self.entries = jet_length(potential.dim, self.order) * len(theta)
         self.floor = FLOOR[str(theta.dtype)]
-        self.model = (
-            self._dense_model if len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES else self._cg_model
-        )
-        self.step: Callable[..., Step] = jax.jit(self._step)
-        self.jets: Callable[..., jax.Array] = jax.jit(self._jets)
-        self.objective: Callable[..., jax.Array] = jax.jit(self._objective)
+        if probed(potential.dim, self.order):
+            self.model = self._probed_model
+        elif len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES:
+            self.model = self._dense_model
+        else:
+            self.model = self._cg_model
 
     def minimise(
         self,
         theta: jax.Array,
-        x: jax.Array,
-        tau: float,
-        damping: float,
+        batch: Batch,
+        tau: jax.Array,
+        damping: jax.Array,
         *,
         steps: int,
         tolerance: float = 0.0,
-        length: float = 1.0,
     ) -> Solution:
-        """Up to `steps` steps on the batch x (n, d), anchored at theta (p,), until the optimality is in `tolerance`."""
-        anchors = self.jets(theta, x)
-        # Arrays of one type throughout: a Python number would be another type to JAX, and compile everything again.
-        tau_, damping_, length_ = (jnp.asarray(number, theta.dtype) for number in (tau, damping, length))
-        decrease, evaluations, iteration = 0.0, 0, 0
-        while True:
-            step = self.step(theta, x, anchors, tau_, damping_, length_)
-            theta, damping_ = step.theta, step.damping
-            decrease += float(step.decrease)
-            evaluations += int(step.evaluations)
-            iteration += 1
-            optimality = float(step.decrement) / decrease if decrease > 0 else 0.0
-            if iteration == steps or not step.accepted or optimality <= tolerance:
-                return Solution(theta, float(step.objective), float(damping_), optimality, iteration, evaluations)
+        """Up to `steps` steps on a batch, anchored at theta (p,), until the optimality is in `tolerance`."""
+        start = theta
 
-    def _jet(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        return jet(self.unravel(theta), x)
+        def unfinished(state: tuple[Solution, jax.Array, jax.Array]) -> jax.Array:
+            solution, _, accepted = state
+            return (solution.iterations < steps) & accepted & (solution.optimality > tolerance)
 
-    def _jets(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        """(p,), (n, d) -> (n, r)."""
-        return jax.vmap(self._jet, (None, 0))(theta, x)
+        def improve(state: tuple[Solution, jax.Array, jax.Array]) -> tuple[Solution, jax.Array, jax.Array]:
+            last, decrease, _ = state
+            step = self.step(last.theta, start, batch, tau, last.damping)
+            decrease = decrease + step.decrease
+            solution = Solution(
+                step.theta,
+                step.objective,
+                step.damping,
+                optimality(step.decrement, decrease),
+                last.iterations + 1,
+                last.evaluations + step.evaluations,
+            )
+            return solution, decrease, step.accepted
 
-    def _objective(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        """F, (p,), (n, d) -> ()."""
-        return jnp.mean(jax.vmap(self.divergence)(self._jets(theta, x)))
+        zero, count = jnp.zeros((), theta.dtype), jnp.zeros((), int)
+        nothing = Solution(theta, zero, damping, zero + jnp.inf, count, count)
+        return jax.lax.while_loop(unfinished, improve, (nothing, zero, jnp.asarray(True)))[0]
 
-    def _step(
-        self, theta: jax.Array, x: jax.Array, anchors: jax.Array, tau: jax.Array, damping: jax.Array, length: jax.Array
+    def step(
+        self,
+        theta: jax.Array,
+        start: jax.Array,
+        batch: Batch,
+        tau: jax.Array,
+        damping: jax.Array,
+        length: jax.Array | float = 1.0,
     ) -> Step:
-        """One step from theta (p,) on the batch x (n, d), anchors (n, r); `length` scales it, 1 is the full step."""
-        model = self.model(theta, x, anchors, tau)
+        """One step from theta (p,), anchored at start (p,); `length` scales it, 1 is the full step."""
+        model = self.model(theta, start, batch, tau)
         rounding = 10 * float(np.finfo(theta.dtype).eps) * jnp.abs(model.value)
 
-        def attempt(damping: jax.Array, evaluations: jax.Array) -> Step:
-            change = length * model.solve(damping)
+        def attempt(last: Step) -> Step:
+            change = length * model.solve(last.damping)
             decrement = -(model.gradient @ change + change @ model.product(change) / 2)
-            jets = self._jets(theta + change, x)
-            decrease = model.value - jnp.mean(jax.vmap(self.loss, (0, 0, None))(jets, anchors, tau))
-            objective = jnp.mean(jax.vmap(self.divergence)(jets))
+            value, objective = model.evaluate(theta + change)
+            decrease = model.value - value
             accepted = jnp.isfinite(objective) & (decrement >= 0) & (decrease >= 1e-3 * decrement - rounding)
             trust = (decrease + rounding) / (decrement + rounding)
             factor = jnp.where(trust > 0.75, 0.25, jnp.where(trust > 0.25, 1.0, 4.0))
-            factor = jnp.where(accepted, factor, 8.0)
-            damping = jnp.maximum(damping * factor, self.floor)
-            return Step(theta + change, objective, decrease, decrement, damping, accepted, evaluations + 1)
+            damping = jnp.maximum(last.damping * jnp.where(accepted, factor, 8.0), self.floor)
+            return Step(theta + change, objective, decrease, decrement, damping, accepted, last.evaluations + 1)
 
         def unfinished(last: Step) -> jax.Array:
             return ~last.accepted & (last.evaluations <= ATTEMPTS)
 
-        last = jax.lax.while_loop(
-            unfinished, lambda failed: attempt(failed.damping, failed.evaluations), attempt(damping, jnp.asarray(1))
-        )
+        zero = jnp.zeros((), theta.dtype)
+        nothing = Step(theta, zero, zero, zero, damping, jnp.asarray(False), jnp.ones((), int))
+        last = jax.lax.while_loop(unfinished, attempt, nothing)
         stay = last._replace(
             theta=theta,
-            objective=self._objective(theta, x),
-            decrease=jnp.zeros_like(last.decrease),
-            damping=jnp.asarray(1.0, theta.dtype),
+            objective=model.evaluate(theta)[1],
+            decrease=zero,
+            damping=jnp.ones((), theta.dtype),
         )
-        chosen: Step = jax.tree.map(functools.partial(jnp.where, last.accepted), last, stay)
+        chosen: Step = jax.tree.map(lambda new, old: jnp.where(last.accepted, new, old), last, stay)
         return chosen
 
-    def _dense_model(self, theta: jax.Array, x: jax.Array, anchors: jax.Array, tau: jax.Array) -> Model:
+    def jets(self, theta: jax.Array, x: jax.Array) -> jax.Array:
+        """(p,), (n, d) -> (n, r)."""
+        return jax.vmap(self._jet, (None, 0))(theta, x)
+
+    def _jet(self, theta: jax.Array, x: jax.Array) -> jax.Array:
+        return jet(self.unravel(theta), x, self.order)
+
+    def _evaluation(
+        self, start: jax.Array, batch: Batch, tau: jax.Array
+    ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
+        return lambda theta: phi(self.subproblem, self.unravel(theta), self.unravel(start), batch, tau)
+
+    def _dense_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
         """M summed up block by block: the Jacobians of a whole batch would not fit."""
-        n, most = len(x), max(1, BLOCK_BYTES // (self.entries * theta.dtype.itemsize))
+        n, most = len(batch.x), max(1, BLOCK_BYTES // (self.entries * theta.dtype.itemsize))
+        anchors, jets = self.jets(start, batch.x), self.jets(theta, batch.x)
+        value, slopes = jax.value_and_grad(self.subproblem.value)(jets, anchors, tau, batch.y)
         block = -(-n // -(-n // most))  # as even as can be: points that fill the last block are work for nothing
         padding = -n % block
         weights = jnp.concatenate([jnp.full(n, 1 / n, theta.dtype), jnp.zeros(padding, theta.dtype)])
         rows = jnp.arange(n + padding) % n  # points that fill the last block count with weight zero
-        blocks = tuple(part.reshape(-1, block, *part.shape[1:]) for part in (x[rows], anchors[rows], weights))
+        whole = (batch.x[rows], anchors[rows], slopes[rows], weights)
+        blocks = tuple(part.reshape(-1, block, *part.shape[1:]) for part in whole)
 
         def add(sums: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
-            points, anchors, weights = part
+            points, anchors, slopes, weights = part
             jacobians = jax.vmap(jax.jacrev(self._jet), (None, 0))(theta, points)  # (block, r, p)
-            jets = self._jets(theta, points)
-            values, slopes = jax.vmap(jax.value_and_grad(self.loss), (0, 0, None))(jets, anchors, tau)
-            curvatures = jax.vmap(jax.hessian(self.loss), (0, 0, None))(jets, anchors, tau)  # (block, r, r)
-            curved = (weights[:, None, None] * curvatures) @ jacobians
+            jets = self.jets(theta, points)
+            curvatures = jax.vmap(jax.hessian(self.subproblem.local), (0, 0, None))(jets, anchors, tau)
+            curved = (weights[:, None, None] * curvatures) @ jacobians  # (block, r, r) @ (block, r, p)
             flat = (-1, len(theta))
             new = (
-                weights @ values,
-                (weights[:, None] * slopes).ravel() @ jacobians.reshape(flat),
+                (jnp.sign(weights)[:, None] * slopes).ravel() @ jacobians.reshape(flat),
                 jacobians.reshape(flat).T @ curved.reshape(flat),
             )
             return jax.tree.map(jnp.add, sums, new), None
 
-        zeros = jnp.zeros((), theta.dtype), jnp.zeros_like(theta), jnp.zeros((len(theta), len(theta)), theta.dtype)
-        (value, gradient, matrix), _ = jax.lax.scan(add, zeros, blocks)
+        zeros = jnp.zeros_like(theta), jnp.zeros((len(theta), len(theta)), theta.dtype)
+        (gradient, matrix), _ = jax.lax.scan(add, zeros, blocks)
         scales = _scales(jnp.diagonal(matrix))
         scaled = scales[:, None] * matrix * scales
 
@@ -246,20 +264,65 @@ class GaussNewton:
             solution: jax.Array = jax.scipy.linalg.cho_solve((factor, True), scales * gradient)
             return -scales * solution
 
-        return Model(value, gradient, lambda v: matrix @ v, solve)
+        return Model(value, gradient, lambda v: matrix @ v, solve, self._evaluation(start, batch, tau))
 
-    def _cg_model(self, theta: jax.Array, x: jax.Array, anchors: jax.Array, tau: jax.Array) -> Model:
-        """Products with M only: a forward derivative of the jets, the loss's curvature, a reverse derivative."""
-        jets, forward = jax.linearize(lambda theta: self._jets(theta, x), theta)
+    def _cg_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
+        """Products with M only: a forward derivative of the jets, the curvature, a reverse derivative."""
+        anchors = self.jets(start, batch.x)
+        jets, forward = jax.linearize(lambda theta: self.jets(theta, batch.x), theta)
+        value, slopes = jax.value_and_grad(self.subproblem.value)(jets, anchors, tau, batch.y)
+
+        def local(jets: jax.Array) -> jax.Array:
+            return jnp.mean(jax.vmap(self.subproblem.local, (0, 0, None))(jets, anchors, tau))
+
+        _, curve = jax.linearize(jax.grad(local), jets)
+        evaluate = self._evaluation(start, batch, tau)
+        return self._by_products(theta, value, slopes, forward, curve, evaluate)
+
+    def _probed_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
+        """Features (T, DT u) in place of jets, u = A^{-1} z and A = DT where the divergence is seen: see `probing`."""
+        energies, x, linear = self.divergence.potential, batch.x, self.subproblem.linear
+        assert energies is not None
+        z = probing.signs(batch.key, x)
+        anchor, here = self.unravel(start), self.unravel(theta)
+        solutions = probing.log_det(anchor if linear else here, x, z).solutions
+        images, anchors = jax.vmap(here.map)(x), jax.vmap(anchor.map)(x)
+        n, count = len(x), z.shape[1]
+
+        def features(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
+            potential = self.unravel(theta)
+            return jax.vmap(potential.map)(x), probing.curves(potential, x, solutions)
+
+        def forces(images: jax.Array) -> jax.Array:
+            force: jax.Array = jax.grad(lambda images: jnp.mean(energies(images)))(images)
+            return force
+
+        force, bend = jax.linearize(forces, anchors if linear else images)
+
+        def curve(tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            moved, bent = tangents
+            if linear:
+                return moved / (n * tau), jnp.zeros_like(bent)
+            return bend(moved) + moved / (n * tau), bent / (n * count)
+
+        slopes = force + (images - anchors) / (n * tau), -z / (n * count)
+        evaluate = self._evaluation(start, batch, tau)
+        _, forward = jax.linearize(features, theta)
+        return self._by_products(theta, evaluate(theta)[0], slopes, forward, curve, evaluate)
+
+    def _by_products(
+        self,
+        theta: jax.Array,
+        value: jax.Array,
+        slopes: Any,
+        forward: Callable[[jax.Array], Any],
+        curve: Callable[[Any], Any],
+        evaluate: Callable[[jax.Array], tuple[jax.Array, jax.Array]],
+    ) -> Model:
+        """The model from the features' derivative J and its transpose: gradient J^T slopes, M v = J^T curve(J v)."""
         backward = jax.linear_transpose(forward, theta)
 
-        def losses(jets: jax.Array) -> jax.Array:
-            return jnp.mean(jax.vmap(self.loss, (0, 0, None))(jets, anchors, tau))
-
-        value = losses(jets)
-        slopes, curve = jax.linearize(jax.grad(losses), jets)
-
-        def pull(cotangents: jax.Array) -> jax.Array:
+        def pull(cotangents: Any) -> jax.Array:
             pulled: jax.Array = backward(cotangents)[0]
             return pulled
 
@@ -268,13 +331,15 @@ class GaussNewton:
         def product(v: jax.Array) -> jax.Array:
             return pull(curve(forward(v)))
 
-        def probe(key: jax.Array) -> jax.Array:
-            # E[(J^T S^(1/2) s)^2] = diag(J^T S J) for random signs s, with the diagonal of loss'' for S.
-            signs, others = jax.random.rademacher(key, (2, *jets.shape), jets.dtype)
-            return pull(others * jnp.sqrt(jnp.abs(signs * curve(signs)) / len(x))) ** 2 * len(x)
+        def sample(key: jax.Array) -> jax.Array:
+            # E[(J^T S^(1/2) s)^2] = diag(J^T S J) for random signs s, with the diagonal of the curvature for S.
+            flat, unflatten = ravel_pytree(slopes)
+            first, second = jax.random.rademacher(key, (2, len(flat)), flat.dtype)
+            diagonal = jnp.abs(first * ravel_pytree(curve(unflatten(first)))[0])
+            return pull(unflatten(second * jnp.sqrt(diagonal))) ** 2
 
-        diagonal = jnp.mean(jax.lax.map(probe, jax.random.split(jax.random.key(0), PROBES)), axis=0)
-        scales = _scales(diagonal)
+        samples = jax.lax.map(sample, jax.random.split(jax.random.key(0), SAMPLES_OF_DIAGONAL))
+        scales = _scales(jnp.mean(samples, axis=0))
 
         def solve(damping: jax.Array) -> jax.Array:
             operator = lineax.FunctionLinearOperator(
@@ -286,7 +351,13 @@ class GaussNewton:
             solution: jax.Array = lineax.linear_solve(operator, scales * gradient, solver, throw=False).value
             return -scales * solution
 
-        return Model(value, gradient, product, solve)
+        return Model(value, gradient, product, solve, evaluate)
+
+
+def optimality(decrement: jax.Array, decrease: jax.Array) -> jax.Array:
+    """Decrease that the model still promised over the decrease made: 0 for a solved subproblem, or for none made."""
+    gained = decrease > 0
+    return jnp.where(gained, decrement / jnp.where(gained, decrease, 1), 0)
 
 
 def _scales(diagonal: jax.Array) -> jax.Array:

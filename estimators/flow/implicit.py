@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from mongebench.estimators.flow.divergence import Divergence
 from mongebench.estimators.flow.stepwise import Stepwise
-from mongebench.estimators.flow.subproblem import Loss, proximal
 
 
 class FlowImplicit(Stepwise):
-    """Minimising movements along the flow, T_{k+1} = argmin F(T) + |T - T_k|^2 / (2 tau): stable at any tau.
+    """Minimising movements along the flow, T_{k+1} = argmin D(T) + |T - T_k|^2 / (2 tau): stable at any tau.
 
     Use it to follow the flow with the scheme that has a proof: one step contracts the distance to T* by
     1 / (1 + lambda tau) where V is lambda-convex. To arrive, take `FlowNewton`. Parameters: see `Stepwise`.
@@ -16,5 +14,4 @@ class FlowImplicit(Stepwise):
     Reference: Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182).
     """
 
-    def _loss(self, divergence: Divergence) -> Loss:
-        return proximal(divergence)
+    linear = False

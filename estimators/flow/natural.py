@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import diffrax
 import jax
 import jax.numpy as jnp
-from jax.flatten_util import ravel_pytree
 
-from mongebench.core.errors import Diverged
-from mongebench.estimators.flow.base import Dtype, Family, Flow, Setting, State, check_counts, check_positive
+from mongebench.estimators.flow.base import (
+    DivergenceName,
+    Dtype,
+    Family,
+    Flow,
+    Phase,
+    Report,
+    Scheme,
+    Setting,
+    check_counts,
+    check_positive,
+)
 from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.subproblem import linearised
+from mongebench.estimators.flow.objective import Batch, objective
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.subproblem import Subproblem
 
 
 class FlowNatural(Flow):
@@ -28,7 +39,7 @@ class FlowNatural(Flow):
 
     Parameters
     ----------
-    family, units, depth, batch_size, dtype
+    family, units, depth, divergence, epsilon, batch_size, dtype
         As in `Flow`.
     final_time
         Flow time at the end.
@@ -49,6 +60,8 @@ class FlowNatural(Flow):
         steps: int = 10,
         tolerance: float = 1e-3,
         damping: float = 1e-4,
+        divergence: DivergenceName = "kl",
+        epsilon: float = 0.05,
         batch_size: int = 2048,
         dtype: Dtype = "float64",
     ) -> None:
@@ -59,6 +72,8 @@ class FlowNatural(Flow):
         self.steps = steps
         self.tolerance = tolerance
         self.damping = damping
+        self.divergence = divergence
+        self.epsilon = epsilon
         self.batch_size = batch_size
         self.dtype = dtype
 
@@ -72,19 +87,26 @@ class FlowNatural(Flow):
         check_positive(final_time=self.final_time, tolerance=self.tolerance, damping=self.damping)
         check_counts(steps=self.steps)
 
-    def _states(self, setting: Setting) -> Iterator[State]:
-        theta, unravel = ravel_pytree(setting.start)
-        method = GaussNewton(setting.start, linearised(setting.divergence), setting.divergence)
-        damping, interval = jnp.asarray(self.damping, theta.dtype), self.final_time / self.steps
+    def _phases(self, setting: Setting) -> Iterable[Phase]:
+        subproblem = Subproblem(setting.divergence, linear=True)
+        yield Phase(self.steps, 1, lambda setting, _: setting.start, lambda p: self._scheme(p, subproblem))
 
-        def velocity(time: Any, theta: jax.Array, x: jax.Array) -> jax.Array:
+    def _scheme(self, potential: Potential, subproblem: Subproblem) -> Scheme:
+        method = GaussNewton(potential, subproblem)
+        interval = self.final_time / self.steps
+
+        def velocity(time: Any, theta: jax.Array, batch: Batch) -> jax.Array:
             del time
-            # At its own anchor the linearised divergence has the gradient of F, and G for its Gauss-Newton matrix.
-            jets = method.jets(theta, x)
-            return method.model(theta, x, jets, jnp.ones((), theta.dtype)).solve(damping)
+            # At its own anchor the linearised divergence has the gradient of D, and G for its Gauss-Newton matrix.
+            model = method.model(theta, theta, batch, jnp.ones((), theta.dtype))
+            return model.solve(jnp.asarray(self.damping, theta.dtype))
 
-        @jax.jit
-        def advance(theta: jax.Array, x: jax.Array, first: jax.Array) -> tuple[jax.Array, ...]:
+        def begin(theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+            return theta, jnp.asarray(interval / 10, theta.dtype), jnp.zeros((), theta.dtype)
+
+        def step(carry: tuple[jax.Array, jax.Array, jax.Array], batches: Batch) -> tuple[Any, Report]:
+            theta, first, time = carry
+            batch = jax.tree.map(lambda leaf: leaf[0], batches)
             solution = diffrax.diffeqsolve(
                 diffrax.ODETerm(velocity),
                 diffrax.Tsit5(),
@@ -92,26 +114,25 @@ class FlowNatural(Flow):
                 t1=interval,
                 dt0=first,
                 y0=theta,
-                args=x,
+                args=batch,
                 stepsize_controller=diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance),
                 saveat=diffrax.SaveAt(t1=True, controller_state=False),
                 max_steps=MOST_STEPS,
                 throw=False,
             )
             assert solution.ys is not None
-            end = solution.ys[0]
-            taken = solution.stats["num_steps"]
-            return end, method.objective(end, x), taken, solution.result == diffrax.RESULTS.successful
+            theta, taken, time = solution.ys[0], solution.stats["num_steps"], time + interval
+            report = Report(
+                objective(subproblem.divergence, method.unravel(theta), batch),
+                time,
+                STAGES * taken,
+                {"inner_steps": taken},
+                solution.result != diffrax.RESULTS.successful,
+            )
+            return (theta, (interval / jnp.maximum(taken, 1)).astype(theta.dtype), time), report
 
-        first = jnp.asarray(interval / 10, theta.dtype)
-        for k in range(self.steps):
-            x = setting.draw(self.batch_size)
-            theta, objective, taken, arrived = advance(theta, x, first)
-            if not arrived:
-                raise Diverged(f"step {k + 1}: the integrator came to no end of the interval in {MOST_STEPS} steps.")
-            first = jnp.asarray(interval / max(int(taken), 1), theta.dtype)
-            setting.charge(STAGES * int(taken) * len(x))
-            yield State(unravel(theta), float(objective), (k + 1) * interval, {"inner_steps": float(taken)})
+        failure = f"the integrator came to no end of the interval in {MOST_STEPS} steps."
+        return Scheme(begin, step, lambda carry: carry[0], failure)
 
 
 MOST_STEPS = 1000

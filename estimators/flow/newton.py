@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, NamedTuple
 
-from jax.flatten_util import ravel_pytree
+import jax
+import jax.numpy as jnp
 
 from mongebench.core.errors import InvalidParameter
-from mongebench.estimators.flow.base import Dtype, Family, Flow, Setting, State, check_counts, check_positive
-from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton
+from mongebench.estimators.flow.base import (
+    DivergenceName,
+    Dtype,
+    Family,
+    Flow,
+    Phase,
+    Report,
+    Scheme,
+    Setting,
+    check_counts,
+    check_positive,
+)
+from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, optimality
+from mongebench.estimators.flow.objective import Batch
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import proximal
+from mongebench.estimators.flow.subproblem import Subproblem
 
 WARM_SHARE = 0.5
 """Share of the affine map's curvature that the other units start with."""
@@ -39,7 +52,7 @@ class FlowNewton(Flow):
 
     Parameters
     ----------
-    family, units, depth, batch_size, dtype
+    family, units, depth, divergence, epsilon, batch_size, dtype
         As in `Flow`.
     tau
         Step in flow time; the default is long, because the aim is the end of the flow.
@@ -57,6 +70,8 @@ class FlowNewton(Flow):
         tau: float = 100.0,
         steps: int = 60,
         warm_steps: int = 6,
+        divergence: DivergenceName = "kl",
+        epsilon: float = 0.05,
         batch_size: int = 4096,
         dtype: Dtype = "float64",
     ) -> None:
@@ -66,6 +81,8 @@ class FlowNewton(Flow):
         self.tau = tau
         self.steps = steps
         self.warm_steps = warm_steps
+        self.divergence = divergence
+        self.epsilon = epsilon
         self.batch_size = batch_size
         self.dtype = dtype
 
@@ -78,31 +95,51 @@ class FlowNewton(Flow):
                 f"warm_steps must be from 0 to steps - 1 = {self.steps - 1}, got {self.warm_steps!r}."
             )
 
-    def _states(self, setting: Setting) -> Iterator[State]:
-        time, potential = 0.0, setting.start
+    def _phases(self, setting: Setting) -> Iterable[Phase]:
+        subproblem = Subproblem(setting.divergence, linear=False)
         warm_steps = 0 if self.family == "quadratic" else self.warm_steps
-        if warm_steps:
-            affine: Any = setting.affine  # a Quadratic, whatever step of its phase it comes from
-            for state in self._phase(setting, affine, time, warm_steps, averaged=0):
-                yield state
-                affine = state.potential
-            potential, time = setting.enrich(affine, WARM_SHARE), warm_steps * self.tau
         steps = self.steps - warm_steps
-        yield from self._phase(setting, potential, time, steps, averaged=int(AVERAGED * steps) * setting.resampled)
+        averaged = int(AVERAGED * steps) * setting.resampled
 
-    def _phase(self, setting: Setting, potential: Potential, time: float, steps: int, averaged: int) -> Iterator[State]:
-        method = GaussNewton(potential, proximal(setting.divergence), setting.divergence)
-        theta, unravel = ravel_pytree(potential)
-        average, damping = theta, DAMPING
-        for k in range(1, steps + 1):
-            late = max(k - (steps - averaged), 1)
+        def phase(steps: int, start: Any, time: float, averaged: int) -> Phase:
+            def scheme(potential: Potential) -> Scheme:
+                return self._scheme(GaussNewton(potential, subproblem), time, steps - averaged)
+
+            return Phase(steps, 1, start, scheme)
+
+        if warm_steps:
+            yield phase(warm_steps, lambda setting, _: setting.affine, 0.0, 0)
+            yield phase(steps, lambda setting, q: setting.enrich(q, WARM_SHARE), warm_steps * self.tau, averaged)
+        else:
+            yield phase(steps, lambda setting, _: setting.start, 0.0, averaged)
+
+    def _scheme(self, method: GaussNewton, start_time: float, full: int) -> Scheme:
+        """Steps of full length first, `full` of them; averaged ones after them."""
+
+        def begin(theta: jax.Array) -> _Carry:
+            damping, time = (jnp.asarray(number, theta.dtype) for number in (DAMPING, start_time))
+            return _Carry(theta, theta, damping, time, jnp.zeros((), int))
+
+        def step(carry: _Carry, batches: Batch) -> tuple[_Carry, Report]:
+            batch = jax.tree.map(lambda leaf: leaf[0], batches)
+            tau = jnp.asarray(self.tau, carry.theta.dtype)
+            late = jnp.maximum(carry.taken + 1 - full, 1).astype(carry.theta.dtype)
             length = late**-AVERAGING_POWER
-            x = setting.draw(self.batch_size)
-            solution = method.minimise(theta, x, self.tau, damping, steps=1, length=length)
-            setting.charge(solution.evaluations * len(x))
-            theta, damping = solution.theta, solution.damping
-            average = average + (theta - average) / late
-            time += self.tau * length
-            yield State(
-                unravel(average), solution.objective, time, {"decrement": solution.optimality, "damping": damping}
-            )
+            taken = method.step(carry.theta, carry.theta, batch, tau, carry.damping, length)
+            average = carry.average + (taken.theta - carry.average) / late
+            time = carry.time + tau * length
+            diagnostics = {"decrement": optimality(taken.decrement, taken.decrease), "damping": taken.damping}
+            carry = _Carry(taken.theta, average, taken.damping, time, carry.taken + 1)
+            return carry, Report(taken.objective, time, taken.evaluations, diagnostics)
+
+        return Scheme(begin, step, lambda carry: carry.average)
+
+
+class _Carry(NamedTuple):
+    """What the steps carry."""
+
+    theta: jax.Array
+    average: jax.Array
+    damping: jax.Array
+    time: jax.Array
+    taken: jax.Array

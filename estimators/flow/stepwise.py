@@ -2,34 +2,38 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Iterator
-from typing import Literal
+from collections.abc import Iterable
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 
 from mongebench.estimators.flow.base import (
+    DivergenceName,
     Dtype,
     Family,
     Flow,
+    Phase,
+    Report,
+    Scheme,
     Setting,
-    State,
     check_choice,
     check_counts,
     check_positive,
 )
 from mongebench.estimators.flow.descent import Descent
-from mongebench.estimators.flow.divergence import Divergence
-from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton
-from mongebench.estimators.flow.subproblem import Loss
+from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, Solution
+from mongebench.estimators.flow.objective import Batch, objective
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.subproblem import Subproblem
 
 Inner = Literal["newton", "adam"]
 
 HALVINGS = 10
-"""Times that a step which does not decrease F is tried again at half its length."""
+"""Times that a step which does not decrease D is tried again at half its length."""
+ROUNDING = 1e-6
+"""Relative increase of D that passes for none: it is a mean in the precision of the fit, and may be converged."""
 
 
 class Stepwise(Flow):
@@ -37,12 +41,12 @@ class Stepwise(Flow):
 
     `inner="newton"` solves it by Gauss-Newton steps on one batch, until the decrease that the last one promised is less
     than `tolerance` of the decrease since T_k. The trace carries that ratio as `decrement`, so that an unsolved
-    subproblem can be told from a slow flow. A step that does not decrease F on its batch is taken again at half the
+    subproblem can be told from a slow flow. A step that does not decrease D on its batch is taken again at half the
     length. `inner="adam"`, as published, is Adam on fresh batches; nothing is known about its optimality.
 
     Parameters
     ----------
-    family, units, depth, batch_size, dtype
+    family, units, depth, divergence, epsilon, batch_size, dtype
         As in `Flow`.
     tau
         Step in flow time.
@@ -58,6 +62,9 @@ class Stepwise(Flow):
         Of Adam, which starts anew at each outer step.
     """
 
+    linear: ClassVar[bool]
+    """Whether steps see the divergence through its derivative at T_k alone."""
+
     def __init__(
         self,
         family: Family = "ridge",
@@ -69,6 +76,8 @@ class Stepwise(Flow):
         inner_steps: int = 20,
         tolerance: float = 1e-3,
         learning_rate: float = 0.1,
+        divergence: DivergenceName = "kl",
+        epsilon: float = 0.05,
         batch_size: int = 4096,
         dtype: Dtype = "float64",
     ) -> None:
@@ -81,6 +90,8 @@ class Stepwise(Flow):
         self.inner_steps = inner_steps
         self.tolerance = tolerance
         self.learning_rate = learning_rate
+        self.divergence = divergence
+        self.epsilon = epsilon
         self.batch_size = batch_size
         self.dtype = dtype
 
@@ -89,53 +100,85 @@ class Stepwise(Flow):
         """Those of all flows, and of Adam."""
         return (*super().modules, "optax")
 
-    @abc.abstractmethod
-    def _loss(self, divergence: Divergence) -> Loss:
-        """What a step minimises."""
-
     def _check(self) -> None:
         super()._check()
         check_positive(tau=self.tau, tolerance=self.tolerance, learning_rate=self.learning_rate)
         check_counts(steps=self.steps, inner_steps=self.inner_steps)
         check_choice(self.inner, ("newton", "adam"), "inner solver")
 
-    def _states(self, setting: Setting) -> Iterator[State]:
-        return self._by_newton(setting) if self.inner == "newton" else self._by_adam(setting)
+    def _phases(self, setting: Setting) -> Iterable[Phase]:
+        subproblem = Subproblem(setting.divergence, self.linear)
+        by_newton = self.inner == "newton"
 
-    def _by_newton(self, setting: Setting) -> Iterator[State]:
-        theta, unravel = ravel_pytree(setting.start)
-        method = GaussNewton(setting.start, self._loss(setting.divergence), setting.divergence)
-        damping, tau, time = DAMPING, float(self.tau), 0.0
-        for _ in range(self.steps):
-            x = setting.draw(self.batch_size)
-            before = float(method.objective(theta, x))
-            tau = min(2 * tau, float(self.tau))
-            for _ in range(HALVINGS):
-                solution = method.minimise(theta, x, tau, damping, steps=self.inner_steps, tolerance=self.tolerance)
-                setting.charge((1 + solution.evaluations) * len(x))
-                if solution.objective <= before + ROUNDING * abs(before):
-                    theta, damping = solution.theta, solution.damping
-                    break
-                tau /= 2
-            time += tau
-            yield State(
-                unravel(theta),
-                solution.objective,
-                time,
-                {"decrement": solution.optimality, "inner_steps": solution.iterations, "tau": tau},
-            )
+        def scheme(potential: Potential) -> Scheme:
+            return self._by_newton(potential, subproblem) if by_newton else self._by_adam(potential, subproblem)
 
-    def _by_adam(self, setting: Setting) -> Iterator[State]:
-        theta, unravel = ravel_pytree(setting.start)
+        yield Phase(self.steps, 1 if by_newton else self.inner_steps, lambda setting, _: setting.start, scheme)
+
+    def _by_newton(self, potential: Potential, subproblem: Subproblem) -> Scheme:
+        method = GaussNewton(potential, subproblem)
+
+        def begin(theta: jax.Array) -> _Newton:
+            damping, tau, time = (jnp.asarray(number, theta.dtype) for number in (DAMPING, self.tau, 0))
+            return _Newton(theta, damping, tau, time)
+
+        def step(carry: _Newton, batches: Batch) -> tuple[_Newton, Report]:
+            batch = jax.tree.map(lambda leaf: leaf[0], batches)
+            before = objective(subproblem.divergence, method.unravel(carry.theta), batch)
+
+            def solve(tau: jax.Array) -> Solution:
+                return method.minimise(
+                    carry.theta, batch, tau, carry.damping, steps=self.inner_steps, tolerance=self.tolerance
+                )
+
+            def too_long(state: tuple[jax.Array, Solution, jax.Array, jax.Array]) -> jax.Array:
+                _, solution, tries, _ = state
+                risen = ~(solution.objective <= before + ROUNDING * jnp.abs(before))
+                return (tries == 0) | (risen & (tries < HALVINGS))
+
+            def attempt(
+                state: tuple[jax.Array, Solution, jax.Array, jax.Array],
+            ) -> tuple[jax.Array, Solution, jax.Array, jax.Array]:
+                tau, _, tries, evaluations = state
+                tau = tau / 2
+                solution = solve(tau)
+                return tau, solution, tries + 1, evaluations + solution.evaluations
+
+            count = jnp.zeros((), int)
+            nothing = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(solve, carry.tau))
+            longest = 2 * jnp.minimum(2 * carry.tau, self.tau)  # halved before it is first tried
+            tau, solution, _, evaluations = jax.lax.while_loop(too_long, attempt, (longest, nothing, count, count + 1))
+            fallen = solution.objective <= before + ROUNDING * jnp.abs(before)
+            theta = jnp.where(fallen, solution.theta, carry.theta)
+            damping = jnp.where(fallen, solution.damping, carry.damping)
+            time = carry.time + tau
+            diagnostics = {
+                "decrement": solution.optimality,
+                "inner_steps": solution.iterations,
+                "tau": tau,
+            }
+            return _Newton(theta, damping, tau, time), Report(solution.objective, time, evaluations, diagnostics)
+
+        return Scheme(begin, step, lambda carry: carry.theta)
+
+    def _by_adam(self, potential: Potential, subproblem: Subproblem) -> Scheme:
         optimiser = optax.adam(self.learning_rate)
-        method = Descent(setting.start, self._loss(setting.divergence), setting.divergence, optimiser)
-        tau = jnp.asarray(self.tau, theta.dtype)
-        for k in range(1, self.steps + 1):
-            batches = jnp.stack([setting.draw(self.batch_size) for _ in range(self.inner_steps)])
-            theta, _, objective = method.run(theta, optimiser.init(theta), batches, tau)
-            setting.charge(int(np.prod(batches.shape[:2])))
-            yield State(unravel(theta), float(objective), k * self.tau)
+        method = Descent(potential, subproblem, optimiser)
+
+        def step(carry: tuple[jax.Array, jax.Array], batches: Batch) -> tuple[Any, Report]:
+            theta, time = carry
+            tau = jnp.asarray(self.tau, theta.dtype)
+            descended = method.run(theta, optimiser.init(theta), batches, tau)
+            evaluations = jnp.asarray(self.inner_steps)
+            return (descended.theta, time + tau), Report(descended.objective, time + tau, evaluations, {})
+
+        return Scheme(lambda theta: (theta, jnp.zeros((), theta.dtype)), step, lambda carry: carry[0])
 
 
-ROUNDING = 1e-6
-"""Relative increase of F that passes for none: it is a mean in the precision of the fit, and may be converged."""
+class _Newton(NamedTuple):
+    """What outer steps with Gauss-Newton inside carry."""
+
+    theta: jax.Array
+    damping: jax.Array
+    tau: jax.Array
+    time: jax.Array

@@ -148,6 +148,12 @@ class View:
         self._calls += 1
         return pool[rng.permutation(len(pool))[:n]] if n < len(pool) else pool
 
+    def batches(self, count: int, n: int) -> Points:
+        """`count` times `batch(n)`, (count, n, d); less than n where the budget is less. One call draws all of them."""
+        if self.budget is None:
+            return self.sample(count * n).reshape(count, n, -1)
+        return np.stack([self.batch(n) for _ in range(count)])
+
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.samples, dtype=dtype, copy=copy)
 

@@ -179,7 +179,7 @@ def registered(name: str) -> RenderableType:
         found = plugin.load()
         facts = [f"{KINDS[group]} {name}, from {plugin.origin}"]
         if group == ESTIMATORS:
-            facts.append(f"tier: {tier(found.needs)}")
+            facts.append(f"tier with these defaults: {tier(found().needs)}")
         if group == METRICS:
             facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
         else:

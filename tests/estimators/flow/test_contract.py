@@ -57,8 +57,8 @@ class Watched:
 
 def views(scheme):
     """Unlimited draws from the points X."""
-    source = mb.Source(sampler=lambda n, rng: X[rng.permutation(60)[:n]], dim=2)
-    shared = {"declared": scheme.needs, "budget": None, "seed": 1, "meter": Meter()}
+    source = mb.Source(sampler=lambda n, rng: X[rng.integers(60, size=n)], dim=2)
+    shared = {"declared": scheme().needs, "budget": None, "seed": 1, "meter": Meter()}
     return SourceView(source, **shared), TargetView(TARGET, **shared)
 
 
