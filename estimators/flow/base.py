@@ -18,8 +18,14 @@ from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter, one
 from mongebench.core.estimator import MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow import sampled
-from mongebench.estimators.flow.divergence import HOW_TO_WRITE_V, Divergence, check_potential, kullback_leibler
-from mongebench.estimators.flow.objective import Batch, objective
+from mongebench.estimators.flow.divergence import (
+    HOW_TO_WRITE_V,
+    Divergence,
+    check_potential,
+    kullback_leibler,
+    probed,
+)
+from mongebench.estimators.flow.objective import Batch, objective, probe_error
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
 
 Family = Literal["quadratic", "ridge", "icnn"]
@@ -304,7 +310,7 @@ class _Fit:
         self.probe = jnp.asarray(batch.x[:1000])
         self.bound = BLOW_UP * (1 + float(jnp.mean(jnp.sum(self.probe**2, axis=1))))
         setting.charge(len(batch.x))
-        flow.n_steps_ = 0
+        flow.n_steps_, flow.n_features_in_ = 0, batch.x.shape[1]
         if not np.isfinite(value):
             self._fail(
                 InvalidInput(
@@ -316,10 +322,10 @@ class _Fit:
         flow._keep(setting.start, value, 0.0 if flow.timed else None)
         self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value)
 
-    def advance(self, potential: Potential, report: Report, batch_points: int, failure: str) -> None:
+    def advance(self, potential: Potential, report: Report, batch: Batch, failure: str) -> None:
         """Keep what one outer step came to, or say why it cannot be kept."""
         flow, value = self.flow, float(report.objective)
-        self.setting.charge(int(report.evaluations) * batch_points)
+        self.setting.charge(int(report.evaluations) * len(batch.x))
         reason = failure if report.failed else self._flaw(potential, value)
         if reason:
             self._fail(Diverged(f"step {flow.n_steps_ + 1}: {reason}"))
@@ -327,6 +333,8 @@ class _Fit:
         flow.n_steps_ += 1
         flow._keep(potential, value, float(report.flow_time) if flow.timed else None)
         diagnostics = {name: float(number) for name, number in report.diagnostics.items()}
+        if probed(flow.n_features_in_, self.setting.divergence.order):
+            diagnostics["objective_error"] = float(_probe_error(potential, batch))
         self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value, **diagnostics)
 
     def _flaw(self, potential: Potential, value: float) -> str:
@@ -406,8 +414,8 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
         thetas, reports = scheme.parameters(carry), jax.device_get(reports)
         for index, fit in enumerate(fits):
             if fit.going:
-                points = batches[index].x.shape[1]
-                fit.advance(unravel(pick(thetas, index)), pick(reports, index), points, scheme.failure)
+                last = jax.tree.map(lambda leaf: leaf[-1], batches[index])
+                fit.advance(unravel(pick(thetas, index)), pick(reports, index), last, scheme.failure)
         if not any(fit.going for fit in fits):
             return
 
@@ -418,6 +426,9 @@ def _stacked(trees: Sequence[Any]) -> Any:
 
 def _picked(tree: Any, index: int) -> Any:
     return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
+_probe_error = eqx.filter_jit(probe_error)
 
 
 @eqx.filter_jit

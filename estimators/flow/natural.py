@@ -59,10 +59,10 @@ class FlowNatural(Flow):
         final_time: float = 4.0,
         steps: int = 10,
         tolerance: float = 1e-3,
-        damping: float = 1e-4,
+        damping: float = 1e-2,
         divergence: DivergenceName = "kl",
         epsilon: float = 0.05,
-        batch_size: int = 2048,
+        batch_size: int = 4096,
         dtype: Dtype = "float64",
     ) -> None:
         self.family = family

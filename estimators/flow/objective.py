@@ -52,6 +52,11 @@ def objective(divergence: Divergence, potential: Potential, batch: Batch) -> jax
     return energy - probing.attach(found.mean, traces)
 
 
+def probe_error(potential: Potential, batch: Batch) -> jax.Array:
+    """Standard error that the draw of the probes leaves in a probed D on the batch."""
+    return jnp.sqrt(probing.log_det(potential, batch.x, probing.signs(batch.key, batch.x)).variance)
+
+
 def phi(
     subproblem: Subproblem, potential: Potential, anchor: Potential, batch: Batch, tau: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
