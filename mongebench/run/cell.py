@@ -28,7 +28,7 @@ from mongebench.plugins import snake_case
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.provenance import provenance
 from mongebench.run.record import Cell, Manifest, Provenance, Record, Spec, Status, Times
-from mongebench.run.trace import RunTrace
+from mongebench.run.trace import RunTrace, kl_offset
 
 DIVERGED_RATIO = 1e4
 """A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
@@ -186,7 +186,8 @@ def measure(
             with watch_compiler(clock):
                 points = _evaluation_points(problem, conditions.evaluation_points)
                 limit = conditions.time_limit and 0.9 * conditions.time_limit
-                trace = RunTrace(clock, points, (meter,), limit)
+                with clock.phase("evaluate"):
+                    trace = RunTrace(clock, points, (meter,), limit, kl_offset(fitted, points))
                 with clock.phase("fit"):
                     fitted.fit(source, target, seed=cell.seed, trace=trace)
                 with clock.phase("evaluate"):
