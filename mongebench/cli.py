@@ -129,6 +129,14 @@ def table(
     terminal.show(terminal.costs(rows) if cost else terminal.results(rows, metric))
 
 
+@app.command()
+def rate(run: RunPath) -> None:
+    """Whether the flows of a run converge as the theory says, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2."""
+    from mongebench.report import rates, terminal
+
+    terminal.show(terminal.rates(rates.frame(_directory(run))))
+
+
 @app.command("figures")
 def draw_figures(
     run: RunPath,

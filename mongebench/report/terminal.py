@@ -15,9 +15,13 @@ from rich.text import Text
 
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
+from mongebench.metrics.rate import Verdict
 from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
 from mongebench.report.tables import aggregate, cost_exponents, row_order
 from mongebench.run.record import Record, Status
+
+KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
+"""Verdicts of a flow that does what the theory says."""
 
 
 def number(value: float) -> str:
@@ -121,6 +125,44 @@ def costs(rows: pd.DataFrame) -> RenderableType:
             f"{row['n_ok']}/{row['n_planned']}",
         )
     return Group(table, f"fit seconds {_circumstances(rows)}; compilation and the drawing of samples excluded")
+
+
+def rates(rows: pd.DataFrame) -> RenderableType:
+    """Verdicts of `rates.frame`: a table a problem, a row a flow; then how many flows kept the bound."""
+    parts: list[RenderableType] = []
+    counts = Table(title="flows that keep the bound, of those planned", title_justify="left", title_style="bold")
+    for name in ("problem", "estimator", "consistent", "faster", "together"):
+        counts.add_column(name, justify="left" if name in ("problem", "estimator") else "right")
+    for (problem, dim, drawn), block in rows.groupby(["problem", "dim", "budget"], sort=False):
+        place = f"{problem}, d = {int(dim)}, {drawn}"
+        convexity = block["strong_convexity"].iloc[0]
+        known = "not known" if pd.isna(convexity) else f"{number(convexity)}, bound 2 lambda = {number(2 * convexity)}"
+        table = Table(title=escape(f"{place}: lambda = {known}"), title_justify="left", title_style="bold")
+        for name in ("estimator", "seed", "steps", "rate (95 %)", "C", "verdict", "why"):
+            table.add_column(name, justify="right" if name in ("seed", "C") else "left", overflow="fold")
+        for row in block.to_dict("records"):
+            style = "default" if row["verdict"] in KEPT else "yellow"
+            table.add_row(
+                escape(row["estimator"]),
+                str(row["seed"]),
+                row["steps"],
+                "" if pd.isna(row["rate"]) else f"{row['rate']:.3g} ({row['low']:.3g} .. {row['high']:.3g})",
+                "" if pd.isna(row["constant"]) else number(row["constant"]),
+                f"[{style}]{row['verdict']}[/{style}]",
+                escape(row["reason"]),
+            )
+        parts.append(table)
+        for estimator, own in block.groupby("estimator", sort=False):
+            consistent, faster = ((own["verdict"] == verdict).sum() for verdict in KEPT)
+            shown = (str(consistent), str(faster), f"{consistent + faster}/{len(own)}")
+            counts.add_row(escape(place), escape(str(estimator)), *shown)
+    return Group(
+        *parts,
+        counts,
+        "squared L2(mu0) error against flow time t, held against C e^{-2 lambda t} with C = 1; rate: of the fitted "
+        "e^{-rate t}; steps: in flow time, two where the fit at half the step is in the run and used: a scheme's own "
+        "error in tau is then told from the flow",
+    )
 
 
 def status(rows: pd.DataFrame) -> RenderableType:

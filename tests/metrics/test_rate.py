@@ -61,7 +61,8 @@ def test_exponential(share, verdict, start):
     assert result.constant == pytest.approx(np.exp((1 - share) * 2 * LAMBDA * at))
     # Without noise, the interval is what the resolution leaves.
     assert np.diff(result.interval) == pytest.approx(2 * RESOLUTION / (TIMES[-1] - TIMES[1]), rel=1e-6)
-    assert str(result) == f"{verdict}: {result.reason}"
+    assert result.bound == pytest.approx(2 * LAMBDA)
+    assert str(result).startswith(f"{verdict}: {result.reason}; rate {result.rate:.3g} in [")
 
 
 def test_every_verdict_has_its_own_sentence():
@@ -252,7 +253,7 @@ def test_a_slow_flow_stays_slow_at_half_the_step():
     result = rate_verdict(slow, LAMBDA, refined=trace(TIMES / 2, exponential(LAMBDA, TIMES / 2)))
     assert result.verdict == SLOWER
     assert not result.extrapolated
-    assert "halving tau does not move it" in result.reason
+    assert "halving tau does not move the rate" in result.reason
     # Discretised, but slow in the limit as well: the scheme follows a flow of half the convexity.
     result = rate_verdict(euler(0.4, True), 2 * LAMBDA, refined=euler(0.2, True))
     assert result.extrapolated
