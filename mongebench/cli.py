@@ -90,7 +90,7 @@ def run(
     rows = tables.frame(directory)
     terminal.show(terminal.results(rows))
     terminal.show(terminal.status(rows))
-    for path in figures.draw(rows, directory.path / "figures"):
+    for path in figures.draw(directory, directory.path / "figures"):
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
     if set(planned.statuses()) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
@@ -143,9 +143,9 @@ def draw_figures(
     out: Annotated[Path | None, typer.Option(help="Where to put them [default: RUN/figures].")] = None,
 ) -> None:
     """Draw the figures of a run as PNG, SVG and PDF."""
-    from mongebench.report import figures, tables
+    from mongebench.report import figures
 
-    for path in figures.draw(tables.frame(_directory(run)), out or run / "figures"):
+    for path in figures.draw(_directory(run), out or run / "figures"):
         typer.echo(f"figure: {path}")
 
 

@@ -268,6 +268,26 @@ def test_noise_is_not_taken_for_discretisation():
     assert extrapolated <= 11  # 5 % and three standard deviations of a count of 100
 
 
+@pytest.mark.parametrize("implicit", [False, True])
+def test_discretisation_that_noise_hides_is_not_taken_for_the_flow(implicit):
+    """At the bound, with steps whose own error is about as large as the noise of the comparison with half the step."""
+    tau, seeds, wrong, found = 0.15, 200, Counter(), 0
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        traces = []
+        for step in (tau, tau / 2):
+            times = step * np.arange(round(2.4 / step) + 1)
+            factor = getattr(step_bounds(step, LAMBDA), "implicit" if implicit else "explicit")
+            noise = np.append(0.0, 0.03 * ar1(rng, len(times) - 1, 0.7))
+            traces.append(trace(times, 7.0 * factor ** np.arange(len(times)) * np.exp(noise)))
+        result = rate_verdict(traces[0], LAMBDA, refined=traces[1], seed=seed)
+        wrong[result.verdict] += 1
+        found += result.interval[0] <= 2 * LAMBDA <= result.interval[1]
+    for verdict in (FASTER, SLOWER):
+        assert wrong[verdict] / seeds < 0.025 + 3 * np.sqrt(0.025 * 0.975 / seeds), wrong
+    assert found / seeds > 0.9
+
+
 def test_refined_must_be_refined():
     with pytest.raises(InvalidInput, match=r"steps of 0\.4"):
         rate_verdict(euler(0.2, True), LAMBDA, refined=euler(0.4, True))
