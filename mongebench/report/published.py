@@ -11,8 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mongebench.report.style import COLOURS, QUIET, panels
-from mongebench.report.tables import row_order
-from mongebench.run.record import Status
+from mongebench.report.tables import labels_by_problem, row_order
 from mongebench.run.sketch import Sketch
 from mongebench.run.store import RunDirectory
 
@@ -21,74 +20,80 @@ METRIC = "energy_distance_v"
 MANY_SEEDS = 4
 """From which on a distribution is drawn."""
 BINS = 30
+WRAP = 20
+"""Characters of a line of a title."""
 MARGIN = 0.08
 """Around the clouds, as a share of their width."""
+
+Cloud = NDArray[np.float32]
+"""(n, 2)."""
 
 
 def clouds(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
     """Source, pushed and target points: a line of panels a problem of the plane, a column a method, its first seed.
 
-    Points keep the colour of where they come from, across the source; the target lies grey beneath the pushed ones.
-    None where no map of the plane was measured.
+    Points keep the colour of the quadrant of the source that they come from; the target lies grey beneath the pushed
+    ones. None where no map of the plane was measured.
     """
     cells = [planned.cell for planned in directory.plan().cells]
-    plane = rows[(rows["dim"] == 2) & rows["status"].isin([Status.OK, Status.AT_FLOOR])]
-    sketches = {index: directory.sketch(cells[index]) for index in plane.index}
-    shown = plane[[sketches[index] is not None for index in plane.index]]
-    if shown.empty:
+    short = labels_by_problem(cells)
+    sketches = [directory.sketch(cell) if dim == 2 else None for cell, dim in zip(cells, rows["dim"], strict=True)]
+    rows = rows.assign(estimator=[short[cell.key] for cell in cells], sketch=sketches)
+    blocks = [
+        (key, block)
+        for key, block in rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)
+        if block["sketch"].notna().any()
+    ]
+    if not blocks:
         return None
-    planned = rows[rows["dim"] == 2]
-    methods = row_order(planned["estimator"].unique())
-    blocks = list(planned.groupby(["problem", "budget"], sort=False))
-    figure, axes = panels(len(blocks) * (len(methods) + 2), (1.75, 1.95), columns=len(methods) + 2)
+    columns = 2 + max(block["estimator"].nunique() for _, block in blocks)
+    figure, axes = panels(len(blocks) * columns, (1.6, 1.9), columns=columns)
     for line, ((problem, budget), block) in enumerate(blocks):
-        source, *middle, target = axes[line * (len(methods) + 2) : (line + 1) * (len(methods) + 2)]
-        known = [index for index in block.index if index in shown.index]
-        if not known:
-            for axis in (source, *middle, target):
-                axis.set_axis_off()
-            continue
-        any_sketch = sketches[known[0]]
-        assert any_sketch is not None
-        hue = any_sketch.x[:, 0]
-        _scatter(source, any_sketch.x, hue, any_sketch)
-        _scatter(target, any_sketch.y, None, any_sketch)
-        source.set_title("source")
-        target.set_title("target")
-        source.set_ylabel(textwrap.fill(f"{problem}\n{budget}", 26) if len(blocks) > 1 else "")
-        for axis, name in zip(middle, methods, strict=True):
-            own = block[block["estimator"] == name]
-            first = next((index for index in own.index if index in known), None)
-            axis.set_title(textwrap.fill(name, 20))
-            if first is None:
-                axis.set_axis_off()
-                axis.text(0.5, 0.5, ", ".join(own["status"].unique()), ha="center", transform=axis.transAxes)
-                continue
-            sketch = sketches[first]
-            assert sketch is not None
-            _scatter(axis, sketch.y, None, sketch)
-            outside = _scatter(axis, sketch.pushed, hue, sketch)
-            value = rows.loc[first, "energy_distance"]
-            axis.set_xlabel(f"energy distance {value:.2g}" + (f"\n{outside} points outside" if outside else ""))
+        first, *middle = axes[line * columns : (line + 1) * columns]
+        frame = block["sketch"].dropna().iloc[0]
+        _scatter(first, frame.x, frame, frame.x)
+        first.set_title("source")
+        first.set_ylabel(f"{textwrap.fill(problem, WRAP)}\n{budget}", fontsize=7)
+        methods = row_order(block["estimator"].unique())
+        for axis, name in zip(middle, methods, strict=False):
+            _pushed(axis, block[block["estimator"] == name], frame)
+            axis.set_title(textwrap.fill(name, WRAP))
+        last, *empty = middle[len(methods) :]
+        _scatter(last, frame.y, frame)
+        last.set_title("target")
+        for axis in empty:
+            axis.set_axis_off()
     return figure
 
 
-def _scatter(axis: Axes, points: NDArray[np.float32], hue: NDArray[np.float32] | None, frame: Sketch) -> int:
-    """Points in the frame of source and target; how many lie outside of it."""
-    if hue is None:
-        axis.scatter(*points.T, s=3, color="0.8", linewidths=0, rasterized=True)
+def _pushed(axis: Axes, own: pd.DataFrame, frame: Sketch) -> None:
+    """The first seed that has a sketch, or what became of them all."""
+    _scatter(axis, frame.y, frame)
+    drawn = own[own["sketch"].notna()]
+    if drawn.empty:
+        axis.set_xlabel(", ".join(own["status"].unique()), fontsize=8)
+        return
+    row = drawn.iloc[0]
+    outside = _scatter(axis, row["sketch"].pushed, frame, row["sketch"].x)
+    note = f"\n{outside} of {len(row['sketch'].x)} outside" if outside else ""
+    axis.set_xlabel(f"energy distance {row['energy_distance']:.2g}{note}", fontsize=7)
+
+
+def _scatter(axis: Axes, points: Cloud, frame: Sketch, origin: Cloud | None = None) -> int:
+    """Points in the frame of source and target, coloured by their origin if they have one; how many lie outside."""
+    if origin is None:
+        axis.scatter(*points.T, s=3, color="0.82", linewidths=0, rasterized=True)
     else:
-        axis.scatter(*points.T, s=4, c=hue, cmap="viridis", linewidths=0, alpha=0.9, rasterized=True)
+        right, upper = (origin > origin.mean(axis=0)).T
+        colours = np.array(COLOURS)[2 * right + upper]
+        axis.scatter(*points.T, s=4, c=colours, linewidths=0, alpha=0.85, rasterized=True)
     both = np.concatenate([frame.x, frame.y])
     low, high = both.min(axis=0), both.max(axis=0)
     margin = MARGIN * (high - low).max()
-    axis.set_xlim(low[0] - margin, high[0] + margin)
-    axis.set_ylim(low[1] - margin, high[1] + margin)
-    axis.set_aspect("equal")
-    axis.set_xticks([])
-    axis.set_yticks([])
+    low, high = low - margin, high + margin
+    axis.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal", xticks=[], yticks=[])
     axis.spines[["left", "bottom"]].set_visible(False)
-    return int(((points < low - margin) | (points > high + margin)).any(axis=1).sum())
+    return int(((points < low) | (points > high)).any(axis=1).sum())
 
 
 def distribution(rows: pd.DataFrame) -> Figure | None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mongebench.metrics.rate import RateVerdict, rate_verdict
-from mongebench.report.tables import labels
+from mongebench.report.tables import labels, labels_by_problem
 from mongebench.run.record import Cell, Record, TracePoint, budget
 from mongebench.run.store import PlannedCell, RunDirectory, RunError
 
@@ -115,13 +114,11 @@ def _has_flow(record: Record) -> bool:
 def _paired(plan: list[PlannedCell]) -> Iterator[tuple[str, str, PlannedCell, str | None]]:
     """(problem, estimator, cell, key of its refinement)."""
     problems = labels((planned.cell.problem for planned in plan), ignore=("dim",))
+    estimators = labels_by_problem((planned.cell for planned in plan), ignore=STEP_PARAMETERS)
     keys = {_identity(planned.cell): planned.cell.key for planned in plan}
-    for problem, group in groupby(plan, key=lambda planned: planned.cell.problem.label):
-        here = list(group)
-        estimators = labels((planned.cell.estimator for planned in here), ignore=STEP_PARAMETERS)
-        for planned in here:
-            finer = keys.get(_refined_identity(planned.cell) or "")
-            yield problems[problem], estimators[planned.cell.estimator.label], planned, finer
+    for planned in plan:
+        finer = keys.get(_refined_identity(planned.cell) or "")
+        yield problems[planned.cell.problem.label], estimators[planned.cell.key], planned, finer
 
 
 def _identity(cell: Cell, **steps: float) -> str:

@@ -28,6 +28,8 @@ STYLE: Any = {
     "figure.dpi": 150,
 }
 FORMATS = ("png", "svg", "pdf")
+CHARACTERS, HANDLE = 13, 7
+"""Of a legend: characters an inch, and the width of a handle in characters."""
 
 
 def panels(
@@ -52,12 +54,12 @@ def look(name: str, rivals: Sequence[str]) -> dict[str, Any]:
     return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
-def legend(figure: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
-    """One legend below all panels, each label once."""
+def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend below all panels, each label once, no wider than they are."""
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    figure.legend(
-        list(found.values()), list(found), loc="outside lower center", ncols=min(columns, len(found)), frameon=False
-    )
+    width = max((len(name) for name in found), default=0) + HANDLE
+    columns = max(1, min(len(found), int(figure.get_figwidth() * CHARACTERS / width)))
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, frameon=False)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mongebench.run.record import Record, Spec, Status, budget
+from mongebench.run.record import Cell, Record, Spec, Status, budget
 from mongebench.run.store import RunDirectory
 
 ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
@@ -36,6 +36,18 @@ def labels(specs: Iterable[Spec], ignore: Sequence[str] = ()) -> dict[str, str]:
         for spec in group:
             inside = ", ".join(f"{key}={spec.parameters.get(key)}" for key in varying)
             short[spec.label] = f"{name}({inside})" if inside else name
+    return short
+
+
+def labels_by_problem(cells: Iterable[Cell], ignore: Sequence[str] = ()) -> dict[str, str]:
+    """Shortest label of each cell's estimator (by the cell's key) that tells it from the others on the same problem."""
+    by_problem: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_problem[cell.problem.label].append(cell)
+    short = {}
+    for group in by_problem.values():
+        names = labels((cell.estimator for cell in group), ignore)
+        short |= {cell.key: names[cell.estimator.label] for cell in group}
     return short
 
 

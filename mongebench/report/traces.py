@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 
 from mongebench.report.rates import Flow, flows
 from mongebench.report.style import QUIET, legend, look, panels
-from mongebench.report.tables import row_order
-from mongebench.run.record import TracePoint
+from mongebench.report.tables import labels_by_problem, row_order
+from mongebench.run.record import Record, TracePoint
 from mongebench.run.store import RunDirectory, RunError
 
 
@@ -85,18 +85,21 @@ def anytime(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
 
     The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.
     """
-    records = [directory.read(planned.cell) for planned in directory.plan().cells]
+    planned = directory.plan().cells
+    records = [directory.read(one.cell) for one in planned]
+    short = labels_by_problem(one.cell for one in planned)
+    rows = rows.assign(estimator=[short[one.cell.key] for one in planned])
     traced = rows[[record is not None and len(record.trace) > 1 for record in records]]
     if traced.empty:
         return None
     rivals = row_order(traced["estimator"].unique())
     blocks = list(traced.groupby(["problem", "dim", "budget"], sort=False))
-    figure, axes = panels(2 * len(blocks), (3.4, 2.7), columns=2)
+    figure, axes = panels(2 * len(blocks), (3.0, 2.5), columns=2 * min(2, len(blocks)))
     for (key, block), left, right in zip(blocks, axes[::2], axes[1::2], strict=True):
-        known = any(point.l2_error is not None for index in block.index for point in records[index].trace)
+        known = any(point.l2_error is not None for index in block.index for point in _trace(records[index]))
         for name in rivals:
             for index in block.index[block["estimator"] == name]:
-                _anytime_curves(left, right, records[index].trace, known, name, rivals)
+                _anytime_curves(left, right, _trace(records[index]), known, name, rivals)
         here = rows[(rows[["problem", "dim", "budget"]] == list(key)).all(axis=1) & rows["anchor"]]
         for axis, label in ((left, "fit seconds"), (right, "oracle calls")):
             for name, own in here.groupby("estimator"):
@@ -111,6 +114,10 @@ def anytime(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
         right.sharey(left)
     legend(figure, axes)
     return figure
+
+
+def _trace(record: Record | None) -> Sequence[TracePoint]:
+    return record.trace if record else ()
 
 
 def _anytime_curves(

@@ -95,7 +95,7 @@ def test_flows_that_left_no_trace_are_rows_too(write_run) -> None:
     assert frame(run)["verdict"].tolist() == ["consistent", "ok", "missing"]
     said = shown(terminal.rates(frame(run)))
     assert "1/3" in said
-    assert "bound 2 lambda = 2" in said
+    assert "2 lambda = 2" in said
 
 
 def test_estimators_that_follow_no_flow_are_left_out(write_run) -> None:
