@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mongebench.report.style import COLOURS, QUIET, panels
+from mongebench.report.style import COLOURS, QUIET, look, panels
 from mongebench.report.tables import labels_by_problem, row_order
 from mongebench.run.sketch import Sketch
 from mongebench.run.store import RunDirectory
@@ -19,7 +19,8 @@ METRIC = "energy_distance_v"
 """As it is usually published; unlike the unbiased one it is positive, so that a logarithmic axis holds every value."""
 MANY_SEEDS = 4
 """From which on a distribution is drawn."""
-BINS = 30
+BINS, PADDING = 30, 1.5
+"""Of the logarithmic axis, and the factor that it reaches beyond the extreme values."""
 WRAP = 20
 """Characters of a line of a title."""
 MARGIN = 0.08
@@ -108,32 +109,34 @@ def distribution(rows: pd.DataFrame) -> Figure | None:
     ]
     if not blocks:
         return None
-    methods = row_order({name for _, block in blocks for name in block["estimator"]})
-    figure, axes = panels(len(blocks) * len(methods), (3.4, 1.05), columns=len(blocks), sharex="col")
+    drawn = pd.concat([block for _, block in blocks])
+    methods = row_order(drawn["estimator"].unique())
+    rivals = [name for name in methods if not drawn.loc[drawn["estimator"] == name, "anchor"].any()]
+    figure, axes = panels(len(blocks) * len(methods), (3.4, 1.0), columns=len(blocks), sharex="col")
     for column, ((problem, dim, _), block) in enumerate(blocks):
         own_axes = axes[column :: len(blocks)]
         values, floor = block[METRIC].dropna(), float(block[f"{METRIC}_floor"].max())
-        low, high = min(values.min(), floor) / 1.3, values.max() * 1.3
-        edges = np.geomspace(low, high, BINS + 1)
-        for place, (axis, name) in enumerate(zip(own_axes, methods, strict=True)):
-            _histogram(axis, block[block["estimator"] == name], edges, floor, COLOURS[place % len(COLOURS)], name)
-        own_axes[0].set_title(f"{problem}, d = {dim}\n{own_axes[0].get_title()}")
+        edges = np.geomspace(min(values.min(), floor) / PADDING, values.max() * PADDING, BINS + 1)
+        for axis, name in zip(own_axes, methods, strict=True):
+            own = block[block["estimator"] == name]
+            measured = own[METRIC].dropna()
+            _histogram(axis, measured, edges, floor, str(look(name, rivals)["color"]))
+            median = f", median {measured.median():.2g}" if len(measured) else ""
+            axis.set_title(f"{name}, {len(measured)}/{len(own)}{median}", fontsize=8, loc="left", pad=3)
+        own_axes[0].set_title(f"{problem}, d = {dim}\n\n{own_axes[0].get_title(loc='left')}", fontsize=8, loc="left")
+        transform = own_axes[0].get_xaxis_transform()
+        own_axes[0].text(floor, 1.0, " floor", transform=transform, fontsize=7, va="top", color=QUIET)
         own_axes[-1].set_xlabel("energy distance (V-statistic)")
     return figure
 
 
-def _histogram(axis: Axes, own: pd.DataFrame, edges: NDArray[np.float64], floor: float, colour: str, name: str) -> None:
-    values = own[METRIC].dropna()
+def _histogram(axis: Axes, values: pd.Series, edges: NDArray[np.float64], floor: float, colour: str) -> None:
     axis.set_xscale("log")
     axis.set_xlim(edges[0], edges[-1])
     axis.axvspan(edges[0], floor, color="0.92", zorder=0)
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
-    axis.set_title(f"{name}, {len(values)}/{len(own)}", fontsize=8, loc="left", pad=2)
     if len(values):
         axis.hist(values, bins=edges, color=colour, alpha=0.55)
-        axis.plot(values, np.zeros(len(values)), "|", color=colour, markersize=9, clip_on=False)
-        median = float(values.median())
-        axis.axvline(median, color="black", linewidth=1)
-        axis.text(median, 1.0, f" {median:.2g}", transform=axis.get_xaxis_transform(), fontsize=7, va="top")
-    axis.text(floor, 1.0, "floor ", transform=axis.get_xaxis_transform(), fontsize=6, ha="right", va="top", color=QUIET)
+        axis.plot(values, np.zeros(len(values)), "|", color=colour, markersize=8, clip_on=False)
+        axis.axvline(float(values.median()), color="black", linewidth=1)

@@ -90,6 +90,7 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
                     "l2_error": Value(error, 0.0, floor),
                     "uvp": Value(100 * error, 0.0, 100 * floor),
                     "energy_distance": Value(energy_distance(cell), 0.01, 0.001),
+                    "energy_distance_v": Value(energy_distance(cell), 0.01, 0.001),
                 }
                 directory.write(
                     Record(
