@@ -39,22 +39,20 @@ def clouds(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
     cells = [planned.cell for planned in directory.plan().cells]
     short = labels_by_problem(cells)
     sketches = [directory.sketch(cell) if dim == 2 else None for cell, dim in zip(cells, rows["dim"], strict=True)]
-    rows = rows.assign(estimator=[short[cell.key] for cell in cells], sketch=sketches)
-    blocks = [
-        (key, block)
-        for key, block in rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)
-        if block["sketch"].notna().any()
-    ]
+    rows = rows.assign(estimator=[short[cell.key] for cell in cells], sketch=pd.Series(sketches, dtype=object))
+    plane = rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)
+    blocks = [block for _, block in plane if block["sketch"].notna().any()]
     if not blocks:
         return None
-    columns = 2 + max(block["estimator"].nunique() for _, block in blocks)
+    columns = 2 + max(block["estimator"].nunique() for block in blocks)
     figure, axes = panels(len(blocks) * columns, (1.6, 1.9), columns=columns)
-    for line, ((problem, budget), block) in enumerate(blocks):
+    for line, block in enumerate(blocks):
         first, *middle = axes[line * columns : (line + 1) * columns]
         frame = block["sketch"].dropna().iloc[0]
         _scatter(first, frame.x, frame, frame.x)
         first.set_title("source")
-        first.set_ylabel(f"{textwrap.fill(problem, WRAP)}\n{budget}", fontsize=7)
+        row = block.iloc[0]
+        first.set_ylabel(f"{textwrap.fill(row['problem'], WRAP)}\n{row['budget']}", fontsize=7)
         methods = row_order(block["estimator"].unique())
         for axis, name in zip(middle, methods, strict=False):
             _pushed(axis, block[block["estimator"] == name], frame)
@@ -83,11 +81,11 @@ def _pushed(axis: Axes, own: pd.DataFrame, frame: Sketch) -> None:
 def _scatter(axis: Axes, points: Cloud, frame: Sketch, origin: Cloud | None = None) -> int:
     """Points in the frame of source and target, coloured by their origin if they have one; how many lie outside."""
     if origin is None:
-        axis.scatter(*points.T, s=3, color="0.82", linewidths=0, rasterized=True)
+        axis.scatter(points[:, 0], points[:, 1], s=3, color="0.82", linewidths=0, rasterized=True)
     else:
         right, upper = (origin > origin.mean(axis=0)).T
         colours = np.array(COLOURS)[2 * right + upper]
-        axis.scatter(*points.T, s=4, c=colours, linewidths=0, alpha=0.85, rasterized=True)
+        axis.scatter(points[:, 0], points[:, 1], s=4, c=colours, linewidths=0, alpha=0.85, rasterized=True)
     both = np.concatenate([frame.x, frame.y])
     low, high = both.min(axis=0), both.max(axis=0)
     margin = MARGIN * (high - low).max()
@@ -137,6 +135,6 @@ def _histogram(axis: Axes, values: pd.Series, edges: NDArray[np.float64], floor:
     axis.set_yticks([])
     axis.spines["left"].set_visible(False)
     if len(values):
-        axis.hist(values, bins=edges, color=colour, alpha=0.55)
+        axis.hist(values, bins=edges.tolist(), color=colour, alpha=0.55)
         axis.plot(values, np.zeros(len(values)), "|", color=colour, markersize=8, clip_on=False)
         axis.axvline(float(values.median()), color="black", linewidth=1)

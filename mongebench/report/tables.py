@@ -44,7 +44,7 @@ def labels_by_problem(cells: Iterable[Cell], ignore: Sequence[str] = ()) -> dict
     by_problem: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
         by_problem[cell.problem.label].append(cell)
-    short = {}
+    short: dict[str, str] = {}
     for group in by_problem.values():
         names = labels((cell.estimator for cell in group), ignore)
         short |= {cell.key: names[cell.estimator.label] for cell in group}

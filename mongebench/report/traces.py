@@ -101,11 +101,12 @@ def anytime(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
             for index in block.index[block["estimator"] == name]:
                 _anytime_curves(left, right, _trace(records[index]), known, name, rivals)
         here = rows[(rows[["problem", "dim", "budget"]] == list(key)).all(axis=1) & rows["anchor"]]
+        column = "l2_error" if known else "energy_distance"
+        levels = here.groupby("estimator")[column].mean() if column in here else pd.Series(dtype=float)
         for axis, label in ((left, "fit seconds"), (right, "oracle calls")):
-            for name, own in here.groupby("estimator"):
-                level = own["l2_error" if known else "energy_distance"].mean()
-                if name != "truth" and level > 0:
-                    axis.axhline(level, label=str(name), **look(str(name), rivals))
+            for anchor, level in levels.items():
+                if anchor != "truth" and level > 0:
+                    axis.axhline(level, label=str(anchor), **look(str(anchor), rivals))
             axis.set_title(f"{key[0]}, d = {key[1]}")
             axis.set_xscale("log")
             axis.set_yscale("log")

@@ -5,7 +5,9 @@ import io
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from mongebench import cli
 from mongebench.metrics.rate import rate_verdict, step_bounds
 from mongebench.report import terminal
 from mongebench.report.rates import flows, frame
@@ -96,6 +98,14 @@ def test_flows_that_left_no_trace_are_rows_too(write_run) -> None:
     said = shown(terminal.rates(frame(run)))
     assert "1/3" in said
     assert "2 lambda = 2" in said
+
+
+def test_the_command_shows_the_verdicts(write_run) -> None:
+    run = write_run([(cell("flow", tau=0.1, steps=20), exponential(3.0, 0.1))])
+    result = CliRunner().invoke(cli.app, ["rate", str(run.path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    for words in ("flow", "faster", "the whole interval is above the bound", "1/1"):
+        assert words in result.output
 
 
 def test_estimators_that_follow_no_flow_are_left_out(write_run) -> None:

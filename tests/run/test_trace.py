@@ -95,6 +95,14 @@ def test_kl_is_unknown_where_a_term_is_or_the_objective_is_another(points) -> No
         assert kl_offset(mb.estimator(FLOW), EvaluationPoints.draw(unknown, 50, seed=0)) is None
 
 
+def test_a_flow_leaves_both_on_its_way(points) -> None:
+    flow = mb.estimator(FLOW, family="quadratic", tau=0.5, steps=4, batch_size=1000)
+    record = mb.run_cell(points.problem, flow, n_source=None, n_target=10, evaluation_points=1000)
+    kl = [point.kl for point in record.trace]
+    assert kl[0] > 5 * abs(kl[-1])
+    assert record.trace[0].energy_distance > 5 * abs(record.trace[-1].energy_distance)
+
+
 def test_without_a_truth_the_trace_still_has_the_energy_distance(points) -> None:
     problem = mb.Problem(source=points.problem.source, target=points.problem.target, dim=2, version=1)
     trace = traced(EvaluationPoints.draw(problem, 100, seed=0))
