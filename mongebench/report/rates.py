@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mongebench.metrics.rate import RateVerdict, rate_verdict
+from mongebench.core.errors import InvalidInput
+from mongebench.metrics.rate import RateVerdict, Verdict, rate_verdict
 from mongebench.report.tables import labels, labels_by_problem
 from mongebench.run.record import Cell, Record, TracePoint, budget
 from mongebench.run.store import PlannedCell, RunDirectory, RunError
@@ -64,7 +65,11 @@ class Flow:
 
     def verdict(self) -> RateVerdict:
         """The trace, extrapolated to tau -> 0 where halving tau moves it, against the theory."""
-        return rate_verdict(self.trace, self.planned.strong_convexity, refined=self.refinement, floor=self.floor)
+        convexity = self.planned.strong_convexity
+        try:
+            return rate_verdict(self.trace, convexity, refined=self.refinement, floor=self.floor)
+        except InvalidInput as error:  # what one estimator got wrong must not hide the others
+            return RateVerdict(Verdict.INCONCLUSIVE, str(error), float("nan"), 0, self.floor, False)
 
 
 def _step(trace: Sequence[TracePoint]) -> float:
@@ -157,13 +162,16 @@ def frame(directory: RunDirectory) -> pd.DataFrame:
             "strong_convexity": flow.planned.strong_convexity,
             "steps": " and ".join(f"{step:.3g}" for step in flow.steps),
         }
-        if flow.trace:
+        record = flow.record
+        if record is None:
+            row |= {"verdict": "missing", "reason": "no record yet"}
+        elif not record.trace:
+            row |= {"verdict": str(record.status), "reason": record.reason}
+        else:
             found = flow.verdict()
+            ended = "" if record.status.measured else f"the fit ended as {record.status}; "
             low, high = found.interval
             row |= {"rate": found.rate, "low": low, "high": high, "constant": found.constant, "floor": found.floor}
-            row |= {"verdict": str(found.verdict), "reason": found.reason, "extrapolated": found.extrapolated}
-        else:
-            status, reason = (flow.record.status, flow.record.reason) if flow.record else ("missing", "no record yet")
-            row |= {"verdict": str(status), "reason": reason}
+            row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
         rows.append(row)
     return pd.DataFrame(rows)

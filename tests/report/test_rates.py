@@ -100,6 +100,18 @@ def test_flows_that_left_no_trace_are_rows_too(write_run) -> None:
     assert "2 lambda = 2" in said
 
 
+def test_one_estimators_wrong_trace_does_not_hide_the_others(write_run) -> None:
+    backwards = trace([0.0, 0.4, 0.3, 0.2, 0.1], [5.0, 4.0, 3.0, 2.0, 1.0])
+    rows = frame(write_run([(cell("mine"), backwards), (cell("flow"), exponential(2.0, 0.1))]))
+    assert rows["verdict"].tolist() == ["inconclusive", "consistent"]
+    assert "must increase" in rows["reason"][0]
+
+
+def test_a_fit_that_failed_on_its_way_says_so(write_run) -> None:
+    (row,) = frame(write_run([(cell("flow"), exponential(2.0, 0.1))], status=Status.DIVERGED)).to_dict("records")
+    assert row["reason"].startswith("the fit ended as diverged; ")
+
+
 def test_the_command_shows_the_verdicts(write_run) -> None:
     run = write_run([(cell("flow", tau=0.1, steps=20), exponential(3.0, 0.1))])
     result = CliRunner().invoke(cli.app, ["rate", str(run.path)], catch_exceptions=False)
