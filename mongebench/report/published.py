@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from mongebench.report.style import COLOURS, QUIET, look, panels
-from mongebench.report.tables import labels_by_problem, row_order
+from mongebench.report.tables import row_order
 from mongebench.run.sketch import Sketch
 from mongebench.run.store import RunDirectory
 
@@ -21,7 +21,7 @@ MANY_SEEDS = 4
 """From which on a distribution is drawn."""
 BINS, PADDING = 30, 1.5
 """Of the logarithmic axis, and the factor that it reaches beyond the extreme values."""
-WRAP = 20
+WRAP = 22
 """Characters of a line of a title."""
 MARGIN = 0.08
 """Around the clouds, as a share of their width."""
@@ -37,9 +37,8 @@ def clouds(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
     ones. None where no map of the plane was measured.
     """
     cells = [planned.cell for planned in directory.plan().cells]
-    short = labels_by_problem(cells)
     sketches = [directory.sketch(cell) if dim == 2 else None for cell, dim in zip(cells, rows["dim"], strict=True)]
-    rows = rows.assign(estimator=[short[cell.key] for cell in cells], sketch=pd.Series(sketches, dtype=object))
+    rows = rows.assign(sketch=pd.Series(sketches, dtype=object))
     plane = rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)
     blocks = [block for _, block in plane if block["sketch"].notna().any()]
     if not blocks:
@@ -50,19 +49,25 @@ def clouds(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
         first, *middle = axes[line * columns : (line + 1) * columns]
         frame = block["sketch"].dropna().iloc[0]
         _scatter(first, frame.x, frame, frame.x)
-        first.set_title("source")
+        first.set_title("source", fontsize=8)
         row = block.iloc[0]
-        first.set_ylabel(f"{textwrap.fill(row['problem'], WRAP)}\n{row['budget']}", fontsize=7)
+        first.set_ylabel(f"{_lines(row['problem'])}\n{row['budget']}", fontsize=7)
         methods = row_order(block["estimator"].unique())
         for axis, name in zip(middle, methods, strict=False):
             _pushed(axis, block[block["estimator"] == name], frame)
-            axis.set_title(textwrap.fill(name, WRAP))
+            axis.set_title(_lines(name), fontsize=8)
         last, *empty = middle[len(methods) :]
         _scatter(last, frame.y, frame)
-        last.set_title("target")
+        last.set_title("target", fontsize=8)
         for axis in empty:
             axis.set_axis_off()
     return figure
+
+
+def _lines(label: str) -> str:
+    """A label with its parameters below the name."""
+    parts = label.replace("(", "\n(", 1).splitlines()
+    return "\n".join(textwrap.fill(part, WRAP, break_long_words=False) for part in parts)
 
 
 def _pushed(axis: Axes, own: pd.DataFrame, frame: Sketch) -> None:

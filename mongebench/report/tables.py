@@ -58,14 +58,14 @@ def frame(directory: RunDirectory) -> pd.DataFrame:
     """
     plan = directory.plan()
     cells = [planned.cell for planned in plan.cells]
-    estimators = labels(cell.estimator for cell in cells)
+    estimators = labels_by_problem(cells)
     problems = labels((cell.problem for cell in cells), ignore=("dim",))
     rows = []
     for planned in plan.cells:
         cell, record = planned.cell, directory.read(planned.cell)
         rows.append(
             {
-                "estimator": estimators[cell.estimator.label],
+                "estimator": estimators[cell.key],
                 "estimator_name": cell.estimator.name,
                 "problem": problems[cell.problem.label],
                 "problem_name": cell.problem.name,

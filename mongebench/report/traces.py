@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from mongebench.report.rates import Flow, flows
 from mongebench.report.style import QUIET, legend, look, panels
-from mongebench.report.tables import labels_by_problem, row_order
+from mongebench.report.tables import row_order
 from mongebench.run.record import Record, TracePoint
 from mongebench.run.store import RunDirectory, RunError
 
@@ -85,10 +85,7 @@ def anytime(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
 
     The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.
     """
-    planned = directory.plan().cells
-    records = [directory.read(one.cell) for one in planned]
-    short = labels_by_problem(one.cell for one in planned)
-    rows = rows.assign(estimator=[short[one.cell.key] for one in planned])
+    records = [directory.read(planned.cell) for planned in directory.plan().cells]
     traced = rows[[record is not None and len(record.trace) > 1 for record in records]]
     if traced.empty:
         return None
