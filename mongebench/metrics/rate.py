@@ -24,8 +24,9 @@ broken only by what no floor explains: by the triangle inequality, log |T - T*|^
 **Step size.** Steps of size tau contract by other factors than the flow (`step_bounds`). Two traces, at tau and tau/2,
 tell: if halving moves the rate by more than noise, whichever way, the verdict is on the curve extrapolated to tau -> 0.
 What Richardson's first order leaves is taken to be at most lambda tau times the correction, which covers both schemes.
-If it does not, the verdict is on the curve at tau, and the correction that noise may hide is unknown: it widens the
-interval, and excuses as much of a break of the bound.
+If it does not, the verdict is on the curve at tau, and the correction that noise may hide is unknown, up to the rate by
+which Euler steps that keep their own bounds differ from the flow: it widens the interval, and excuses as much of a
+break of the bound.
 
 Reference: Dumont, Lacombe, Vialard 2026, arXiv 2603.25182.
 """
@@ -341,7 +342,8 @@ def _extrapolated(coarse: _Curve, fine: _Curve, lam: float, seed: int) -> tuple[
     change = _fit(time, move, seed)
     share = fine_step / (step - fine_step)
     if abs(change.rate) <= change.margin:
-        hidden = float(share * (abs(change.rate) + change.margin))
+        own = [abs(np.log(bound) / step + 2 * lam) for bound in step_bounds(step, lam)] if lam * step < 1 else [np.inf]
+        hidden = min(float(share * (abs(change.rate) + change.margin)), float(max(own)))
         slack = coarse.slack + hidden * (coarse.time - coarse.time[0])
         return replace(coarse, slack=slack, remainder=hidden), "; halving tau does not move the rate by more than noise"
     left = float(np.nan_to_num(lam) * step * share)

@@ -288,6 +288,19 @@ def test_discretisation_that_noise_hides_is_not_taken_for_the_flow(implicit):
     assert found / seeds > 0.9
 
 
+@pytest.mark.parametrize(("share", "verdict"), [(0.6, SLOWER), (1.6, FASTER)])
+def test_other_rates_are_told_from_the_bound_although_noise_hides_the_discretisation(share, verdict):
+    results = [
+        rate_verdict(
+            trace(*noisy(seed, 12, 0.6, share)), LAMBDA, refined=trace(*noisy(1000 + seed, 23, 0.6, share))
+        ).verdict
+        for seed in range(100)
+    ]
+    opposite = FASTER if verdict == SLOWER else SLOWER
+    assert results.count(verdict) >= 90
+    assert opposite not in results
+
+
 def test_refined_must_be_refined():
     with pytest.raises(InvalidInput, match=r"steps of 0\.4"):
         rate_verdict(euler(0.2, True), LAMBDA, refined=euler(0.4, True))
