@@ -90,7 +90,7 @@ def run(
     rows = tables.frame(directory)
     terminal.show(terminal.results(rows))
     terminal.show(terminal.status(rows))
-    for path in figures.draw(rows, directory.path / "figures"):
+    for path in figures.draw(directory, directory.path / "figures"):
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
     if set(planned.statuses()) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
@@ -129,15 +129,23 @@ def table(
     terminal.show(terminal.costs(rows) if cost else terminal.results(rows, metric))
 
 
+@app.command()
+def rate(run: RunPath) -> None:
+    """Whether the flows of a run converge as the theory says, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2."""
+    from mongebench.report import rates, terminal
+
+    terminal.show(terminal.rates(rates.frame(_directory(run))))
+
+
 @app.command("figures")
 def draw_figures(
     run: RunPath,
     out: Annotated[Path | None, typer.Option(help="Where to put them [default: RUN/figures].")] = None,
 ) -> None:
     """Draw the figures of a run as PNG, SVG and PDF."""
-    from mongebench.report import figures, tables
+    from mongebench.report import figures
 
-    for path in figures.draw(tables.frame(_directory(run)), out or run / "figures"):
+    for path in figures.draw(_directory(run), out or run / "figures"):
         typer.echo(f"figure: {path}")
 
 

@@ -48,8 +48,9 @@ def test_run_leaves_records_a_table_and_a_figure(ran: Path) -> None:
     for words in ("d = 1", "d = 2", "bures", "exact(extension=translated)", "at floor", "2/2", "floor"):
         assert words in said, words
     assert len(list((ran / "cells").glob("*.json"))) == 20
-    for suffix in ("png", "svg", "pdf"):
-        assert (ran / "figures" / f"error.{suffix}").stat().st_size > 1000
+    for name in ("error", "clouds"):
+        for suffix in ("png", "svg", "pdf"):
+            assert (ran / "figures" / f"{name}.{suffix}").stat().st_size > 1000
 
 
 def test_dry_run_prints_and_writes_nothing(ran: Path, tmp_path: Path) -> None:
@@ -124,6 +125,7 @@ def test_a_missing_cell_is_in_the_table(ran: Path, tmp_path: Path) -> None:
         (["show", "nothing.json"], "not a readable record"),
         (["table", "."], "not a run"),
         (["status", "nowhere"], "not a run"),
+        (["rate", "nowhere"], "not a run"),
         (["list", "estimator"], "Did you mean 'estimators'"),
         (["run", "quickstart", "--only", "zzz"], "matches no cell"),
         (["run", "quickstart", "--plugin", "nowhere.py"], "No plugin file"),
@@ -138,6 +140,14 @@ def test_mistakes_are_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path
     said = capsys.readouterr()
     assert answer in said.err
     assert "Traceback" not in said.err
+
+
+def test_a_run_without_traces_has_no_rate(monkeypatch, capsys, ran: Path) -> None:
+    monkeypatch.setattr("sys.argv", ["mongebench", "rate", str(ran)])
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main()
+    assert exit_code.value.code == 2
+    assert "only iterative estimators leave one" in capsys.readouterr().err
 
 
 def test_an_unknown_metric_lists_the_valid_ones(monkeypatch, capsys, ran: Path) -> None:

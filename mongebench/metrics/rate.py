@@ -24,6 +24,9 @@ broken only by what no floor explains: by the triangle inequality, log |T - T*|^
 **Step size.** Steps of size tau contract by other factors than the flow (`step_bounds`). Two traces, at tau and tau/2,
 tell: if halving moves the rate by more than noise, whichever way, the verdict is on the curve extrapolated to tau -> 0.
 What Richardson's first order leaves is taken to be at most lambda tau times the correction, which covers both schemes.
+If it does not, the verdict is on the curve at tau, and the correction that noise may hide is unknown, up to the rate by
+which Euler steps that keep their own bounds differ from the flow: it widens the interval, and excuses as much of a
+break of the bound.
 
 Reference: Dumont, Lacombe, Vialard 2026, arXiv 2603.25182.
 """
@@ -31,7 +34,7 @@ Reference: Dumont, Lacombe, Vialard 2026, arXiv 2603.25182.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import takewhile
 from typing import NamedTuple
@@ -95,6 +98,8 @@ class RateVerdict:
     ----------
     verdict, reason
         One of `Verdict` and a sentence; "inner solve: ..." where unsolved subproblems forbid calling the flow slow.
+    bound
+        2 lambda; NaN where the theorem does not apply.
     points
         How many were used, the start included.
     floor
@@ -102,13 +107,14 @@ class RateVerdict:
     extrapolated
         Whether all of this is about the limit tau -> 0 of two traces.
     rate, interval
-        Of the fitted e^{-rate t}, per unit of flow time, and its (low, high); to be held against 2 lambda.
+        Of the fitted e^{-rate t}, per unit of flow time, and its (low, high); to be held against `bound`.
     constant
         C = sup of l2_error(t) e^{2 lambda t} / l2_error(0) over the points after the start, floor taken off.
     """
 
     verdict: Verdict
     reason: str
+    bound: float
     points: int
     floor: float
     extrapolated: bool
@@ -117,7 +123,9 @@ class RateVerdict:
     constant: float = float("nan")
 
     def __str__(self) -> str:
-        return f"{self.verdict}: {self.reason}"
+        low, high = self.interval
+        numbers = f"; rate {self.rate:.3g} in [{low:.3g}, {high:.3g}], bound {self.bound:.3g}"
+        return f"{self.verdict}: {self.reason}{numbers if self.rate == self.rate else ''}"
 
 
 class StepBounds(NamedTuple):
@@ -179,13 +187,12 @@ def rate_verdict(
         curve, halved = _extrapolated(curve, fine, lam, seed)
     if len(curve.time) < FEWEST:
         few = f"{len(curve.time)} of {len(trace)} points are above the floor {curve.floor:.3g}; {FEWEST} are needed"
-        return RateVerdict(Verdict.INCONCLUSIVE, flaw or few, len(curve.time), curve.floor, curve.extrapolated)
+        return RateVerdict(Verdict.INCONCLUSIVE, flaw or few, 2 * lam, len(curve.time), curve.floor, curve.extrapolated)
     fit = _fit(curve.time, curve.log_error, seed)
     excess = (curve.log_error - curve.log_error[0] + 2 * lam * (curve.time - curve.time[0]))[1:]  # log C(t)
     unexplained = excess - fit.noise - curve.slack[1:] - curve.slack[0]
     broken = int(np.argmax(unexplained > 0))
     low, high = fit.rate - fit.margin - curve.remainder, fit.rate + fit.margin + curve.remainder
-    numbers = f"rate {fit.rate:.3g} in [{low:.3g}, {high:.3g}], bound {2 * lam:.3g}{halved}"
     if flaw:
         verdict, reason = Verdict.INCONCLUSIVE, flaw
     elif not applies:
@@ -198,17 +205,17 @@ def rate_verdict(
             verdict = Verdict.INCONCLUSIVE
             reason = f"inner solve: {reason}, but a step before it has {INNER} {left:.2g} > {inner_tolerance:.2g}"
         else:
-            verdict, reason = Verdict.SLOWER, f"{reason}, more than noise and floor explain; {numbers}"
+            verdict, reason = Verdict.SLOWER, f"{reason}, more than noise and floor explain"
     elif low > 2 * lam:
-        verdict, reason = Verdict.FASTER, f"the whole interval is above the bound; {numbers}"
+        verdict, reason = Verdict.FASTER, "the whole interval is above the bound"
     elif excess.max() <= RESOLUTION:
-        verdict, reason = Verdict.CONSISTENT, f"the bound holds at every point; {numbers}"
+        verdict, reason = Verdict.CONSISTENT, "the bound holds at every point"
     elif lam < low and 2 * lam <= high:  # half the rate excluded: an interval that holds everything is no evidence
-        verdict, reason = Verdict.CONSISTENT, f"the bound holds as far as noise tells; {numbers}"
+        verdict, reason = Verdict.CONSISTENT, "the bound holds as far as noise tells"
     else:
-        verdict, reason = Verdict.INCONCLUSIVE, f"noise or floor hide whether the bound holds; {numbers}"
+        verdict, reason = Verdict.INCONCLUSIVE, "noise or floor hide whether the bound holds"
     found = fit.rate, (low, high), float(np.exp(excess.max()))
-    return RateVerdict(verdict, reason, len(curve.time), curve.floor, curve.extrapolated, *found)
+    return RateVerdict(verdict, f"{reason}{halved}", 2 * lam, len(curve.time), curve.floor, curve.extrapolated, *found)
 
 
 @dataclass(frozen=True)
@@ -219,7 +226,7 @@ class _Curve:
     log_error: Vector  # (n,)
     slack: Vector  # (n,)
     floor: float
-    remainder: float = 0.0  # of the rate, after extrapolation
+    remainder: float = 0.0  # of the rate: what the extrapolation leaves, or noise hides from it
     extrapolated: bool = False
 
 
@@ -318,7 +325,7 @@ def _noise(time: Vector, log_error: Vector, rng: np.random.Generator) -> Vector:
 
 
 def _extrapolated(coarse: _Curve, fine: _Curve, lam: float, seed: int) -> tuple[_Curve, str]:
-    """The curve at tau -> 0 where halving tau moves the rate, else the coarse one; and what was found, in words.
+    """The curve at tau -> 0 where halving tau moves the rate, else the coarse one, less sure; and the finding in words.
 
     Moves away from the bound count like moves towards it: otherwise the correction would favour "consistent".
     """
@@ -333,11 +340,14 @@ def _extrapolated(coarse: _Curve, fine: _Curve, lam: float, seed: int) -> tuple[
     log_error, slack = (np.interp(time, fine.time, values) for values in (fine.log_error, fine.slack))
     move = log_error - coarse.log_error[:n]
     change = _fit(time, move, seed)
-    if abs(change.rate) <= change.margin:
-        return coarse, "; halving tau does not move it by more than noise"
     share = fine_step / (step - fine_step)
+    if abs(change.rate) <= change.margin:
+        own = [abs(np.log(bound) / step + 2 * lam) for bound in step_bounds(step, lam)] if lam * step < 1 else [np.inf]
+        hidden = min(float(share * (abs(change.rate) + change.margin)), float(max(own)))
+        slack = coarse.slack + hidden * (coarse.time - coarse.time[0])
+        return replace(coarse, slack=slack, remainder=hidden), "; halving tau does not move the rate by more than noise"
     left = float(np.nan_to_num(lam) * step * share)
     slack = (1 + share) * slack + share * coarse.slack[:n] + left * np.abs(move)
     floor = max(coarse.floor, fine.floor)
     limit = _Curve(time, log_error + share * move, slack, floor, left * abs(change.rate), extrapolated=True)
-    return limit, f"; extrapolated to tau -> 0, because halving tau moves it by {change.rate:.3g}"
+    return limit, f"; extrapolated to tau -> 0, because halving tau moves the rate by {change.rate:.3g}"

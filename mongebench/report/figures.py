@@ -1,14 +1,8 @@
-"""Figures for papers and READMEs, by matplotlib: vector formats beside a PNG, one style, colour-blind safe."""
+"""Figures for papers and READMEs, by matplotlib: vector formats beside a PNG; which ones, the run's records decide."""
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,32 +10,35 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mongebench.report import published, tables, traces
+from mongebench.report.style import FORMATS, STYLE, legend, look, panels
 from mongebench.report.tables import aggregate, row_order
-
-# Okabe and Ito's colours, told apart by colour-blind readers too; markers differ as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-STYLE: Any = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "svg.fonttype": "none",
-    "figure.dpi": 150,
-}
-FORMATS = ("png", "svg", "pdf")
+from mongebench.run.store import RunDirectory
 
 
-def draw(rows: pd.DataFrame, folder: Path) -> list[Path]:
-    """Draw what the run allows; the files written."""
+def draw(directory: RunDirectory, folder: Path) -> list[Path]:
+    """Draw what the run allows; the files written.
+
+    `error` always; `rate` and `anytime` where there are traces; `clouds` where maps of the plane were measured, and
+    `distribution` where there are many seeds.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    rows = tables.frame(directory)
+    paths = []
     with plt.rc_context(STYLE):
-        figure = error_overview(rows)
-        if figure is None:
-            return []
-        paths = [folder / f"error.{suffix}" for suffix in FORMATS]
-        for path in paths:
-            figure.savefig(path, bbox_inches="tight", dpi=150)
-        plt.close(figure)
+        for name, figure in {
+            "error": error_overview(rows),
+            "rate": traces.rate(directory),
+            "anytime": traces.anytime(directory, rows),
+            "clouds": published.clouds(directory, rows),
+            "distribution": published.distribution(rows),
+        }.items():
+            if figure is None:
+                continue
+            for suffix in FORMATS:
+                paths.append(folder / f"{name}.{suffix}")
+                figure.savefig(paths[-1], bbox_inches="tight", dpi=150)
+            plt.close(figure)
     return paths
 
 
@@ -49,36 +46,20 @@ def error_overview(rows: pd.DataFrame) -> Figure | None:
     """UVP against dimension, a panel a problem; energy distance by estimator where the exact map is unknown."""
     names = row_order(name for name in rows["estimator"].unique() if name != "truth")
     rivals = [name for name in names if not rows.loc[rows["estimator"] == name, "anchor"].any()]
-    panels = list(rows.groupby(["problem", "budget"], sort=False))
-    if not panels:
+    blocks = list(rows.groupby(["problem", "budget"], sort=False))
+    if not blocks:
         return None
-    columns = math.ceil(math.sqrt(len(panels)))
-    lines = -(-len(panels) // columns)
-    figure, axes = plt.subplots(
-        lines, columns, figsize=(3.6 * columns, 3.1 * lines + 0.5), squeeze=False, layout="constrained"
-    )
-    for axis in axes.ravel()[len(panels) :]:
-        axis.set_axis_off()
-    for axis, ((problem, budget), block) in zip(axes.ravel(), panels, strict=False):
+    figure, axes = panels(len(blocks), (3.6, 3.1))
+    for axis, ((problem, budget), block) in zip(axes, blocks, strict=True):
         known = "uvp" in block and block["uvp"].notna().any()
         summary = aggregate(block, "uvp" if known else "energy_distance")
-        axis.set_title(f"{problem}\n{budget}", fontsize=9)
+        axis.set_title(f"{problem}\n{budget}")
         if known:
             _against_dimension(axis, summary, names, rivals)
         else:
             _by_estimator(axis, summary, names, rivals)
-    handles, shown = _legend(axes.ravel()[: len(panels)])
-    figure.legend(handles, shown, loc="outside lower center", ncols=min(5, len(shown)), frameon=False)
+    legend(figure, axes)
     return figure
-
-
-def _look(name: str, rivals: list[str]) -> dict[str, Any]:
-    """Anchors are grey and dashed, rivals coloured."""
-    if name not in rivals:
-        anchors = {"identity": ":", "mean_shift": "-.", "bures": "--"}
-        return {"color": "0.45", "linestyle": anchors.get(name, "--"), "marker": "", "linewidth": 1.2}
-    index = rivals.index(name)
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
 
 
 def _against_dimension(axis: Axes, summary: pd.DataFrame, names: list[str], rivals: list[str]) -> None:
@@ -91,7 +72,7 @@ def _against_dimension(axis: Axes, summary: pd.DataFrame, names: list[str], riva
                 yerr=own["standard_error"],
                 label=name,
                 capsize=2,
-                **_look(name, rivals),
+                **look(name, rivals),
             )
     dims = sorted(summary["dim"].astype(int).unique())
     axis.set_xscale("log", base=2)
@@ -106,10 +87,10 @@ def _by_estimator(axis: Axes, summary: pd.DataFrame, names: list[str], rivals: l
     measured = summary[summary["n_ok"] > 0].set_index("estimator")
     shown = [name for name in names if name in measured.index]
     for place, name in enumerate(shown):
-        look = {**_look(name, rivals), "linestyle": ""}
-        look["marker"] = look["marker"] or "o"
+        marked = {**look(name, rivals), "linestyle": ""}
+        marked["marker"] = marked["marker"] or "o"
         row = measured.loc[name]
-        axis.errorbar(row["mean"], place, xerr=row["standard_error"], capsize=2, **look)
+        axis.errorbar(row["mean"], place, xerr=row["standard_error"], capsize=2, **marked)
     floor = float(measured["floor"].max()) if len(measured) else np.nan
     if floor > 0:
         # A U-statistic can be negative: logarithmic above the floor, linear below it.
@@ -118,11 +99,3 @@ def _by_estimator(axis: Axes, summary: pd.DataFrame, names: list[str], rivals: l
         axis.text(floor, 0.01, " floor", transform=axis.get_xaxis_transform(), fontsize=7, color="0.4")
     axis.set_yticks(np.arange(len(shown)), shown)
     axis.set_xlabel("energy distance")
-
-
-def _legend(axes: np.ndarray) -> tuple[list[Any], list[str]]:
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    return list(found.values()), list(found)

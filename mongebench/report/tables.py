@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mongebench.run.record import Record, Spec, Status, budget
+from mongebench.run.record import Cell, Record, Spec, Status, budget
 from mongebench.run.store import RunDirectory
 
 ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
@@ -39,6 +39,18 @@ def labels(specs: Iterable[Spec], ignore: Sequence[str] = ()) -> dict[str, str]:
     return short
 
 
+def labels_by_problem(cells: Iterable[Cell], ignore: Sequence[str] = ()) -> dict[str, str]:
+    """Shortest label of each cell's estimator (by the cell's key) that tells it from the others on the same problem."""
+    by_problem: dict[str, list[Cell]] = defaultdict(list)
+    for cell in cells:
+        by_problem[cell.problem.label].append(cell)
+    short: dict[str, str] = {}
+    for group in by_problem.values():
+        names = labels((cell.estimator for cell in group), ignore)
+        short |= {cell.key: names[cell.estimator.label] for cell in group}
+    return short
+
+
 def frame(directory: RunDirectory) -> pd.DataFrame:
     """One row a planned cell: identity, status, times, and `<metric>`, `<metric>_se`, `<metric>_floor` columns.
 
@@ -46,14 +58,14 @@ def frame(directory: RunDirectory) -> pd.DataFrame:
     """
     plan = directory.plan()
     cells = [planned.cell for planned in plan.cells]
-    estimators = labels(cell.estimator for cell in cells)
+    estimators = labels_by_problem(cells)
     problems = labels((cell.problem for cell in cells), ignore=("dim",))
     rows = []
     for planned in plan.cells:
         cell, record = planned.cell, directory.read(planned.cell)
         rows.append(
             {
-                "estimator": estimators[cell.estimator.label],
+                "estimator": estimators[cell.key],
                 "estimator_name": cell.estimator.name,
                 "problem": problems[cell.problem.label],
                 "problem_name": cell.problem.name,

@@ -15,9 +15,13 @@ from rich.text import Text
 
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
+from mongebench.metrics.rate import Verdict
 from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
 from mongebench.report.tables import aggregate, cost_exponents, row_order
 from mongebench.run.record import Record, Status
+
+KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
+"""Verdicts of a flow that does what the theory says."""
 
 
 def number(value: float) -> str:
@@ -121,6 +125,72 @@ def costs(rows: pd.DataFrame) -> RenderableType:
             f"{row['n_ok']}/{row['n_planned']}",
         )
     return Group(table, f"fit seconds {_circumstances(rows)}; compilation and the drawing of samples excluded")
+
+
+def rates(rows: pd.DataFrame) -> RenderableType:
+    """Verdicts of `rates.frame`: a table a problem, a row a flow; why; and how many flows kept the bound."""
+    blocks = [block for _, block in rows.groupby(["problem", "dim", "budget"], sort=False)]
+    return Group(
+        *(_flows(block) for block in blocks),
+        _reasons(rows),
+        _kept(blocks, list(dict.fromkeys(rows["estimator"]))),
+        "The bound: |T_t - T*|^2 <= C e^{-2 lambda t} |T_0 - T*|^2 with C = 1, norms of L2(mu0). rate: of the fitted "
+        "e^{-rate t}. C: what the trace would need. steps: in flow time; two where the same fit at half the step is in "
+        "the run, which tells the scheme's own error from the flow.",
+    )
+
+
+def _flows(block: pd.DataFrame) -> Table:
+    """Those of one problem."""
+    convexity = block["strong_convexity"].iloc[0]
+    known = "not known" if pd.isna(convexity) else f"{number(convexity)}, 2 lambda = {number(2 * convexity)}"
+    title = escape(f"{_place(block)}\nlambda = {known}")
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("estimator", "seed", "steps", "rate (95 %)", "C", "verdict"):
+        table.add_column(name, justify="right" if name in ("seed", "C") else "left")
+    for row in block.to_dict("records"):
+        table.add_row(
+            escape(row["estimator"]),
+            str(row["seed"]),
+            row["steps"],
+            "" if pd.isna(row["rate"]) else f"{row['rate']:.3g} ({row['low']:.3g} .. {row['high']:.3g})",
+            "" if pd.isna(row["constant"]) else number(row["constant"]),
+            _verdict(row["verdict"]),
+        )
+    return table
+
+
+def _reasons(rows: pd.DataFrame) -> Table:
+    """Why flows have their verdicts, equal reasons together."""
+    table = Table(title="why", title_justify="left", title_style="bold")
+    for name in ("verdict", "reason", "flows", "estimators"):
+        table.add_column(name, overflow="fold", justify="right" if name == "flows" else "left")
+    for _, group in rows.groupby(["verdict", "reason"], sort=False):
+        first, names = group.iloc[0], ", ".join(row_order(group["estimator"]))
+        table.add_row(_verdict(first["verdict"]), escape(first["reason"]), str(len(group)), escape(names))
+    return table
+
+
+def _kept(blocks: list[pd.DataFrame], names: list[str]) -> Table:
+    """Flows that keep the bound, problems down, estimators across."""
+    table = Table(title="flows that keep the bound, of those planned", title_justify="left", title_style="bold")
+    for name in ("problem", *names):
+        table.add_column(escape(name), justify="left" if name == "problem" else "right")
+    for block in blocks:
+        owned = [block.loc[block["estimator"] == name, "verdict"] for name in names]
+        shown = [f"{own.isin(KEPT).sum()}/{len(own)}" if len(own) else "" for own in owned]
+        table.add_row(escape(_place(block)), *shown)
+    return table
+
+
+def _place(block: pd.DataFrame) -> str:
+    first = block.iloc[0]
+    return f"{first['problem']}, d = {first['dim']}, {first['budget']}"
+
+
+def _verdict(verdict: str) -> str:
+    style = "default" if verdict in KEPT else "yellow"
+    return f"[{style}]{verdict}[/{style}]"
 
 
 def status(rows: pd.DataFrame) -> RenderableType:

@@ -28,7 +28,8 @@ from mongebench.plugins import snake_case
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.provenance import provenance
 from mongebench.run.record import Cell, Manifest, Provenance, Record, Spec, Status, Times
-from mongebench.run.trace import RunTrace
+from mongebench.run.sketch import Sketch
+from mongebench.run.trace import RunTrace, kl_offset
 
 DIVERGED_RATIO = 1e4
 """A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
@@ -158,17 +159,21 @@ def run_cell(
         n_target=n_target,
         seed=seed,
     )
-    return measure(cell, problem, estimator, Conditions(evaluation_points=evaluation_points))
+    record, _ = measure(cell, problem, estimator, Conditions(evaluation_points=evaluation_points))
+    return record
 
 
 def measure(
     cell: Cell, problem: Problem, estimator: MapEstimator, conditions: Conditions, clock: Clock | None = None
-) -> Record:
-    """The record of one cell. `clock` may have started earlier, to count the start-up of a child process."""
+) -> tuple[Record, Sketch | None]:
+    """The record of one cell, and its sketch where its map was measured and can be drawn.
+
+    `clock` may have started earlier, to count the start-up of a child process.
+    """
     clock = clock or Clock()
     refused = refusal(cell, problem, estimator)
     if refused is not None:
-        return failed(cell, problem, estimator, conditions, *refused)
+        return failed(cell, problem, estimator, conditions, *refused), None
 
     fitted: MapEstimator = clone(estimator)
     source, target, meter = _views(
@@ -176,6 +181,7 @@ def measure(
     )
     trace: RunTrace | None = None
     metrics: dict[str, Value] = {}
+    sketch: Sketch | None = None
     transform_seconds = 0.0
     status, reason = Status.OK, ""
     with _caught_warnings() as caught:
@@ -186,7 +192,8 @@ def measure(
             with watch_compiler(clock):
                 points = _evaluation_points(problem, conditions.evaluation_points)
                 limit = conditions.time_limit and 0.9 * conditions.time_limit
-                trace = RunTrace(clock, points, (meter,), limit)
+                with clock.phase("evaluate"):
+                    trace = RunTrace(clock, points, (meter,), limit, kl_offset(fitted, points))
                 with clock.phase("fit"):
                     fitted.fit(source, target, seed=cell.seed, trace=trace)
                 with clock.phase("evaluate"):
@@ -195,9 +202,10 @@ def measure(
                     transform_seconds = clock.seconds("evaluate") - before
                     metrics = compute(evaluation)
             status, reason = _judge(evaluation, metrics)
+            sketch = Sketch.of(evaluation) if status.measured else None
         except Exception as error:  # the runner alone may catch everything, and always records it
             status, reason = _status_of(error)
-    return Record(
+    record = Record(
         cell=cell,
         manifest=manifest(problem, estimator, conditions),
         **facts(problem, estimator),
@@ -213,6 +221,7 @@ def measure(
         peak_bytes=_peak_bytes(),
         provenance=_provenance(estimator, conditions),
     )
+    return record, sketch
 
 
 def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Status, str] | None:

@@ -71,7 +71,7 @@ def main(job_file: str) -> None:
             clock.charge_start_up()
         built = problem(cell.problem.name, json.dumps(cell.problem.parameters, sort_keys=True))
         estimator = plugins.estimator(cell.estimator.name, **cell.estimator.parameters)
-        directory.write(measure(cell, built, estimator, job.conditions, clock))
+        directory.write(*measure(cell, built, estimator, job.conditions, clock))
         print(json.dumps({"done": cell.key}), file=protocol)
 
 

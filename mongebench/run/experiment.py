@@ -15,7 +15,8 @@
     n_source = [500, 2000]
     n_target = [500, 2000]          # paired with n_source, not crossed
 
-A problem may carry a `budget` of its own, in place of the common one.
+A problem may carry a `budget` of its own, in place of the common one, and `parameters` of all estimators on it, in
+place of theirs: `parameters = { family = "quadratic" }`.
 """
 
 from __future__ import annotations
@@ -116,11 +117,13 @@ class Experiment(BaseModel):
     def cells(self) -> list[Cell]:
         """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop."""
         seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
-        estimators = [spec for entry in self.estimators for spec in _span(entry, ESTIMATORS)]
         cells: dict[str, Cell] = {}
         for entry in self.problems:
-            own = {key: value for key, value in entry.items() if key != "budget"}
+            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters")}
             budget = _budget_of(entry) if "budget" in entry else self.budget
+            estimators = [
+                spec for common in self.estimators for spec in _span(common | _parameters_of(entry), ESTIMATORS)
+            ]
             for problem, estimator in itertools.product(list(_span(own, DATASETS)), estimators):
                 for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
                     cell = Cell(estimator=estimator, problem=problem, n_source=n_source, n_target=n_target, seed=seed)
@@ -133,6 +136,16 @@ def _budget_of(entry: dict[str, Any]) -> Budget:
         return Budget.model_validate(entry["budget"])
     except ValidationError as error:
         raise ExperimentError(f"problem {entry.get('name')!r}: {_first(error, 'budget')}") from None
+
+
+def _parameters_of(entry: dict[str, Any]) -> dict[str, Any]:
+    given = entry.get("parameters", {})
+    if not isinstance(given, dict) or "name" in given:
+        raise ExperimentError(
+            f"problem {entry.get('name')!r}: parameters must be a table of parameters of the estimators, such as "
+            f'{{ family = "quadratic" }}; got {given!r}.'
+        )
+    return given
 
 
 def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mongebench.metrics.base import Value
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Status(StrEnum):
@@ -145,13 +145,35 @@ class Times(Model):
 
 
 class TracePoint(Model):
-    """One outer step of a fit."""
+    """One outer step of a fit.
+
+    Attributes
+    ----------
+    iteration
+        0 at the start.
+    flow_time
+        Sum of the steps tau; None for a scheme that follows no flow.
+    oracle_calls
+        Draws and evaluations so far.
+    fit_seconds
+        Seconds of the phase `fit` so far.
+    l2_error
+        Squared L2(mu0) error on the trace's evaluation points, length^2; None where T* is not known.
+    energy_distance
+        Between T#mu0 and gamma on the same points, U-statistic.
+    kl
+        KL(T#mu0 | gamma) in nats, where the fit's objective tells it: see `trace.kl_offset`, also for its noise.
+    diagnostics
+        What the fit says about itself.
+    """
 
     iteration: int
     flow_time: float | None
     oracle_calls: int
     fit_seconds: float
     l2_error: float | None
+    energy_distance: float | None = None
+    kl: float | None = None
     diagnostics: dict[str, float] = {}
 
 

@@ -1,7 +1,8 @@
-"""A run's directory: its plan, and one JSON file a record, each written at once or not at all.
+"""A run's directory: its plan, and one JSON file a record, each file written at once or not at all.
 
     RUN/plan.json                                what was planned: cells and conditions
     RUN/cells/<estimator>-<problem>-<key>.json   one record a cell
+    RUN/cells/<estimator>-<problem>-<key>.npz    its sketch, where it has one
 
 Two runs may write into one directory: names are content hashes and every file appears by one atomic rename.
 """
@@ -18,6 +19,7 @@ from pydantic import ValidationError
 
 from mongebench.core.errors import MongebenchError
 from mongebench.run.record import Cell, Facts, Manifest, Model, Record
+from mongebench.run.sketch import Sketch
 
 
 class RunError(MongebenchError):
@@ -47,12 +49,12 @@ class Plan(Model):
     cells: list[PlannedCell]
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write `text` so that a reader, or a kill -9, finds the old file or the new one, never a half."""
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` so that a reader, or a kill -9, finds the old file or the new one, never a half."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -97,9 +99,22 @@ class RunDirectory:
         except ValidationError as error:
             raise RunError(f"{self.path / 'plan.json'} cannot be read: {error.errors()[0]['msg']}.") from None
 
-    def write(self, record: Record) -> None:
-        """Write or replace one record."""
+    def sketch_path(self, cell: Cell) -> Path:
+        """The file of a cell's sketch."""
+        return self.record_path(cell).with_suffix(".npz")
+
+    def write(self, record: Record, sketch: Sketch | None = None) -> None:
+        """Write or replace one record and its sketch."""
+        # The sketch first: a record that is there says that the cell is done.
+        if sketch is None:
+            self.sketch_path(record.cell).unlink(missing_ok=True)
+        else:
+            write_atomically(self.sketch_path(record.cell), sketch.to_bytes())
         write_atomically(self.record_path(record.cell), record.model_dump_json(indent=1))
+
+    def sketch(self, cell: Cell) -> Sketch | None:
+        """The sketch of a cell; None where it has none."""
+        return Sketch.load(self.sketch_path(cell))
 
     def read(self, cell: Cell) -> Record | None:
         """The record of a cell; None where it is missing or unreadable (half a file, another schema)."""

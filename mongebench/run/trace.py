@@ -1,37 +1,63 @@
-"""The trace of one fit: error against flow time, iterations, oracle calls and seconds, all from a single run."""
+"""The trace of one fit: errors against flow time, iterations, oracle calls and seconds, all from a single run."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from mongebench.core.estimator import Map
-from mongebench.core.oracle import Meter
-from mongebench.metrics.base import EvaluationPoints
+from mongebench.core.estimator import Map, MapEstimator
+from mongebench.core.oracle import Meter, Oracle
+from mongebench.metrics.base import Evaluation, EvaluationPoints
+from mongebench.metrics.pairwise import Kernel, discrepancy
 from mongebench.run.clock import Clock
 from mongebench.run.record import TracePoint
 
 POINTS = 2000
 """Evaluation points of a trace: fewer than of the final metrics, because a trace is scored at every step."""
+OBJECTIVE = "objective"
+"""The diagnostic by which a flow tells what it moves down."""
 
 
 class RunTrace:
-    """Scores each map handed to it while the fit's clock stands still; False once `fit_limit` seconds are spent."""
+    """Scores each map handed to it while the fit's clock stands still; False once `fit_limit` seconds are spent.
 
-    def __init__(self, clock: Clock, points: EvaluationPoints, meters: tuple[Meter, ...], fit_limit: float | None):
+    Parameters
+    ----------
+    clock
+        Of the cell.
+    points
+        The cell's evaluation points; the first `POINTS` of each side are used.
+    meters
+        Whose counts make the oracle calls.
+    fit_limit
+        Seconds of fitting; None for no limit.
+    kl_offset
+        What turns the diagnostic `OBJECTIVE` into KL, see `kl_offset`; None where it does not.
+    """
+
+    def __init__(
+        self,
+        clock: Clock,
+        points: EvaluationPoints,
+        meters: tuple[Meter, ...],
+        fit_limit: float | None,
+        kl_offset: float | None = None,
+    ) -> None:
         self.clock = clock
-        self.x = points.x[:POINTS]
-        self.exact = None if points.exact is None else points.exact[:POINTS]
+        self.scored = points.once(POINTS, lambda: _first(points, POINTS))
         self.meters = meters
         self.fit_limit = fit_limit
+        self.kl_offset = kl_offset
         self.points: list[TracePoint] = []
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
         """Record the map reached at `flow_time`; whether to go on."""
         with self.clock.phase("evaluate"):
-            error = None
-            if self.exact is not None:
-                error = float(np.mean(np.sum((np.asarray(map(self.x)) - self.exact) ** 2, axis=1)))
             fit_seconds = self.clock.seconds("fit")
+            # A map on its way to infinity is recorded as what it is; the fit, or the final metrics, will say so.
+            with np.errstate(over="ignore", invalid="ignore"):
+                error, distance = self._scores(map)
             self.points.append(
                 TracePoint(
                     iteration=len(self.points),
@@ -39,7 +65,45 @@ class RunTrace:
                     oracle_calls=sum(sum(meter.counts.values()) for meter in self.meters),
                     fit_seconds=fit_seconds,
                     l2_error=error,
+                    energy_distance=distance,
+                    kl=self._kl(diagnostics),
                     diagnostics={key: float(value) for key, value in diagnostics.items()},
                 )
             )
         return self.fit_limit is None or fit_seconds < self.fit_limit
+
+    def _scores(self, map: Map) -> tuple[float | None, float]:
+        """Squared L2 error, where T* is known, and energy distance (U-statistic)."""
+        pushed = np.asarray(map(self.scored.x), dtype=np.float64)
+        exact = self.scored.exact
+        error = None if exact is None else float(np.mean(np.sum((pushed - exact) ** 2, axis=1)))
+        return error, discrepancy(Evaluation(self.scored, map, pushed), Kernel.DISTANCE).value
+
+    def _kl(self, diagnostics: Mapping[str, float]) -> float | None:
+        if self.kl_offset is None or OBJECTIVE not in diagnostics:
+            return None
+        return float(diagnostics[OBJECTIVE]) + self.kl_offset
+
+
+def _first(points: EvaluationPoints, n: int) -> EvaluationPoints:
+    """The first n points of each side: what depends on them alone is computed once for all traces of a problem."""
+    exact = None if points.exact is None else points.exact[:n]
+    return EvaluationPoints(points.problem, points.x[:n], points.y[:n], exact, points.seed)
+
+
+def kl_offset(estimator: MapEstimator, points: EvaluationPoints) -> float | None:
+    """log Z + E_mu0[log mu0], which added to F(T) = E_mu0[V(T) - log det DT] gives KL(T#mu0 | gamma).
+
+    The target's log Z is exact and E_mu0[log mu0] the mean over all evaluation points `points.x`, while F, the
+    diagnostic `OBJECTIVE`, is the flow's own mean over the batch of its last step (over at most 1000 points at the
+    start). So a trace's KL carries the noise of two independent draws, about sd(log mu0) (1/n_batch + 1/n)^(1/2): near
+    T* it can be negative.
+
+    None where log Z or the source's density is not known, or where the estimator's objective is not that F: it is for
+    estimators that ask for V and whose parameter `divergence`, if they have one, is "kl".
+    """
+    source, target = points.problem.source, points.problem.target
+    moves_f = Oracle.TARGET_POTENTIAL in estimator.needs and estimator.get_params().get("divergence", "kl") == "kl"
+    if not moves_f or target.log_normaliser is None or not source.log_density:
+        return None
+    return target.log_normaliser + points.once(kl_offset, lambda: float(np.mean(source.log_density(points.x))))

@@ -61,7 +61,8 @@ def test_exponential(share, verdict, start):
     assert result.constant == pytest.approx(np.exp((1 - share) * 2 * LAMBDA * at))
     # Without noise, the interval is what the resolution leaves.
     assert np.diff(result.interval) == pytest.approx(2 * RESOLUTION / (TIMES[-1] - TIMES[1]), rel=1e-6)
-    assert str(result) == f"{verdict}: {result.reason}"
+    assert result.bound == pytest.approx(2 * LAMBDA)
+    assert str(result).startswith(f"{verdict}: {result.reason}; rate {result.rate:.3g} in [")
 
 
 def test_every_verdict_has_its_own_sentence():
@@ -252,7 +253,7 @@ def test_a_slow_flow_stays_slow_at_half_the_step():
     result = rate_verdict(slow, LAMBDA, refined=trace(TIMES / 2, exponential(LAMBDA, TIMES / 2)))
     assert result.verdict == SLOWER
     assert not result.extrapolated
-    assert "halving tau does not move it" in result.reason
+    assert "halving tau does not move the rate" in result.reason
     # Discretised, but slow in the limit as well: the scheme follows a flow of half the convexity.
     result = rate_verdict(euler(0.4, True), 2 * LAMBDA, refined=euler(0.2, True))
     assert result.extrapolated
@@ -265,6 +266,39 @@ def test_noise_is_not_taken_for_discretisation():
         coarse, fine = trace(*noisy(seed, 10, 0.5)), trace(*noisy(1000 + seed, 19, 0.5))
         extrapolated += rate_verdict(coarse, LAMBDA, refined=fine).extrapolated
     assert extrapolated <= 11  # 5 % and three standard deviations of a count of 100
+
+
+@pytest.mark.parametrize("implicit", [False, True])
+def test_discretisation_that_noise_hides_is_not_taken_for_the_flow(implicit):
+    """At the bound, with steps whose own error is about as large as the noise of the comparison with half the step."""
+    tau, seeds, wrong, found = 0.15, 200, Counter(), 0
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        traces = []
+        for step in (tau, tau / 2):
+            times = step * np.arange(round(2.4 / step) + 1)
+            factor = getattr(step_bounds(step, LAMBDA), "implicit" if implicit else "explicit")
+            noise = np.append(0.0, 0.03 * ar1(rng, len(times) - 1, 0.7))
+            traces.append(trace(times, 7.0 * factor ** np.arange(len(times)) * np.exp(noise)))
+        result = rate_verdict(traces[0], LAMBDA, refined=traces[1], seed=seed)
+        wrong[result.verdict] += 1
+        found += result.interval[0] <= 2 * LAMBDA <= result.interval[1]
+    for verdict in (FASTER, SLOWER):
+        assert wrong[verdict] / seeds < 0.025 + 3 * np.sqrt(0.025 * 0.975 / seeds), wrong
+    assert found / seeds > 0.9
+
+
+@pytest.mark.parametrize(("share", "verdict"), [(0.6, SLOWER), (1.6, FASTER)])
+def test_other_rates_are_told_from_the_bound_although_noise_hides_the_discretisation(share, verdict):
+    results = [
+        rate_verdict(
+            trace(*noisy(seed, 12, 0.6, share)), LAMBDA, refined=trace(*noisy(1000 + seed, 23, 0.6, share))
+        ).verdict
+        for seed in range(100)
+    ]
+    opposite = FASTER if verdict == SLOWER else SLOWER
+    assert results.count(verdict) >= 90
+    assert opposite not in results
 
 
 def test_refined_must_be_refined():

@@ -4,9 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mongebench.report.tables import aggregate, cost_exponents, labels, row_order
+from mongebench.report.tables import aggregate, cost_exponents, labels, labels_by_problem, row_order
 from mongebench.report.terminal import number
-from mongebench.run.record import Spec
+from mongebench.run.record import Cell, Spec
 
 
 def rows(values, statuses=None, **columns) -> pd.DataFrame:
@@ -65,6 +65,16 @@ def test_cost_exponent_of_a_known_power(rng) -> None:
 def test_labels_show_what_differs() -> None:
     specs = [Spec(name="a", parameters={"e": 1, "f": 2}), Spec(name="a", parameters={"e": 3, "f": 2}), Spec(name="b")]
     assert list(labels(specs).values()) == ["a(e=1)", "a(e=3)", "b"]
+
+
+def test_labels_by_problem_ignore_what_only_differs_between_problems() -> None:
+    def planned(problem, **parameters):
+        estimator, spec = Spec(name="a", parameters=parameters), Spec(name=problem)
+        return Cell(estimator=estimator, problem=spec, n_source=1, n_target=1, seed=0)
+
+    cells = [planned("p", e=1, f=1), planned("p", e=2, f=1), planned("q", e=1, f=2)]
+    short = labels_by_problem(cells)
+    assert [short[cell.key] for cell in cells] == ["a(e=1)", "a(e=2)", "a"]
 
 
 def test_anchors_come_first() -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from mongebench.run.engine import child_environment
 from mongebench.run.record import Record, Status
 from mongebench.run.store import RunDirectory
 
@@ -149,14 +150,14 @@ def test_oracles_are_counted(records: dict[str, Record]) -> None:
 def test_started_again_it_runs_only_what_is_missing(tmp_path: Path) -> None:
     path, out = experiment(tmp_path, ["shift", "bures"], seeds=2), tmp_path / "run"
     assert run(path, out).returncode == 0
-    before = {file.name: file.stat().st_mtime_ns for file in (out / "cells").iterdir()}
+    before = {file.name: file.stat().st_mtime_ns for file in (out / "cells").glob("*.json")}
     assert len(before) == 4
-    victim, half = sorted((out / "cells").iterdir())[:2]
+    victim, half = sorted((out / "cells").glob("*.json"))[:2]
     victim.unlink()
     half.write_text(half.read_text(encoding="utf-8")[:100], encoding="utf-8")
     again = run(path, out)
     assert "2 already recorded, 2 to run" in again.stdout
-    after = {file.name: file.stat().st_mtime_ns for file in (out / "cells").iterdir()}
+    after = {file.name: file.stat().st_mtime_ns for file in (out / "cells").glob("*.json")}
     assert {name for name in before if before[name] != after[name]} == {victim.name, half.name}
 
 
@@ -232,3 +233,28 @@ def test_batches_keep_the_neighbours_of_a_crash(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert run(path, out).returncode == 0
     assert Counter(record.status for record in RunDirectory(out).records()) == {Status.CRASHED: 3}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
+def test_a_child_of_one_thread_computes_with_one(tmp_path: Path) -> None:
+    """More would deadlock in batched LAPACK calls, which the flows make in dimension 3 and above."""
+    code = (
+        "import glob, jax, jax.numpy as jnp\n"
+        "jnp.linalg.inv(jnp.eye(2)).block_until_ready()\n"
+        "names = [open(path).read() for path in glob.glob('/proc/self/task/*/comm')]\n"
+        "print(sum('XLAEigen' in name for name in names))\n"
+    )
+    environment = child_environment(1, tmp_path)
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert found.stdout == "1\n", found.stderr
+
+
+def test_sketches_stand_beside_the_records_of_measured_maps(
+    everything: tuple[RunDirectory, object], records: dict[str, Record]
+) -> None:
+    directory, _ = everything
+    for name, record in records.items():
+        sketch = directory.sketch(record.cell)
+        assert (sketch is not None) == record.status.measured, name
+        if sketch is not None:
+            assert sketch.x.shape == sketch.pushed.shape == sketch.y.shape == (200, 2)

@@ -58,9 +58,23 @@ def test_a_problem_may_bring_its_budget(tmp_path: Path) -> None:
     assert {(cell.n_source, cell.n_target) for cell in cells_of(tmp_path, own)} == {(50, None)}
 
 
+def test_a_problem_may_set_parameters_of_the_estimators_on_it(tmp_path: Path) -> None:
+    both = GOOD.replace('name = ["bures", "exact"]', 'name = "sinkhorn_divergence"\nepsilon = 0.1')
+    own = both.replace("[budget]", '[[problems]]\nname = "mixture"\nparameters = { epsilon = 0.5 }\n[budget]')
+    cells = cells_of(tmp_path, own)
+    assert {cell.estimator.parameters["epsilon"] for cell in cells if cell.problem.name == "mixture"} == {0.5}
+    assert {cell.estimator.parameters["epsilon"] for cell in cells if cell.problem.name == "gaussian"} == {
+        0.02,
+        0.05,
+        0.1,
+    }
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        ("dim = [2, 8, 32]", "parameters = 3", ["'gaussian'", "table of parameters", "got 3"]),
+        ("dim = [2, 8, 32]", "parameters = { family = 'ridge' }", ["family", "estimator 'bures'"]),
         ("seeds = 3", "sedes = 3", ["sedes", "Did you mean 'seeds'", "time_limit"]),
         ("n_source = [500, 2000]", "n_source = [500]", ["paired", "1 values", "2"]),
         ("n_source = [500, 2000]", "n_sources = [500, 2000]", ["n_sources", "n_source"]),

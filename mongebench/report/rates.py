@@ -1,0 +1,177 @@
+"""Rate verdicts of a run: its traces against e^{-2 lambda t}, those at tau together with those at tau / 2."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mongebench.core.errors import InvalidInput
+from mongebench.metrics.rate import RateVerdict, Verdict, rate_verdict
+from mongebench.report.tables import labels, labels_by_problem
+from mongebench.run.record import Cell, Record, TracePoint, budget
+from mongebench.run.store import PlannedCell, RunDirectory, RunError
+
+STEP_PARAMETERS = ("tau", "steps")
+"""What tells a fit from its refinement, and from no other fit."""
+
+
+@dataclass(frozen=True)
+class Flow:
+    """The trace of one planned cell, and that of its refinement.
+
+    Attributes
+    ----------
+    problem, estimator
+        Labels; the estimator's tells it from the others on this problem, but for the step.
+    planned
+        The cell.
+    record, refined
+        Of the cell, and of the same fit at half the step; None where there is none (yet).
+    """
+
+    problem: str
+    estimator: str
+    planned: PlannedCell
+    record: Record | None
+    refined: Record | None
+
+    @property
+    def trace(self) -> Sequence[TracePoint]:
+        """Of the cell; empty where it left none."""
+        return self.record.trace if self.record else ()
+
+    @property
+    def floor(self) -> float:
+        """Squared error that the problem's own exact map would show."""
+        error = self.record.metrics.get("l2_error") if self.record else None
+        return error.floor if error else 0.0
+
+    @property
+    def refinement(self) -> Sequence[TracePoint] | None:
+        """The trace at half the step; None where a scheme that shortens its steps has taken the same ones again."""
+        if self.refined is None or not _step(self.refined.trace) < _step(self.trace):
+            return None
+        return self.refined.trace
+
+    @property
+    def steps(self) -> list[float]:
+        """Typical step in flow time, of the cell's trace and of its refinement's."""
+        return [_step(trace) for trace in (self.trace, self.refinement or ()) if len(trace) > 1]
+
+    def verdict(self) -> RateVerdict:
+        """The trace, extrapolated to tau -> 0 where halving tau moves it, against the theory."""
+        convexity = self.planned.strong_convexity
+        try:
+            return rate_verdict(self.trace, convexity, refined=self.refinement, floor=self.floor)
+        except InvalidInput as error:  # what one estimator got wrong must not hide the others
+            return RateVerdict(Verdict.INCONCLUSIVE, str(error), float("nan"), 0, self.floor, False)
+
+
+def _step(trace: Sequence[TracePoint]) -> float:
+    """Median step in flow time; NaN where there is none."""
+    times = np.array([point.flow_time for point in trace], dtype=float)
+    return float(np.median(np.diff(times))) if len(times) > 1 else float("nan")
+
+
+def flows(directory: RunDirectory) -> list[Flow]:
+    """The flows of a run, in the plan's order; a refinement that serves another flow, and has none, not on its own.
+
+    A flow is a cell of an estimator that left, on any cell, a trace with flow time.
+
+    Raises
+    ------
+    RunError
+        Where there is none, or none that was held against an exact map.
+    """
+    plan = directory.plan().cells
+    records = {planned.cell.key: directory.read(planned.cell) for planned in plan}
+    traces = [record.trace for record in records.values() if record is not None]
+    if not any(traces):
+        raise RunError(
+            f"No record in {directory.path} has a trace: only iterative estimators leave one, such as flow_implicit."
+        )
+    names = {record.cell.estimator.name for record in records.values() if record is not None and _has_flow(record)}
+    if not names:
+        raise RunError(
+            f"No trace in {directory.path} has flow time: its estimators follow no flow. Run one that does, such as "
+            "flow_implicit."
+        )
+    if not any(point.l2_error is not None for trace in traces for point in trace):
+        raise RunError(f"No trace in {directory.path} has an error: no exact map is known for its problems.")
+    planned = [one for one in plan if one.cell.estimator.name in names]
+    found = [
+        Flow(problem, estimator, one, records[one.cell.key], records[finer] if finer else None)
+        for problem, estimator, one, finer in _paired(planned)
+    ]
+    used = {flow.refined.cell.key for flow in found if flow.refined is not None and flow.refinement is not None}
+    return [flow for flow in found if flow.refinement is not None or flow.planned.cell.key not in used]
+
+
+def _has_flow(record: Record) -> bool:
+    return len(record.trace) > 1 and record.trace[-1].flow_time is not None
+
+
+def _paired(plan: list[PlannedCell]) -> Iterator[tuple[str, str, PlannedCell, str | None]]:
+    """(problem, estimator, cell, key of its refinement)."""
+    problems = labels((planned.cell.problem for planned in plan), ignore=("dim",))
+    estimators = labels_by_problem((planned.cell for planned in plan), ignore=STEP_PARAMETERS)
+    keys = {_identity(planned.cell): planned.cell.key for planned in plan}
+    for planned in plan:
+        finer = keys.get(_refined_identity(planned.cell) or "")
+        yield problems[planned.cell.problem.label], estimators[planned.cell.key], planned, finer
+
+
+def _identity(cell: Cell, **steps: float) -> str:
+    """Unlike the cell's key, blind to whether a number was written 1 or 1.0."""
+    content = cell.model_dump()
+    content["estimator"]["parameters"] = {
+        name: float(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        for name, value in (cell.estimator.parameters | steps).items()
+    }
+    return json.dumps(content, sort_keys=True)
+
+
+def _refined_identity(cell: Cell) -> str | None:
+    """Of the cell at half the step and twice as many; estimators without tau divide a fixed time by their steps."""
+    parameters = cell.estimator.parameters
+    if "steps" not in parameters:
+        return None
+    halved = {"tau": parameters["tau"] / 2} if "tau" in parameters else {}
+    return _identity(cell, steps=2 * parameters["steps"], **halved)
+
+
+def frame(directory: RunDirectory) -> pd.DataFrame:
+    """One row a flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
+
+    A flow without a trace has its status, or "missing", in place of a verdict.
+    """
+    rows = []
+    for flow in flows(directory):
+        cell = flow.planned.cell
+        row: dict[str, Any] = {
+            "problem": flow.problem,
+            "dim": flow.planned.dim,
+            "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
+            "estimator": flow.estimator,
+            "seed": cell.seed,
+            "strong_convexity": flow.planned.strong_convexity,
+            "steps": " and ".join(f"{step:.3g}" for step in flow.steps),
+        }
+        record = flow.record
+        if record is None:
+            row |= {"verdict": "missing", "reason": "no record yet"}
+        elif not record.trace:
+            row |= {"verdict": str(record.status), "reason": record.reason}
+        else:
+            found = flow.verdict()
+            ended = "" if record.status.measured else f"the fit ended as {record.status}; "
+            low, high = found.interval
+            row |= {"rate": found.rate, "low": low, "high": high, "constant": found.constant, "floor": found.floor}
+            row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
+        rows.append(row)
+    return pd.DataFrame(rows)

@@ -1,0 +1,65 @@
+"""What all figures look like: one style, colour-blind safe, a grid of panels with one legend."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+# Okabe and Ito's colours, told apart by colour-blind readers too; markers differ as well.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+QUIET = "0.45"
+"""Grey of what curves are held against: anchors, theory, floors."""
+STYLE: Any = {
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",
+    "figure.dpi": 150,
+}
+FORMATS = ("png", "svg", "pdf")
+CHARACTERS, HANDLE = 13, 7
+"""Of a legend: characters an inch, and the width of a handle in characters."""
+
+
+def panels(
+    count: int, size: tuple[float, float], columns: int | None = None, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` axes of this size (inches) in a nearly square grid, or one of that many columns."""
+    columns = columns or math.ceil(math.sqrt(count))
+    lines = -(-count // columns)
+    width, height = size[0] * columns, size[1] * lines + 0.5
+    figure, axes = plt.subplots(lines, columns, figsize=(width, height), squeeze=False, layout="constrained", **shared)
+    for axis in axes.ravel()[count:]:
+        axis.set_axis_off()
+    return figure, list(axes.ravel()[:count])
+
+
+def look(name: str, rivals: Sequence[str]) -> dict[str, Any]:
+    """Anchors are grey and dashed, rivals coloured."""
+    if name not in rivals:
+        anchors = {"identity": ":", "mean_shift": "-.", "bures": "--"}
+        return {"color": QUIET, "linestyle": anchors.get(name, "--"), "marker": "", "linewidth": 1.2}
+    index = list(rivals).index(name)
+    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
+
+
+def legend(figure: Figure, axes: Sequence[Axes]) -> None:
+    """One legend below all panels, each label once, no wider than they are."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    width = max((len(name) for name in found), default=0) + HANDLE
+    columns = max(1, min(len(found), int(figure.get_figwidth() * CHARACTERS / width)))
+    figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, frameon=False)

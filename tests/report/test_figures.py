@@ -1,0 +1,119 @@
+"""What the figures claim: the theory's line, axes that hold every value, failures that are counted."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+
+from mongebench.report import published, tables, traces
+from mongebench.report.figures import draw
+from mongebench.report.style import FORMATS
+from mongebench.run.record import Status
+from mongebench.run.sketch import POINTS, Sketch
+
+from .conftest import cell, exponential, trace
+
+
+@pytest.fixture(autouse=True)
+def _close_figures():
+    yield
+    plt.close("all")
+
+
+def lines(axis) -> dict[str, np.ndarray]:
+    return {line.get_label(): line.get_xydata() for line in axis.get_lines()}
+
+
+def sketch(shift: float = 0.0) -> Sketch:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, POINTS, 2)).astype(np.float32)
+    return Sketch(x, x + np.float32(shift), y)
+
+
+def with_sketches(run, shift: float = 0.0):
+    for record in list(run.records()):
+        run.write(record, sketch(shift))
+    return run
+
+
+def test_a_run_draws_what_it_has(write_run, tmp_path) -> None:
+    run = write_run([(cell("flow", seed=seed), exponential(2.0, 0.1)) for seed in range(4)])
+    run = with_sketches(run)
+    paths = draw(run, tmp_path / "figures")
+    names = {"error", "rate", "anytime", "clouds", "distribution"}
+    assert {path.name for path in paths} == {f"{name}.{suffix}" for name in names for suffix in FORMATS}
+    assert all(path.stat().st_size > 1000 for path in paths)
+
+
+def test_without_traces_sketches_and_seeds_only_the_overview_is_drawn(write_run, tmp_path) -> None:
+    paths = draw(write_run([(cell("bures"), [])]), tmp_path / "figures")
+    assert {path.stem for path in paths} == {"error"}
+
+
+def test_curves_and_theory_start_at_one(write_run) -> None:
+    run = write_run([(cell("flow", tau=0.1, steps=20), exponential(3.0, 0.1))], strong_convexity=0.7)
+    (axis,) = traces.rate(run).axes
+    drawn = lines(axis)
+    times, errors = drawn["flow"].T
+    np.testing.assert_allclose(errors, np.exp(-3.0 * times))
+    (start, end) = drawn[r"theory: $e^{-2\lambda t}$"]
+    np.testing.assert_allclose([start[1], end[1]], np.exp(-2 * 0.7 * np.array([start[0], end[0]])))
+    assert axis.get_yscale() == "log"
+
+
+def test_the_plateau_is_shaded_as_floor(write_run) -> None:
+    times = np.arange(0, 8.0, 0.2)
+    run = write_run([(cell("flow"), trace(times, 3.0 * np.exp(-2 * times) + 0.01))])
+    (axis,) = traces.rate(run).axes
+    (patch,) = [patch for patch in axis.patches if patch.get_label() == "floor"]
+    assert patch.get_y() + patch.get_height() == pytest.approx(0.01 / 3.01, rel=0.2)
+
+
+def test_anytime_has_every_iterative_fit_and_the_anchors(write_run) -> None:
+    entries = [(cell("flow"), exponential(2.0, 0.1)), (cell("euclidean"), trace([0.0, None], [3.0, 1.0]))]
+    run = write_run([*entries, (cell("exact"), [])])
+    seconds, calls = traces.anytime(run, tables.frame(run)).axes
+    assert lines(seconds).keys() == lines(calls).keys() == {"flow", "euclidean"}
+    assert lines(calls)["euclidean"].tolist() == [[0, 3.0], [100, 1.0]]
+
+
+def test_every_value_is_on_the_axis_and_failures_are_counted(write_run) -> None:
+    """Seven decades between the seeds: the published axis, 0 to 0.1, would lose most of them."""
+    values = {seed: 10.0 ** (2 * seed - 5) for seed in range(4)}
+    entries = [(cell("flow", seed=seed), [] if seed < 4 else None) for seed in range(6)]
+    run = write_run(entries, energy_distance=lambda one: values[one.seed])
+    (axis,) = published.distribution(tables.frame(run)).axes
+    low, high = axis.get_xlim()
+    assert low < min(values.values()) < max(values.values()) < high
+    assert sum(patch.get_height() for patch in axis.containers[0]) == 4
+    assert "flow, 4/6, median" in axis.get_title(loc="left")
+
+
+def test_few_seeds_are_no_distribution(write_run) -> None:
+    assert published.distribution(tables.frame(write_run([(cell("flow"), [])]))) is None
+
+
+def test_clouds_show_every_method_and_count_what_lies_outside(write_run) -> None:
+    run = with_sketches(write_run([(cell(name), []) for name in ("bures", "flow")]), shift=100.0)
+    first, bures, flow, last = published.clouds(run, tables.frame(run)).axes
+    assert [axis.get_title() for axis in (first, bures, flow, last)] == ["source", "bures", "flow", "target"]
+    assert f"{POINTS} of {POINTS} outside" in bures.get_xlabel()
+
+
+def test_a_method_that_failed_has_its_status_for_a_cloud(write_run) -> None:
+    run = with_sketches(write_run([(cell("flow"), []), (cell("other"), [])]))
+    _, other = run.records()
+    run.write(other.model_copy(update={"status": Status.DIVERGED, "metrics": {}}))
+    axes = published.clouds(run, tables.frame(run)).axes
+    assert axes[2].get_xlabel() == "diverged"
+
+
+def test_a_sketch_survives_its_file_and_nothing_is_unpickled(tmp_path) -> None:
+    path = tmp_path / "sketch.npz"
+    path.write_bytes(sketch().to_bytes())
+    again = Sketch.load(path)
+    np.testing.assert_array_equal(again.pushed, sketch().pushed)
+    assert again.x.dtype == np.float32
+    path.write_bytes(b"half a file")
+    assert Sketch.load(path) is None
+    np.savez(path, x=np.array([{}], dtype=object))
+    assert Sketch.load(path) is None
