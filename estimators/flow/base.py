@@ -353,7 +353,7 @@ class _Fit:
 
 
 def fit_together(
-    flows: Sequence[Flow],
+    estimators: Sequence[Flow],
     sources: Sequence[SourceView],
     targets: Sequence[TargetView],
     *,
@@ -364,7 +364,7 @@ def fit_together(
 
     Parameters
     ----------
-    flows
+    estimators
         Of one class and with equal parameters; each is fitted as its own `fit` would, up to rounding.
     sources, targets
         A view each, of the same measures and budgets.
@@ -380,12 +380,12 @@ def fit_together(
     InvalidParameter, InvalidInput
         As `Flow.fit`, before anything is fitted.
     """
-    first = flows[0]
+    first = estimators[0]
     first._check()
     with jax.enable_x64(first.dtype == "float64"):
         fits = [
             _Fit(flow, trace, flow._setting(source, target, seed))
-            for flow, source, target, seed, trace in zip(flows, sources, targets, seeds, traces, strict=True)
+            for flow, source, target, seed, trace in zip(estimators, sources, targets, seeds, traces, strict=True)
         ]
         setting = fits[0].setting
         value_of = eqx.filter_jit(lambda potential, batch: objective(setting.divergence, potential, batch))
@@ -395,6 +395,9 @@ def fit_together(
         for phase in first._phases(setting):
             _run(phase, [fit for fit in fits if fit.going])
     return [fit.error for fit in fits]
+
+
+Flow.fit_together = staticmethod(fit_together)
 
 
 def _run(phase: Phase, fits: Sequence[_Fit]) -> None:

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -50,6 +50,22 @@ def keep_going(map: Map, *, flow_time: float | None = None, **diagnostics: float
     """The trace of a fit that nobody watches."""
     del map, flow_time, diagnostics
     return True
+
+
+class FitTogether(Protocol):
+    """Fits copies of an estimator to one problem with different seeds, as their own `fit` would up to rounding."""
+
+    def __call__(
+        self,
+        estimators: Sequence[Any],
+        sources: Sequence[SourceView],
+        targets: Sequence[TargetView],
+        *,
+        seeds: Sequence[int],
+        traces: Sequence[Trace],
+    ) -> list[Exception | None]:
+        """What ended each fit; None for one that came to its end. Raises what concerns all of them."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -80,10 +96,13 @@ class MapEstimator(BaseEstimator, abc.ABC):
         The oracles `fit` may ask.
     anchor
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
+    fit_together
+        None, or what fits copies with different seeds in one call; see `FitTogether`.
     """
 
     needs: ClassVar[frozenset[Oracle]]
     anchor: ClassVar[bool] = False
+    fit_together: ClassVar[FitTogether | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

@@ -10,9 +10,9 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import numpy as np
 from sklearn.base import clone
 
 from mongebench.core.errors import Diverged, InvalidInput, MongebenchError, OracleUnavailable
-from mongebench.core.estimator import MapEstimator, Support, Trace, check_support
+from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
 from mongebench.core.oracle import Meter, SourceView, TargetView, tier
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
@@ -51,6 +51,8 @@ class Conditions:
         Seconds; None for none. An iterative fit is asked to stop at nine tenths of it, a child is killed at it.
     memory_limit
         Bytes; None for none. Only a child process can be held to it.
+    seeds_together
+        Most seeds of one cell that an estimator with `fit_together` fits in one call.
     """
 
     evaluation_points: int = 10_000
@@ -58,6 +60,7 @@ class Conditions:
     workers: int = 1
     time_limit: float | None = None
     memory_limit: int | None = None
+    seeds_together: int = 1
 
 
 def _check_budget(**budgets: int | None) -> None:
@@ -170,58 +173,128 @@ def measure(
 
     `clock` may have started earlier, to count the start-up of a child process.
     """
-    clock = clock or Clock()
-    refused = refusal(cell, problem, estimator)
-    if refused is not None:
-        return failed(cell, problem, estimator, conditions, *refused), None
+    (measured,) = measure_together([cell], problem, estimator, conditions, clock)
+    return measured
 
-    fitted: MapEstimator = clone(estimator)
-    source, target, meter = _views(
-        problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead")
-    )
-    trace: RunTrace | None = None
-    metrics: dict[str, Value] = {}
-    sketch: Sketch | None = None
-    transform_seconds = 0.0
-    status, reason = Status.OK, ""
+
+def measure_together(
+    cells: Sequence[Cell],
+    problem: Problem,
+    estimator: MapEstimator,
+    conditions: Conditions,
+    clock: Clock | None = None,
+) -> list[tuple[Record, Sketch | None]]:
+    """What `measure` gives for each of some cells that differ in their seed alone, fitted in one call if several.
+
+    They share the clock, and each record shows an equal share of its times, with `together` saying of how many.
+    """
+    clock = clock or Clock()
+    refused = refusal(cells[0], problem, estimator)
+    if refused is not None:
+        return [(failed(cell, problem, estimator, conditions, *refused), None) for cell in cells]
+
+    share = len(cells)
+    fits = [_Fit.of(cell, problem, estimator, clock) for cell in cells]
     with _caught_warnings() as caught:
         try:
             with clock.phase("import"), warnings.catch_warnings(action="ignore"):
-                for name in fitted.modules:
+                for name in fits[0].fitted.modules:
                     importlib.import_module(name)
             with watch_compiler(clock):
                 points = _evaluation_points(problem, conditions.evaluation_points)
                 limit = conditions.time_limit and 0.9 * conditions.time_limit
                 with clock.phase("evaluate"):
-                    trace = RunTrace(clock, points, (meter,), limit, kl_offset(fitted, points))
+                    offset = kl_offset(fits[0].fitted, points)
+                    for fit in fits:
+                        fit.trace = RunTrace(clock, points, (fit.meter,), limit, offset, share)
                 with clock.phase("fit"):
-                    fitted.fit(source, target, seed=cell.seed, trace=trace)
-                with clock.phase("evaluate"):
-                    before = clock.seconds("evaluate")
-                    evaluation = Evaluation.of(fitted.transform, points)
-                    transform_seconds = clock.seconds("evaluate") - before
-                    metrics = compute(evaluation)
-            status, reason = _judge(evaluation, metrics)
-            sketch = Sketch.of(evaluation) if status.measured else None
+                    _fit_all(fits)
+                for fit in fits:
+                    if fit.status is Status.OK:
+                        fit.evaluate(points, clock)
         except Exception as error:  # the runner alone may catch everything, and always records it
-            status, reason = _status_of(error)
-    record = Record(
-        cell=cell,
-        manifest=manifest(problem, estimator, conditions),
-        **facts(problem, estimator),
-        status=status,
-        reason=reason,
-        metrics=metrics,
-        times=_times(clock, transform_seconds),
-        compile_cache=_cache_state(clock),
-        oracle_counts={str(oracle): count for oracle, count in meter.counts.items()},
-        learned=_learned(fitted),
-        trace=trace.points if trace else [],
-        warnings=sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
-        peak_bytes=_peak_bytes(),
-        provenance=_provenance(estimator, conditions),
+            for fit in fits:
+                fit.status, fit.reason = _status_of(error)
+    return [
+        (
+            Record(
+                cell=fit.cell,
+                manifest=manifest(problem, estimator, conditions),
+                **facts(problem, estimator),
+                status=fit.status,
+                reason=fit.reason,
+                metrics=fit.metrics,
+                times=_times(clock, fit.transform_seconds, share),
+                compile_cache=_cache_state(clock),
+                oracle_counts={str(oracle): count for oracle, count in fit.meter.counts.items()},
+                learned=_learned(fit.fitted),
+                trace=fit.trace.points if fit.trace else [],
+                warnings=sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
+                peak_bytes=_peak_bytes(),
+                provenance=_provenance(estimator, conditions),
+            ),
+            fit.sketch,
+        )
+        for fit in fits
+    ]
+
+
+@dataclass
+class _Fit:
+    """One fit on its way to a record."""
+
+    cell: Cell
+    fitted: MapEstimator
+    source: SourceView
+    target: TargetView
+    meter: Meter
+    trace: RunTrace | None = None
+    metrics: dict[str, Value] = field(default_factory=dict)
+    sketch: Sketch | None = None
+    transform_seconds: float = 0.0
+    status: Status = Status.OK
+    reason: str = ""
+
+    @classmethod
+    def of(cls, cell: Cell, problem: Problem, estimator: MapEstimator, clock: Clock) -> _Fit:
+        fitted: MapEstimator = clone(estimator)
+        views = _views(
+            problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead")
+        )
+        return cls(cell, fitted, *views)
+
+    def evaluate(self, points: EvaluationPoints, clock: Clock) -> None:
+        """Measure the fitted map."""
+        try:
+            with clock.phase("evaluate"):
+                before = clock.seconds("evaluate")
+                evaluation = Evaluation.of(self.fitted.transform, points)
+                self.transform_seconds = clock.seconds("evaluate") - before
+                self.metrics = compute(evaluation)
+            self.status, self.reason = _judge(evaluation, self.metrics)
+            self.sketch = Sketch.of(evaluation) if self.status.measured else None
+        except Exception as error:  # of one map, not of its neighbours
+            self.status, self.reason = _status_of(error)
+
+
+def _fit_all(fits: Sequence[_Fit]) -> None:
+    """Fit, by one call where there are several; what ends one of them becomes its status."""
+    if len(fits) == 1:
+        (fit,) = fits
+        fit.fitted.fit(fit.source, fit.target, seed=fit.cell.seed, trace=fit.trace)
+        return
+    fit_together = fits[0].fitted.fit_together
+    assert fit_together is not None
+    errors = fit_together(
+        [fit.fitted for fit in fits],
+        [fit.source for fit in fits],
+        [fit.target for fit in fits],
+        seeds=[fit.cell.seed for fit in fits],
+        traces=[fit.trace or keep_going for fit in fits],
     )
-    return record, sketch
+    for fit, error in zip(fits, errors, strict=True):
+        if error is not None:
+            fit.status, fit.reason = _status_of(error)
 
 
 def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Status, str] | None:
@@ -353,16 +426,17 @@ def _is_device_memory_error(message: str) -> bool:
     return any(words in message for words in ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory"))
 
 
-def _times(clock: Clock, transform_seconds: float) -> Times:
+def _times(clock: Clock, transform_seconds: float, share: int) -> Times:
     return Times(
-        imports=clock.seconds("import"),
-        compile=clock.compile_seconds(),
-        fit=clock.seconds("fit"),
-        evaluate=clock.seconds("evaluate"),
-        overhead=clock.seconds("overhead"),
-        wall=clock.wall_seconds(),
-        fit_cpu=clock.cpu_seconds["fit"],
+        imports=clock.seconds("import") / share,
+        compile=clock.compile_seconds() / share,
+        fit=clock.seconds("fit") / share,
+        evaluate=clock.seconds("evaluate") / share,
+        overhead=clock.seconds("overhead") / share,
+        wall=clock.wall_seconds() / share,
+        fit_cpu=clock.cpu_seconds["fit"] / share,
         transform=transform_seconds,
+        together=share,
     )
 
 

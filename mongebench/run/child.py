@@ -1,25 +1,28 @@
 """The child process: runs a batch of cells one after another and writes each record itself.
 
-Started by the engine as `python -m mongebench.run.child JOB_FILE`. It tells the engine over standard output which cell
-it starts and finishes, one JSON line each; whatever estimators print goes to standard error instead.
+Started by the engine as `python -m mongebench.run.child JOB_FILE`. It tells the engine over standard output which cells
+it starts and finishes, a JSON line each time; whatever estimators print goes to standard error instead. Cells that
+differ in their seed alone are fitted together where the job allows it and the estimator can.
 """
 
 from __future__ import annotations
 
 import ctypes
 import functools
+import itertools
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 STARTED = time.perf_counter()  # before the imports below, which belong to the first cell's import phase
 
 from mongebench import plugins  # noqa: E402
-from mongebench.run.cell import Conditions, measure, reset_peak  # noqa: E402
+from mongebench.run.cell import Conditions, measure_together, reset_peak  # noqa: E402
 from mongebench.run.clock import Clock  # noqa: E402
 from mongebench.run.record import Cell, Model  # noqa: E402
 from mongebench.run.store import RunDirectory  # noqa: E402
@@ -63,16 +66,34 @@ def main(job_file: str) -> None:
     def problem(name: str, parameters: str) -> Any:
         return plugins.problem(name, base=job.base, **json.loads(parameters))
 
-    for index, cell in enumerate(job.cells):
-        print(json.dumps({"start": cell.key}), file=protocol)
+    for index, cells in enumerate(groups(job.cells, job.conditions.seeds_together)):
+        print(json.dumps({"start": [cell.key for cell in cells]}), file=protocol)
         reset_peak()
         clock = Clock(STARTED) if index == 0 else Clock()
         if index == 0:
             clock.charge_start_up()
-        built = problem(cell.problem.name, json.dumps(cell.problem.parameters, sort_keys=True))
-        estimator = plugins.estimator(cell.estimator.name, **cell.estimator.parameters)
-        directory.write(*measure(cell, built, estimator, job.conditions, clock))
-        print(json.dumps({"done": cell.key}), file=protocol)
+        first = cells[0]
+        built = problem(first.problem.name, json.dumps(first.problem.parameters, sort_keys=True))
+        estimator = plugins.estimator(first.estimator.name, **first.estimator.parameters)
+        for record, sketch in measure_together(cells, built, estimator, job.conditions, clock):
+            directory.write(record, sketch)
+            print(json.dumps({"done": record.cell.key}), file=protocol)
+
+
+def groups(cells: Sequence[Cell], most: int) -> Iterator[list[Cell]]:
+    """Consecutive cells that may be fitted in one call: equal but for the seed, at most `most` of them."""
+
+    def but_for_the_seed(cell: Cell) -> str:
+        return cell.model_copy(update={"seed": 0}).key
+
+    for _, alike in itertools.groupby(cells, key=but_for_the_seed):
+        waiting = list(alike)
+        size = most if _fits_together(waiting[0]) else 1
+        yield from (waiting[start : start + size] for start in range(0, len(waiting), size))
+
+
+def _fits_together(cell: Cell) -> bool:
+    return plugins.find(plugins.ESTIMATORS, cell.estimator.name).load().fit_together is not None
 
 
 if __name__ == "__main__":

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import sys
 import time
+from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 Phase = Literal["import", "fit", "evaluate", "overhead"]
 Interval = tuple[float, float]
@@ -44,7 +48,7 @@ class Clock:
         self.compiling: list[Interval] = []
         self.cache_events: Counter[str] = Counter()
         self.cpu_seconds: defaultdict[Phase, float] = defaultdict(float)
-        self._segments: list[tuple[float, float, Phase]] = []
+        self._segments: defaultdict[Phase, array[float]] = defaultdict(lambda: array("d"))
         self._phase: Phase = "overhead"
         self._since = self.started
         self._cpu_since = time.process_time()
@@ -68,22 +72,22 @@ class Clock:
 
     def _switch(self, name: Phase) -> None:
         now, cpu = self.now(), time.process_time()
-        self._segments.append((self._since, now, self._phase))
+        self._segments[self._phase].extend((self._since, now))
         self.cpu_seconds[self._phase] += cpu - self._cpu_since
         self._since, self._cpu_since, self._phase = now, cpu, name
 
     def seconds(self, phase: Phase) -> float:
         """Seconds charged to `phase` so far, compilation excluded."""
-        compiling = _union(self.compiling)
-        return sum(
-            (end - start) - _overlap((start, end), compiling)
-            for start, end, name in [*self._segments, (self._since, self.now(), self._phase)]
-            if name == phase
-        )
+        running = (self._since, self.now()) if phase == self._phase else ()
+        bounds = np.array([*self._segments[phase], *running])
+        # A fit may be traced thousands of times, each of which asks: no loop over segments in Python.
+        working = bounds - _before(bounds, _union(self.compiling))
+        return float((working[1::2] - working[::2]).sum())
 
     def compile_seconds(self) -> float:
         """Seconds in which a compiler worked, within the time of this clock."""
-        return _overlap((self.started, self.now()), _union(self.compiling))
+        start, end = _before(np.array([self.started, self.now()]), _union(self.compiling))
+        return float(end - start)
 
     def wall_seconds(self) -> float:
         """Seconds since the start."""
@@ -101,8 +105,13 @@ def _union(intervals: list[Interval]) -> list[Interval]:
     return merged
 
 
-def _overlap(segment: Interval, disjoint: list[Interval]) -> float:
-    return sum(max(0.0, min(segment[1], end) - max(segment[0], start)) for start, end in disjoint)
+def _before(times: NDArray[np.float64], disjoint: list[Interval]) -> NDArray[np.float64]:
+    """How much of the sorted intervals lies before each time."""
+    if not disjoint:
+        return np.zeros_like(times)
+    bounds = np.array(disjoint)
+    lengths = np.stack([np.zeros(len(bounds)), bounds[:, 1] - bounds[:, 0]], axis=1)
+    return np.asarray(np.interp(times, bounds.ravel(), lengths.ravel().cumsum()))
 
 
 _clocks: list[Clock] = []

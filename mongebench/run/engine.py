@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import psutil
 
@@ -147,29 +147,33 @@ class LocalEngine:
                 child.kill()
             if verdict is not None:
                 # A child that dies before its first cell would die before it again: the first cell takes the blame,
-                # so that every round ends with fewer cells.
-                cell = child.current or batch[0]
+                # so that every round ends with fewer cells. Cells that are fitted together share it.
                 status, reason = verdict
-                self.on_failure(cell, status, reason + _tail(log) if status is Status.CRASHED else reason)
-                self.on_progress(cell, "recorded")
-                waiting.pop(cell.key, None)
+                if len(child.current) > 1:
+                    reason = f"{reason}, together with {len(child.current) - 1} other seed(s)"
+                for cell in list(child.current.values()) or [batch[0]]:
+                    self.on_failure(cell, status, reason + _tail(log) if status is Status.CRASHED else reason)
+                    self.on_progress(cell, "recorded")
+                    waiting.pop(cell.key, None)
         return list(waiting.values())
 
     def _watch(self, child: _Child, waiting: dict[str, Cell], stop: threading.Event) -> tuple[Status, str] | None:
-        """Follow a child to its end; what the engine has to record for the cell it was in, if anything."""
+        """Follow a child to its end; what the engine has to record for the cells it was in, if anything."""
         while not stop.is_set():
             for message in child.messages():
                 if "start" in message:
-                    child.begin(waiting[message["start"]])
-                    self.on_progress(waiting[message["start"]], "started")
+                    child.begin({key: waiting[key] for key in message["start"]})
+                    self.on_progress(waiting[message["start"][0]], "started")
                 elif "done" in message:
                     self.on_progress(waiting.pop(message["done"]), "recorded")
-                    child.current = None
+                    child.end(message["done"])
             code = child.process.poll()
             if code is not None and child.drained:
-                return None if code == 0 and child.current is None and not waiting else _death(code)
+                return None if code == 0 and not child.current and not waiting else _death(code)
             seconds = time.monotonic() - child.since
-            limit = self.conditions.time_limit if child.current else START_UP_LIMIT
+            limit: float | None = START_UP_LIMIT
+            if child.current:
+                limit = self.conditions.time_limit and self.conditions.time_limit * child.together
             if limit is not None and seconds > limit:
                 what = "the time limit" if child.current else "the limit for starting up (imports)"
                 return Status.TIMEOUT, f"killed after {seconds:.1f} s at {what} of {limit:g} s"
@@ -195,16 +199,21 @@ class _Child:
             env=environment,
             start_new_session=True,
         )
-        self.current: Cell | None = None
+        self.current: dict[str, Cell] = {}
+        self.together = 0
         self.since = time.monotonic()
         self.drained = False
         self._rest = b""
         self._monitor = psutil.Process(self.process.pid)
 
-    def begin(self, cell: Cell) -> None:
-        self.current, self.since = cell, time.monotonic()
+    def begin(self, cells: dict[str, Cell]) -> None:
+        """Cells that it fits together; they have the limits of as many."""
+        self.current, self.together, self.since = cells, len(cells), time.monotonic()
 
-    def messages(self) -> list[dict[str, str]]:
+    def end(self, key: str) -> None:
+        del self.current[key]
+
+    def messages(self) -> list[dict[str, Any]]:
         """What the child said in the last `POLL_SECONDS`."""
         assert self.process.stdout is not None
         if self.drained:

@@ -131,7 +131,8 @@ class Times(Model):
 
     `fit` leaves out compilation, the trace's own work and the drawing of samples, which is the problem's.
     `evaluate` holds the map's own time at the evaluation points (`transform`) and the metrics'; `fit_cpu` is the
-    process's CPU time in `fit`, all threads together, compilation included.
+    process's CPU time in `fit`, all threads together, compilation included. Where several seeds were fitted `together`
+    in one call, all but `transform` are equal shares of the call's.
     """
 
     imports: float
@@ -142,6 +143,7 @@ class Times(Model):
     wall: float
     fit_cpu: float
     transform: float
+    together: int = 1
 
 
 class TracePoint(Model):

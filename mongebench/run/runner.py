@@ -72,6 +72,7 @@ class Run:
             workers=self.workers or max(1, cores // self.experiment.threads),
             time_limit=self.experiment.time_limit,
             memory_limit=self.experiment.memory_limit,
+            seeds_together=self.experiment.seeds_together,
         )
 
     @functools.cached_property

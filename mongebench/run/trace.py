@@ -34,6 +34,8 @@ class RunTrace:
         Seconds of fitting; None for no limit.
     kl_offset
         What turns the diagnostic `OBJECTIVE` into KL, see `kl_offset`; None where it does not.
+    share
+        Fits that go on together under this clock: each is charged an equal share of its seconds.
     """
 
     def __init__(
@@ -43,18 +45,20 @@ class RunTrace:
         meters: tuple[Meter, ...],
         fit_limit: float | None,
         kl_offset: float | None = None,
+        share: int = 1,
     ) -> None:
         self.clock = clock
         self.scored = points.once(POINTS, lambda: _first(points, POINTS))
         self.meters = meters
         self.fit_limit = fit_limit
         self.kl_offset = kl_offset
+        self.share = share
         self.points: list[TracePoint] = []
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
         """Record the map reached at `flow_time`; whether to go on."""
         with self.clock.phase("evaluate"):
-            fit_seconds = self.clock.seconds("fit")
+            fit_seconds = self.clock.seconds("fit") / self.share
             # A map on its way to infinity is recorded as what it is; the fit, or the final metrics, will say so.
             with np.errstate(over="ignore", invalid="ignore"):
                 error, distance = self._scores(map)
