@@ -35,7 +35,7 @@ BISECTIONS = 24
 def kl_score(potential: Callable[[Any], Any], epsilon: float, dim: int) -> Divergence:
     """E[V(T)] - OT_eps(Y, Y) / eps: KL with the score of the moving law estimated from the batch, as published.
 
-    Needs V and samples of mu0. At small batches the estimated score is too flat, and the flow ends too narrow.
+    Needs V and samples of mu0. From few points the estimated score is too flat, and the flow ends too narrow.
     """
 
     def value(jets: jax.Array, y: jax.Array) -> jax.Array:
@@ -53,7 +53,9 @@ def kl_score(potential: Callable[[Any], Any], epsilon: float, dim: int) -> Diver
 def kl_two_scores(target: jax.Array, epsilon: float) -> Divergence:
     """(2 / eps) E[f_Z(Y) - f_Y(Y)]: KL with both scores estimated, f_Z and f_Y the two self-transport potentials.
 
-    Needs samples of both laws. One eps, of the target's scale, serves both, so that their blurs cancel at T*.
+    Needs samples of both laws. One eps, of the target's scale, serves both, so that their blurs cancel at T*. From few
+    points the flow ends too narrow (300 points in the plane: 76 % of the variance at epsilon 0.05, 91 % at 0.2, where
+    `sinkhorn_divergence` keeps 98 %).
     """
     dim = target.shape[1]
     spread = _spread(target)

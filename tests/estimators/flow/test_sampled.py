@@ -17,12 +17,13 @@ from mongebench.estimators.flow.explicit import FlowExplicit
 from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.estimators.flow.natural import FlowNatural
 from mongebench.estimators.flow.newton import FlowNewton
+from mongebench.metrics import evaluate
 
 pytestmark = pytest.mark.usefixtures("x64")
 DIM = 2
 RNG = np.random.default_rng(0)
-TARGET = jnp.asarray(RNG.standard_normal((40, DIM)) + 1)
-IMAGES = jnp.asarray(0.7 * RNG.standard_normal((30, DIM)))
+TARGET = RNG.standard_normal((40, DIM)) + 1
+IMAGES = 0.7 * RNG.standard_normal((30, DIM))
 
 
 def standard_normal(y):
@@ -30,12 +31,24 @@ def standard_normal(y):
 
 
 DIVERGENCES = {
-    "kl_score": sampled.kl_score(standard_normal, 0.5, DIM),
-    "kl_two_scores": sampled.kl_two_scores(TARGET, 0.5),
-    "sinkhorn_divergence": sampled.sinkhorn_divergence(TARGET, 0.5),
-    "energy_distance": sampled.energy_distance(TARGET),
+    "kl_score": lambda target: sampled.kl_score(standard_normal, 0.5, DIM),
+    "kl_two_scores": lambda target: sampled.kl_two_scores(target, 0.5),
+    "sinkhorn_divergence": lambda target: sampled.sinkhorn_divergence(target, 0.5),
+    "energy_distance": sampled.energy_distance,
 }
 every_divergence = pytest.mark.parametrize("name", list(DIVERGENCES))
+
+
+@pytest.fixture
+def images():
+    """The pushed batch Y, in float64: made where `x64` holds."""
+    return jnp.asarray(IMAGES)
+
+
+@pytest.fixture
+def target():
+    """The batch Z of the target."""
+    return jnp.asarray(TARGET)
 
 
 @pytest.fixture
@@ -45,31 +58,29 @@ def exact(monkeypatch):
 
 
 @every_divergence
-def test_forces_are_derivatives(name, exact):
-    # eps is a constant of the batch for the derivative, and so it must be for the differences
-    divergence = DIVERGENCES[name]
-    eps = float(sampled.scale_of(IMAGES))
+def test_forces_are_derivatives(name, images, target, exact):
+    divergence = DIVERGENCES[name](target)
+    eps = 0.5 * sampled.scale_of(images)
 
     def value(images):
-        if name == "kl_score":
-            energy = jnp.mean(standard_normal(images))
-            return energy + sampled.negative_entropy(images, jnp.asarray(0.5 * eps))
-        return divergence.value(images, TARGET)
+        if name == "kl_score":  # eps is a constant of the batch for the derivative, and so it must be for the differences
+            return jnp.mean(standard_normal(images)) + sampled.negative_entropy(images, eps)
+        return divergence.value(images, target)
 
-    force = jax.jit(jax.grad(lambda images: divergence.value(images, TARGET)))(IMAGES)
-    direction = jnp.asarray(np.random.default_rng(1).standard_normal(IMAGES.shape))
+    force = jax.jit(jax.grad(lambda images: divergence.value(images, target)))(images)
+    direction = jnp.asarray(np.random.default_rng(1).standard_normal(images.shape))
     h, value = 1e-5, jax.jit(value)
-    difference = (value(IMAGES + h * direction) - value(IMAGES - h * direction)) / (2 * h)
-    assert jnp.sum(force * direction) == pytest.approx(float(difference), rel=1e-6)
+    difference = (value(images + h * direction) - value(images - h * direction)) / (2 * h)
+    assert float(jnp.sum(force * direction)) == pytest.approx(float(difference), rel=1e-6)
 
 
-def test_entropic_transport_is_that_of_pot(exact):
+def test_entropic_transport_is_that_of_pot(images, target, exact):
     eps = 0.4
-    cost = np.asarray(ot.dist(IMAGES, TARGET)) / 2
+    cost = ot.dist(IMAGES, TARGET) / 2
     plan = ot.sinkhorn(np.full(30, 1 / 30), np.full(40, 1 / 40), cost, eps, stopThr=1e-13)
     # <c, pi> + eps KL(pi | a b), the primal value
     expected = np.sum(plan * cost) + eps * np.sum(plan * np.log(plan * 30 * 40))
-    assert float(sampled.transport(IMAGES, TARGET, jnp.asarray(eps))) == pytest.approx(expected, rel=1e-9)
+    assert float(sampled.transport(images, target, jnp.asarray(eps))) == pytest.approx(expected, rel=1e-9)
 
 
 def test_estimated_score_is_that_of_a_blurred_normal(exact):
@@ -87,33 +98,30 @@ def test_estimated_score_is_that_of_a_blurred_normal(exact):
     assert slope == pytest.approx(-2 * (1 - correlation) / eps, rel=4 * np.sqrt(2 / n))
 
 
-def test_median_by_bisection_is_the_median():
-    squares = np.sum((np.asarray(IMAGES)[:, None] - np.asarray(IMAGES)) ** 2, axis=2)
-    assert float(sampled.scale_of(IMAGES)) == pytest.approx(np.median(squares), rel=2e-2)
+def test_median_by_bisection_is_the_median(images):
+    squares = np.sum((IMAGES[:, None] - IMAGES) ** 2, axis=2)
+    assert float(sampled.scale_of(images)) == pytest.approx(np.median(squares), rel=2e-2)
 
 
-def test_energy_distance_is_the_metric_of_the_suite():
-    from mongebench.metrics import evaluate
-
-    cloud = np.asarray(TARGET)
+def test_energy_distance_is_the_metric_of_the_suite(images, target):
     problem = mb.Problem(
-        source=mb.Source(dim=DIM, sampler=lambda n, rng: np.asarray(IMAGES)[:n], size=30),
-        target=mb.Target(dim=DIM, sampler=lambda n, rng: cloud[:n], size=40),
+        source=mb.Source(dim=DIM, sampler=lambda n, rng: IMAGES[:n], size=30),
+        target=mb.Target(dim=DIM, sampler=lambda n, rng: TARGET[:n], size=40),
         dim=DIM,
         version=1,
     )
-    expected = evaluate(lambda x: x, problem, n=40)["energy_distance"].value
-    assert float(DIVERGENCES["energy_distance"].value(IMAGES, TARGET)) == pytest.approx(expected, rel=1e-9)
+    expected = evaluate(lambda x: x, problem, n=30)["energy_distance"].value
+    value = DIVERGENCES["energy_distance"](target).value(images, target[:30])
+    assert float(value) == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", ["sinkhorn_divergence", "energy_distance", "kl_two_scores"])
-def test_equal_samples_are_a_minimum(name, exact):
-    divergence = DIVERGENCES[name]
-    value, force = jax.jit(jax.value_and_grad(lambda images: divergence.value(images, TARGET)))(TARGET)
-    if name != "energy_distance":  # its U-statistic of one sample with itself is below zero
-        assert float(value) == pytest.approx(0, abs=1e-10)
-    assert float(divergence.value(IMAGES, TARGET)) > float(value)
-    assert np.linalg.norm(force) < 1e-8 if name != "energy_distance" else True
+@pytest.mark.parametrize("name", ["sinkhorn_divergence", "kl_two_scores"])
+def test_equal_samples_are_a_minimum_of_zero(name, images, target, exact):
+    divergence = DIVERGENCES[name](target)
+    value, force = jax.jit(jax.value_and_grad(lambda images: divergence.value(images, target)))(target)
+    assert float(value) == pytest.approx(0, abs=1e-10)
+    assert float(divergence.value(images, target)) > 1e-3
+    assert np.linalg.norm(force) < 1e-8
 
 
 @pytest.mark.parametrize("name", list(NEEDS))
@@ -131,10 +139,10 @@ def test_an_unknown_divergence_is_refused_with_the_valid_ones():
 
 
 SCHEMES = {
-    FlowImplicit: {"tau": 0.5, "steps": 8, "inner_steps": 4},
-    FlowExplicit: {"tau": 0.3, "steps": 12, "inner_steps": 2},
-    FlowNewton: {"steps": 10},
-    FlowNatural: {"final_time": 3.0, "steps": 3, "tolerance": 1e-2},
+    FlowImplicit: {"tau": 1.0, "steps": 8, "inner_steps": 4},
+    FlowExplicit: {"tau": 0.5, "steps": 16, "inner_steps": 2},
+    FlowNewton: {"steps": 20},
+    FlowNatural: {"final_time": 8.0, "steps": 2, "tolerance": 1e-2},
 }
 
 
@@ -142,13 +150,12 @@ SCHEMES = {
     "scheme", [FlowImplicit, *(pytest.param(s, marks=pytest.mark.slow) for s in list(SCHEMES)[1:])]
 )
 @pytest.mark.parametrize("name", list(DIVERGENCES))
-def test_flows_of_every_divergence_come_near_the_gaussian_map(gaussian_flow, scheme, name):
+def test_flows_of_every_divergence_end_near_the_gaussian_map(gaussian_flow, scheme, name):
     flow = gaussian_flow(2, n=300)
-    rng = np.random.default_rng(3)
-    y = rng.multivariate_normal(flow.mean, flow.covariance, 300)
+    y = np.random.default_rng(3).multivariate_normal(flow.mean, flow.covariance, 300)
     target = flow.target if name == "kl_score" else y
-    fitted = scheme("quadratic", divergence=name, batch_size=300, **SCHEMES[scheme]).fit(flow.x, target)
-    start = flow.error(flow.x, flow.exact_map(flow.x))
-    # the mean of 300 points alone is off by sqrt(tr S / 300 / tr S) = 0.06, and energy distance flows slowly
-    allowed = 0.5 * start if name == "energy_distance" else 0.25
-    assert flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) < allowed < start
+    settings = {"divergence": name, "epsilon": 0.2, "batch_size": 300, **SCHEMES[scheme]}
+    fitted = scheme("quadratic", **settings).fit(flow.x, target)
+    # The mean of 300 points is off by sqrt(1 / 300) = 0.06, their covariance by as much; the blur of an estimated score
+    # takes 8 % of the standard deviation.
+    assert flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) < 0.15
