@@ -63,7 +63,7 @@ def test_forces_are_derivatives(name, images, target, exact):
     eps = 0.5 * sampled.scale_of(images)
 
     def value(images):
-        if name == "kl_score":  # eps is a constant of the batch for the derivative, and so it must be for the differences
+        if name == "kl_score":  # eps is a constant of the batch, for the derivative and so for the differences
             return jnp.mean(standard_normal(images)) + sampled.negative_entropy(images, eps)
         return divergence.value(images, target)
 
