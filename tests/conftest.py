@@ -5,8 +5,7 @@ import os
 import numpy as np
 import pytest
 
-# Before the first use of JAX, as in the runner's children: in a pool of several threads, batched LAPACK calls wait for
-# each other's for ever (jaxlib 0.10.2).
+# Before the first use of JAX, as in the runner's children: one thread of XLA for each of pytest's workers.
 os.environ.setdefault("NPROC", "1")
 
 

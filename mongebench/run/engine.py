@@ -49,8 +49,7 @@ def child_environment(threads: int, cache: Path) -> dict[str, str]:
         **os.environ,
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
         # XLA's pool has a thread a core, whatever its flags say, unless NPROC tells it otherwise. Batched LAPACK calls
-        # (the inverse and the Cholesky factor of DT at each point) that run beside each other in a pool of several
-        # threads wait for each other's, for ever (jaxlib 0.10.2).
+        # that run beside each other in a pool of several threads wait for each other's, for ever (jaxlib 0.10.2).
         "NPROC": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()} intra_op_parallelism_threads={threads}",
         "JAX_PLATFORMS": "cpu",

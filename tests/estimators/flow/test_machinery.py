@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ import pytest
 from jax.flatten_util import ravel_pytree
 
 from mongebench.estimators.flow import gauss_newton
-from mongebench.estimators.flow.divergence import jet, jet_length, kullback_leibler, log_det, unpack
+from mongebench.estimators.flow.divergence import invert, jet, jet_length, kullback_leibler, log_det, unpack
 from mongebench.estimators.flow.gauss_newton import GaussNewton
 from mongebench.estimators.flow.objective import Batch, objective
 from mongebench.estimators.flow.potential import FAMILIES, Quadratic, build
@@ -89,6 +92,32 @@ def test_log_det_and_its_derivatives():
     assert jax.grad(along)(0.0) == pytest.approx(np.trace(inverse @ direction))
     assert jax.grad(jax.grad(along))(0.0) == pytest.approx(-np.trace(inverse @ direction @ inverse @ direction))
     assert np.isnan(log_det(jnp.diag(jnp.asarray([1.0, -1.0]))))
+
+
+@pytest.mark.parametrize("dim", [1, 2, 8, 64])
+def test_sweeps_invert(dim):
+    factors = np.random.default_rng(dim).standard_normal((20, dim, dim))
+    matrices = factors @ factors.transpose(0, 2, 1) / dim + np.eye(dim)  # condition 5 at most, but for the tail
+    inverses, log_dets = jax.vmap(invert)(jnp.asarray(matrices))
+    np.testing.assert_allclose(inverses, np.linalg.inv(matrices), rtol=0, atol=1e-13)
+    np.testing.assert_allclose(log_dets, np.linalg.slogdet(matrices)[1], rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(inverses, inverses.transpose(0, 2, 1))
+
+
+ON_THREADS = """
+import jax, jax.numpy as jnp
+from mongebench.estimators.flow.divergence import invert
+eyes = jnp.broadcast_to(jnp.eye(8), (4096, 8, 8))
+total = jax.jit(lambda eyes: sum(jnp.sum(jax.vmap(invert)(k * eyes)[0]) for k in range(1, 13)))
+total(eyes).block_until_ready()
+"""
+
+
+def test_batches_of_inverses_do_not_wait_for_each_other():
+    # Tests and the runner's children have one thread of XLA, a user's process as many as the machine has cores: there
+    # batches of LAPACK calls, such as jnp.linalg.inv in place of invert, never end.
+    environment = {**os.environ, "NPROC": "2"}
+    subprocess.run([sys.executable, "-c", ON_THREADS], env=environment, check=True, timeout=100)
 
 
 def weak_form(potential, x, direction):
