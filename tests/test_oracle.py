@@ -52,6 +52,18 @@ def test_unlimited_draws_are_fresh_and_reproducible() -> None:
     assert first.meter.counts[Oracle.SOURCE_SAMPLER] == 10
 
 
+def test_batches_are_so_many_draws_in_one() -> None:
+    fresh = view(Oracle.SOURCE_SAMPLER, budget=None).batches(3, 4)
+    assert fresh.shape == (3, 4, 2)
+    assert np.array_equal(fresh.reshape(12, 2), view(Oracle.SOURCE_SAMPLER, budget=None).sample(12))
+    bounded, one_by_one = view(Oracle.SOURCE_SAMPLER), view(Oracle.SOURCE_SAMPLER)
+    batches = bounded.batches(3, 4)
+    assert np.array_equal(batches, np.stack([one_by_one.batch(4) for _ in range(3)]))
+    assert all(len(np.unique(batch, axis=0)) == 4 for batch in batches)
+    assert bounded.meter.counts == {Oracle.SOURCE_SAMPLER: 10}
+    assert bounded.batches(2, 50).shape == (2, 10, 2)
+
+
 def test_unlimited_budget_has_no_fixed_sample() -> None:
     with pytest.raises(mb.OracleUnavailable, match="n_source"):
         _ = view(Oracle.SOURCE_SAMPLES, budget=None).samples

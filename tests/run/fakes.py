@@ -205,3 +205,47 @@ class Forgets(Shift):
 
     def __init__(self, scale=1.0):
         self.scale = 2 * scale
+
+
+def fit_as_a_team(estimators, sources, targets, *, seeds, traces):
+    for estimator, source, target, seed, trace in zip(estimators, sources, targets, seeds, traces, strict=True):
+        estimator.fit(source, target, seed=seed, trace=trace)
+    return [None] * len(estimators)
+
+
+class Team(Shift):
+    """Sound, and fits seeds together."""
+
+    fit_together = staticmethod(fit_as_a_team)
+
+
+def fit_all_but_the_first(estimators, sources, targets, *, seeds, traces):
+    fit_as_a_team(estimators, sources, targets, seeds=seeds, traces=traces)
+    return [mb.Diverged("step 1: lost"), *[None] * (len(estimators) - 1)]
+
+
+class TeamLosesOne(Shift):
+    """Of seeds fitted together the first earns diverged."""
+
+    fit_together = staticmethod(fit_all_but_the_first)
+
+
+def hang_as_a_team(estimators, sources, targets, *, seeds, traces):
+    while True:
+        time.sleep(0.1)
+
+
+class TeamHangs(Shift):
+    """Earns timeout where seeds are fitted together, and does not hang alone."""
+
+    fit_together = staticmethod(hang_as_a_team)
+
+
+def crash_as_a_team(estimators, sources, targets, *, seeds, traces):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class TeamCrashes(Shift):
+    """Earns crashed where seeds are fitted together."""
+
+    fit_together = staticmethod(crash_as_a_team)

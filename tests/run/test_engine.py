@@ -235,9 +235,38 @@ def test_batches_keep_the_neighbours_of_a_crash(tmp_path: Path) -> None:
     assert Counter(record.status for record in RunDirectory(out).records()) == {Status.CRASHED: 3}
 
 
+def test_seeds_fitted_together_leave_records_of_their_own(tmp_path: Path) -> None:
+    names = ["team", "team_loses_one", "team_hangs", "team_crashes", "shift"]
+    together, alone = tmp_path / "together", tmp_path / "alone"
+    assert run(experiment(tmp_path, names, seeds=3, seeds_together=2, time_limit='"1s"'), together).returncode == 0
+    assert run(experiment(tmp_path, ["team"], seeds=3), alone).returncode == 0
+    records = {(r.cell.estimator.name, r.cell.seed): r for r in RunDirectory(together).records()}
+    statuses = {name: [records[name, seed].status for seed in range(3)] for name in names}
+    # Two seeds together, the third alone, which neither hangs, crashes nor loses.
+    assert statuses == {
+        "team": [Status.OK] * 3,
+        "shift": [Status.OK] * 3,
+        "team_loses_one": [Status.DIVERGED, Status.OK, Status.OK],
+        "team_hangs": [Status.TIMEOUT, Status.TIMEOUT, Status.OK],
+        "team_crashes": [Status.CRASHED, Status.CRASHED, Status.OK],
+    }
+    assert "limit of 2 s, together with 1 other seed" in records["team_hangs", 0].reason
+    for record in RunDirectory(alone).records():
+        beside = records["team", record.cell.seed]
+        assert beside.metrics == record.metrics
+        assert beside.oracle_counts == record.oracle_counts
+    shares = {key: r.times.together for key, r in records.items() if r.times is not None}
+    assert [shares["team", seed] for seed in range(3)] == [2, 2, 1]
+    assert {shares["shift", seed] for seed in range(3)} == {1}
+    for record in records.values():
+        if times := record.times:
+            phases = times.imports + times.compile + times.fit + times.evaluate + times.overhead
+            assert phases == pytest.approx(times.wall, rel=0.02)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
 def test_a_child_of_one_thread_computes_with_one(tmp_path: Path) -> None:
-    """More would deadlock in batched LAPACK calls, which the flows make in dimension 3 and above."""
+    """XLA has a pool of its own, which the flags for its threads do not bind."""
     code = (
         "import glob, jax, jax.numpy as jnp\n"
         "jnp.linalg.inv(jnp.eye(2)).block_until_ready()\n"
