@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.integrate import solve_ivp
+from scipy.linalg import solve_sylvester
 
+import mongebench as mb
 from mongebench.estimators.flow.euclidean import Euclidean
 from mongebench.estimators.flow.explicit import FlowExplicit
 from mongebench.estimators.flow.implicit import FlowImplicit
@@ -102,16 +106,49 @@ def test_inner_optimality_is_reported(gaussian_flow):
     assert seen[-1] > 0.1
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_an_explicit_step_in_weak_form_is_the_regression_on_the_exact_velocity(gaussian_flow, dim):
+    """The sample's Gaussian has the score -(A S0 A)^{-1} (y - b): the weak form must not need it, and agree with it."""
+    flow, tau = gaussian_flow(dim), 0.05
+    fitted = FlowExplicit("quadratic", tau=tau, steps=1, inner_steps=30, tolerance=1e-14).fit(flow.x, flow.target)
+    m0, s0 = flow.x.mean(axis=0), np.cov(flow.x.T, bias=True).reshape(dim, dim)
+    score = -(flow.x - m0) @ np.linalg.inv(s0)
+    velocity = -(flow.x - flow.mean) @ np.linalg.inv(flow.covariance) - score
+    # symmetric least squares of x + tau v: B S0 + S0 B = E[v (x - m0)^T] + its transpose
+    moment = velocity.T @ (flow.x - m0) / len(flow.x)
+    slope = np.eye(dim) + tau * solve_sylvester(s0, s0, moment + moment.T)
+    expected = (flow.x - m0) @ slope + m0 + tau * velocity.mean(axis=0)
+    assert flow.error(fitted.transform(flow.x), expected) < 1e-7
+
+
+QUANTILES = (np.arange(1000) + 0.5) / 1000
+LOGISTIC = -np.log(1 / QUANTILES - 1)[:, None]
+SOURCE = np.arcsinh(2 * LOGISTIC)
+
+
+def logistic_target():
+    return mb.Target(potential=lambda y: jnp.sum(y + 2 * jnp.logaddexp(0, -y), axis=1), dim=1)
+
+
 def test_in_one_dimension_the_flow_ends_at_the_sorted_map():
     """Every increasing map is a gradient, so that T* is the map of quantiles."""
-    import jax.numpy as jnp
+    shuffled = np.random.default_rng(0).permutation(SOURCE)
+    fitted = FlowNewton("ridge", units=16, steps=30, batch_size=1000).fit(shuffled, logistic_target())
+    assert 100 * np.mean((fitted.transform(SOURCE) - LOGISTIC) ** 2) / np.var(LOGISTIC) < 1
 
-    import mongebench as mb
 
-    rng = np.random.default_rng(0)
-    quantiles = (np.arange(1000) + 0.5) / 1000
-    y = -np.log(1 / quantiles - 1)[:, None]  # logistic law: V = -log of its density
-    x = np.arcsinh(2 * y)
-    target = mb.Target(potential=lambda y: jnp.sum(y + 2 * jnp.logaddexp(0, -y), axis=1), dim=1)
-    fitted = FlowNewton("ridge", units=16, steps=30, batch_size=1000).fit(rng.permutation(x), target)
-    assert 100 * np.mean((fitted.transform(x) - y) ** 2) / np.var(y) < 1
+def test_in_one_dimension_the_flow_is_the_unconstrained_one():
+    """Against the flow of the quantiles X(u): dX/dt = -V'(X) - d/du (1 / (dX/du)), in finite differences."""
+    time = 0.4
+
+    def velocity(_, x):
+        densities = 1 / (np.diff(x) * len(x))  # 1 / (dX/du), between neighbours; none beyond the ends
+        return -np.tanh(x / 2) - len(x) * np.diff(densities, prepend=0, append=0)
+
+    grid = SOURCE[:, 0]
+    free = solve_ivp(velocity, (0, time), grid, method="BDF", rtol=1e-5, atol=1e-7).y[:, -1:]
+    fitted = FlowImplicit("ridge", units=16, tau=0.02, steps=20, batch_size=1000).fit(SOURCE, logistic_target())
+    moved = np.mean((free - SOURCE) ** 2)
+    assert moved > 0.01 * np.var(LOGISTIC)
+    # implicit Euler is off by less than tau of the way (its bound is first order), sixteen ridges by as much again
+    assert np.mean((fitted.transform(SOURCE) - free) ** 2) < (2 * 0.02) ** 2 * moved
