@@ -212,7 +212,8 @@ class Flow(MapEstimator):
         InvalidParameter
             A parameter out of its range.
         InvalidInput
-            A potential V that is not written for JAX, of the wrong shape, or not finite where the flow starts.
+            A potential V that is not written for JAX, of the wrong shape, or not finite where the flow starts; fewer
+            points of mu0 than determine the potential.
         Diverged
             With the step: D became NaN or infinite, or the map left all bounds. `parameters_` keeps the last good one.
         """
@@ -259,10 +260,12 @@ class Flow(MapEstimator):
             bits = np.random.default_rng((seed, step)).integers(1 << 32, size=(count, 2), dtype=np.uint32)
             return Batch(jnp.asarray(points), jnp.asarray(images), jnp.asarray(bits))
 
+        start = enrich(affine, START_SHARE)
+        check_points(source.budget, dim, sum(leaf.size for leaf in jax.tree.leaves(start)))
         return Setting(
             divergence=self._divergence(target, dim),
             affine=affine,
-            start=enrich(affine, START_SHARE),
+            start=start,
             enrich=enrich,
             draw=draw,
             charge=lambda points: None if samples_target else target.meter.charge(Oracle.TARGET_POTENTIAL, points),
@@ -467,6 +470,16 @@ def check_counts(**counts: int) -> None:
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
             raise InvalidParameter(f"{name} must be a positive whole number, got {count!r}.")
+
+
+def check_points(points: int | None, dim: int, parameters: int) -> None:
+    """Raise `InvalidInput` where so few points of mu0 leave the minimum of D undetermined; None is any number."""
+    if points is None or (points > dim and points * dim >= parameters):
+        return
+    raise InvalidInput(
+        f"{points} points of the source in dimension {dim} do not determine a potential of {parameters} parameters: at "
+        f"least {max(dim + 1, -(-parameters // dim))} points are needed. Give more points or fewer units."
+    )
 
 
 def check_positive(**numbers: float) -> None:

@@ -153,6 +153,16 @@ def test_potentials_that_cannot_serve_are_refused(potential, sentence):
         small(FlowImplicit).fit(X, mb.Target(potential=potential, dim=2))
 
 
+def test_too_few_points_for_the_width_are_refused_with_how_many_are_needed():
+    # 5 parameters of the quadratic part and 4 of each of 40 ridges, two numbers a point
+    with pytest.raises(InvalidInput, match=r"60 points .* 165 parameters: at least 83 points"):
+        small(FlowImplicit, units=40).fit(X, TARGET)
+    with pytest.raises(InvalidInput, match="at least 3 points"):
+        FlowNewton("quadratic").fit(X[:2], TARGET)
+    with pytest.raises(InvalidInput, match="at least 83 points"):
+        small(FlowImplicit, units=40, divergence="energy_distance").fit(X, X)
+
+
 @pytest.mark.parametrize(
     "estimator",
     [
