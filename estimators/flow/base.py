@@ -28,7 +28,7 @@ from mongebench.estimators.flow.divergence import (
 from mongebench.estimators.flow.objective import Batch, objective, probe_error
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
 
-Family = Literal["quadratic", "ridge", "icnn"]
+Family = Literal["quadratic", "ridge", "icnn", "dictionary"]
 DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
 Dtype = Literal["float32", "float64"]
 

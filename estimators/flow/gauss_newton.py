@@ -130,15 +130,18 @@ class GaussNewton:
 
     def __init__(self, potential: Potential, subproblem: Subproblem, *, cg_steps: int = 40) -> None:
         theta, self.unravel = ravel_pytree(potential)
+        self.cone = potential.cone
+        self.free = self.cone.size if self.cone else len(theta)
         self.subproblem = subproblem
         self.divergence = subproblem.divergence
         self.order = max(self.divergence.order, self.divergence.local_order)
         self.cg_steps = cg_steps
-        self.entries = jet_length(potential.dim, self.order) * len(theta)
+        self.entries = jet_length(potential.dim, self.order) * self.free
         self.floor = FLOOR[str(theta.dtype)]
+        small = len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES
         if probed(potential.dim, self.order):
             self.model = self._probed_model
-        elif len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES:
+        elif self.cone or small:
             self.model = self._dense_model
         else:
             self.model = self._cg_model
@@ -243,28 +246,37 @@ class GaussNewton:
 
         def add(sums: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
             points, anchors, slopes, weights = part
-            jacobians = jax.vmap(jax.jacrev(self._jet), (None, 0))(theta, points)  # (block, r, p)
+            jacobians = jax.vmap(jax.jacrev(self._jet), (None, 0))(theta, points)[..., : self.free]  # (block, r, p)
             jets = self.jets(theta, points)
             curvatures = jax.vmap(jax.hessian(self.subproblem.local), (0, 0, None))(jets, anchors, tau)
             curved = (weights[:, None, None] * curvatures) @ jacobians  # (block, r, r) @ (block, r, p)
-            flat = (-1, len(theta))
+            flat = (-1, self.free)
             new = (
                 (jnp.sign(weights)[:, None] * slopes).ravel() @ jacobians.reshape(flat),
                 jacobians.reshape(flat).T @ curved.reshape(flat),
             )
             return jax.tree.map(jnp.add, sums, new), None
 
-        zeros = jnp.zeros_like(theta), jnp.zeros((len(theta), len(theta)), theta.dtype)
+        zeros = jnp.zeros(self.free, theta.dtype), jnp.zeros((self.free, self.free), theta.dtype)
         (gradient, matrix), _ = jax.lax.scan(add, zeros, blocks)
         scales = _scales(jnp.diagonal(matrix))
         scaled = scales[:, None] * matrix * scales
 
         def solve(damping: jax.Array) -> jax.Array:
+            if self.cone:
+                here, damped = theta[: self.free], matrix + damping * jnp.diag(scales**-2)
+                return pad(self.cone.minimise(gradient - damped @ here, damped) - here)
             factor = jnp.linalg.cholesky(scaled + damping * jnp.eye(len(theta), dtype=theta.dtype))
             solution: jax.Array = jax.scipy.linalg.cho_solve((factor, True), scales * gradient)
             return -scales * solution
 
-        return Model(value, gradient, lambda v: matrix @ v, solve, self._evaluation(start, batch, tau))
+        def pad(v: jax.Array) -> jax.Array:
+            return jnp.pad(v, (0, len(theta) - self.free))  # constants do not move
+
+        def product(v: jax.Array) -> jax.Array:
+            return pad(matrix @ v[: self.free])
+
+        return Model(value, pad(gradient), product, solve, self._evaluation(start, batch, tau))
 
     def _cg_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
         """Products with M only: a forward derivative of the jets, the curvature, a reverse derivative."""

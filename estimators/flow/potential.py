@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mongebench.estimators.flow.cone import Cone
+
 NORM = 4.0
 """Middle of the norms that hyperplanes start with: 1 / NORM is the width over which a unit bends the map."""
 SPREAD = 4.0
@@ -28,6 +30,11 @@ class Potential(eqx.Module):
     @abc.abstractmethod
     def dim(self) -> int:
         """Dimension d."""
+
+    @property
+    def cone(self) -> Cone | None:
+        """Where the first of the parameters must stay, the others being constants; None where all are free."""
+        return None
 
     @abc.abstractmethod
     def value(self, x: jax.Array) -> jax.Array:
@@ -223,6 +230,100 @@ class ICNN(Bent):
         return z
 
 
+class Dictionary(Potential):
+    """phi(x) = <x, A x> / 2 + <b, x> + sum_j a_j s_j(x), A >= 0 and a_j >= 0, with given convex features s_j.
+
+    T and DT are linear in (A, b, a), which fill a closed convex cone: a cone of maps inside K, on which F is convex,
+    so that every step is a convex program with one solution T, and all that holds of the flow in K holds in this cone.
+    The features are smooth maxima of affine functions, s_j(x) = log sum_k exp(<w_jk, x> + c_jk) / h_j, h_j the root of
+    the mean of |w_jk - w_jl|^2 over k and l. Of two functions that is, up to an affine one, a bend as in `Ridge`, all
+    along a hyperplane; of more a corner, where several regions meet.
+
+    Attributes
+    ----------
+    triangle
+        (d (d + 1) / 2,), the lower triangle of A row by row.
+    shift
+        b, (d,).
+    weights
+        a, (units,).
+    normals, offsets
+        w, (units, k, d), and c, (units, k): constants, which no derivative reaches.
+    """
+
+    triangle: jax.Array
+    shift: jax.Array
+    weights: jax.Array
+    normals: jax.Array
+    offsets: jax.Array
+
+    @classmethod
+    def through(cls, quadratic: Quadratic, x: jax.Array, units: int, rng: np.random.Generator) -> Dictionary:
+        """The map of `quadratic`; features with the affine functions of points of x (n, d), see `corners`."""
+        matrix = quadratic.jacobian(x[0])[np.tril_indices(x.shape[1])]
+        return cls(matrix, quadratic.shift, jnp.zeros(units, x.dtype), *corners(x, units, rng))
+
+    @property
+    def dim(self) -> int:
+        """Dimension d."""
+        return len(self.shift)
+
+    @property
+    def cone(self) -> Cone:
+        """Of (A, b, a)."""
+        return Cone(self.dim, len(self.weights))
+
+    @property
+    def matrix(self) -> jax.Array:
+        """A, (d, d)."""
+        return jnp.asarray(self.cone.unfold, self.triangle.dtype) @ self.triangle
+
+    def value(self, x: jax.Array) -> jax.Array:
+        """phi(x), (d,) -> ()."""
+        levels, heights = self._levels(x)
+        features = jax.nn.logsumexp(levels, axis=1) / heights
+        return x @ self.matrix @ x / 2 + self.shift @ x + self.weights @ features
+
+    def map(self, x: jax.Array) -> jax.Array:
+        """A x + b + sum_j a_j / h_j sum_k p_jk w_jk, p_j the softmax of the affine functions, (d,) -> (d,)."""
+        levels, heights = self._levels(x)
+        slopes = jnp.einsum("jk,jkd->jd", jax.nn.softmax(levels), jax.lax.stop_gradient(self.normals))
+        return self.matrix @ x + self.shift + (self.weights / heights) @ slopes
+
+    def jacobian(self, x: jax.Array) -> jax.Array:
+        """A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d, d)."""
+        levels, heights = self._levels(x)
+        normals, shares = jax.lax.stop_gradient(self.normals), jax.nn.softmax(levels)
+        centred = normals - jnp.einsum("jk,jkd->jd", shares, normals)[:, None]
+        spread = ((self.weights / heights)[:, None] * shares)[..., None] * centred
+        return self.matrix + spread.reshape(-1, self.dim).T @ centred.reshape(-1, self.dim)
+
+    def _levels(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The affine functions at x, (units, k), and h (units,)."""
+        normals, offsets = jax.lax.stop_gradient((self.normals, self.offsets))
+        return normals @ x + offsets, jnp.sqrt(2 * jnp.sum(jnp.var(normals, axis=1), axis=1))
+
+
+PIECES = 4
+"""Affine functions in one feature of a dictionary, some of them equal."""
+
+
+def corners(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
+    """Affine functions, normals (units, k, d) and offsets (units, k), whose maxima have creases between points of x.
+
+    A feature has the power diagram of 2 to k points drawn from x (n, d), its weights at random: max_k <x, x_k> - |x_k|^2
+    / 2 is that of Voronoi. A factor, log-uniform, gives it the width over which it bends.
+    """
+    points = np.asarray(x)[rng.integers(len(x), size=(units, PIECES))]
+    distinct = rng.integers(2, PIECES + 1, size=(units, 1))
+    points = np.take_along_axis(points, (np.arange(PIECES) % distinct)[..., None], axis=1)
+    spread = np.sqrt(2 * points.var(axis=1).sum(axis=1))[:, None]
+    sharpness = NORM * SPREAD ** rng.uniform(-1, 1, (units, 1)) / spread
+    shifts = np.take_along_axis(rng.standard_normal((units, PIECES)), np.arange(PIECES) % distinct, axis=1)
+    offsets = -(points**2).sum(axis=2) / 2 + 0.3 * spread**2 * shifts
+    return jnp.asarray(sharpness[..., None] * points, x.dtype), jnp.asarray(sharpness * offsets, x.dtype)
+
+
 def hyperplanes(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
     """Normals (units, d), of uniform directions, and offsets (units,) of hyperplanes through points of x (n, d)."""
     normals = rng.standard_normal((units, x.shape[1]))
@@ -238,9 +339,11 @@ def build(
     """A potential of the named family next to `quadratic`; see `Bent.beside` for x and `share`."""
     if family == "quadratic":
         return quadratic
+    if family == "dictionary":
+        return Dictionary.through(quadratic, x, units, rng)
     bent = Ridge.through(x, units, rng) if family == "ridge" else ICNN.through(x, depth, units, rng)
     return bent.beside(quadratic, x, share)
 
 
-FAMILIES = ("quadratic", "ridge", "icnn")
+FAMILIES = ("quadratic", "ridge", "icnn", "dictionary")
 """What a flow can move."""
