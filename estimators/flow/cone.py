@@ -19,7 +19,7 @@ import numpy as np
 
 ITERATIONS = 60
 """Most iterations; ten to thirty are usual."""
-TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+TOLERANCE = {"float32": 1e-6, "float64": 1e-11}
 """Duality gap and residual at the end, for a program scaled to a minimum of order one."""
 TO_THE_BOUNDARY = 0.99
 """Share of the way to the boundary of the cone that an iteration may go."""
@@ -52,13 +52,13 @@ class Cone:
         self.size = self.first + dim + weights
         """p."""
         rows, columns = self.triangle
-        self.unfold = np.zeros((dim, dim, self.first))
-        self.unfold[rows, columns, np.arange(self.first)] = self.unfold[columns, rows, np.arange(self.first)] = 1
+        self.position = np.zeros((dim, dim), int)
+        """Of each entry of A in the vector."""
+        self.position[rows, columns] = self.position[columns, rows] = np.arange(self.first)
 
     def parts(self, theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """A, b and a."""
-        matrix = jnp.asarray(self.unfold, theta.dtype) @ theta[: self.first]
-        return matrix, theta[self.first : self.first + self.dim], theta[self.first + self.dim :]
+        return theta[self.position], theta[self.first : self.first + self.dim], theta[self.first + self.dim :]
 
     def project(self, theta: jax.Array) -> jax.Array:
         """The nearest point, A in the norm of Frobenius."""
@@ -67,30 +67,38 @@ class Cone:
         matrix = (vectors * jnp.maximum(values, 0)) @ vectors.T
         return jnp.concatenate([matrix[self.triangle], shift, jnp.maximum(weights, 0)])
 
-    def minimise(self, linear: jax.Array, hessian: jax.Array) -> jax.Array:
-        """The minimiser of <linear, theta> + <theta, hessian theta> / 2, (p,), (p, p) -> (p,); idle weights are 0.
+    def minimise(self, theta: jax.Array, gradient: jax.Array, hessian: jax.Array) -> jax.Array:
+        """The s, with theta + s in the cone, that minimises <gradient, s> + <s, hessian s> / 2, (p,); idle weights are 0.
 
-        `hessian` must be positive definite. A program without a minimum of finite size ends after `ITERATIONS`.
+        `hessian` (p, p) must be positive definite; theta is in the cone. The central path ends with an error that is
+        relative to theta + s, which may be far more than s. So a Newton step on the face that it has found follows,
+        if that stays in the cone and gains.
         """
-        dtype = linear.dtype
         # Entries of A share one scale, so that it stays a matrix; the minimum without constraints has size one.
         diagonal = jnp.diagonal(hessian)
-        diagonal = diagonal.at[: self.first].set(jnp.max(diagonal[: self.first]))
-        scales = 1 / jnp.sqrt(diagonal)
-        scaled = scales[:, None] * hessian * scales
-        free = jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), scales * linear)
-        size = jnp.sqrt(scales * linear @ free)
+        scales = 1 / jnp.sqrt(diagonal.at[: self.first].set(jnp.max(diagonal[: self.first])))
+        scaled, linear = scales[:, None] * hessian * scales, scales * (gradient - hessian @ theta)
+        size = jnp.sqrt(linear @ jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(scaled), True), linear))
         size = jnp.where(size > 0, size, 1)
-        theta, multipliers = self._central_path(scales * linear / size, scaled)
-        weights = theta[self.first + self.dim :]
-        weights = jnp.where(weights > multipliers.weights, weights, 0)
-        solution = size * scales * jnp.concatenate([theta[: self.first + self.dim], weights])
-        return jnp.asarray(solution, dtype)
+        end, multipliers = self._central_path(linear / size, scaled)
+        active = jnp.append(jnp.ones(self.first + self.dim, bool), self.parts(end)[2] > multipliers.weights)
+        to_face = jnp.where(active, 0, -theta)
+        face = jnp.where(active[:, None] & active, scaled, jnp.eye(self.size, dtype=scaled.dtype))
+        slope = jnp.where(active, scales * (gradient + hessian @ to_face), 0)
+        along = scales * jax.scipy.linalg.cho_solve((jnp.linalg.cholesky(face), True), slope)
+        steps = jnp.stack([jnp.zeros_like(theta), jnp.where(active, size * scales * end, 0) - theta, to_face - along])
+        values = steps @ gradient + jnp.sum((steps @ hessian) * steps, axis=1) / 2
+        within = jax.vmap(self.contains)(theta + steps)
+        return steps[jnp.nanargmin(jnp.where(within, values, jnp.inf))]
+
+    def contains(self, theta: jax.Array) -> jax.Array:
+        """Whether theta (p,) is in the cone."""
+        matrix, _, weights = self.parts(theta)
+        return (jnp.linalg.eigvalsh(matrix)[0] >= 0) & jnp.all(weights >= 0)
 
     def _central_path(self, linear: jax.Array, hessian: jax.Array) -> tuple[jax.Array, Multipliers]:
         dtype, tolerance = linear.dtype, TOLERANCE[str(linear.dtype)]
-        unfold = jnp.asarray(self.unfold, dtype)
-        flat = unfold.reshape(-1, self.first)
+        flat = jax.nn.one_hot(self.position.ravel(), self.first, dtype=dtype)  # triangle -> A
         count = self.dim + self.weights
 
         def vector(multipliers: Multipliers) -> jax.Array:
@@ -152,8 +160,7 @@ class Cone:
             far = length(change, dual)
             return theta + far * change, jax.tree.map(lambda u, v: u + far * v, multipliers, dual), iteration + 1
 
-        eye = jnp.eye(self.dim, dtype=dtype)
-        ones = jnp.ones(self.weights, dtype)
+        eye, ones = jnp.eye(self.dim, dtype=dtype), jnp.ones(self.weights, dtype)
         inside = jnp.concatenate([eye[self.triangle], jnp.zeros(self.dim, dtype), ones])
         start = inside, Multipliers(eye, ones), jnp.zeros((), int)
         theta, multipliers, _ = jax.lax.while_loop(unfinished, improve, start)

@@ -9,7 +9,9 @@ leaves out what the curvature of theta -> jet adds to the Hessian, and so is pos
 (M + damping diag M) dtheta = -grad Phi, by Cholesky factors where M is small, else by conjugate gradients on products
 M v (a forward and a reverse derivative each), on random probes of DT in place of jets where d is large. The damping
 follows the trust ratio, the actual over the predicted decrease (Marquardt 1963); diag M makes it blind to the units of
-the parameters. Everything here is pure: callers jit it, and vmap it over seeds.
+the parameters. Where they must stay in a cone (see `cone`), a step is the minimiser over the cone of the same damped
+model, and so no step is promised a decrease at a minimiser over the cone, and only there. Everything here is pure:
+callers jit it, and vmap it over seeds.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ import lineax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from mongebench.core.errors import InvalidInput
 from mongebench.estimators.flow import probing
-from mongebench.estimators.flow.divergence import jet, jet_length, probed
+from mongebench.estimators.flow.divergence import EXACT_DIMENSIONS, jet, jet_length, probed
 from mongebench.estimators.flow.objective import Batch, phi
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.subproblem import Subproblem
@@ -104,8 +107,8 @@ class Solution(NamedTuple):
 class Model(NamedTuple):
     """Phi(theta + s) ~ value + <gradient, s> + <s, product(s)> / 2, how to solve for s, and how to evaluate Phi.
 
-    `solve` takes a damping and returns the minimiser of the model with damping diag M added to M; `evaluate` takes
-    parameters and returns Phi and D there, with the model's own probes.
+    `solve` takes a damping and returns the minimiser (over the cone, if there is one) of the model with damping diag M
+    added to M; `evaluate` takes parameters and returns Phi and D there, with the model's own probes.
     """
 
     value: jax.Array
@@ -140,6 +143,11 @@ class GaussNewton:
         self.floor = FLOOR[str(theta.dtype)]
         small = len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES
         if probed(potential.dim, self.order):
+            if self.cone:
+                raise InvalidInput(
+                    f"Steps in a cone (family 'dictionary') need the matrix of DT, which is probed in dimension "
+                    f"{potential.dim} > {EXACT_DIMENSIONS}: take another family."
+                )
             self.model = self._probed_model
         elif self.cone or small:
             self.model = self._dense_model
@@ -264,8 +272,8 @@ class GaussNewton:
 
         def solve(damping: jax.Array) -> jax.Array:
             if self.cone:
-                here, damped = theta[: self.free], matrix + damping * jnp.diag(scales**-2)
-                return pad(self.cone.minimise(gradient - damped @ here, damped) - here)
+                damped = matrix + damping * jnp.diag(scales**-2)
+                return pad(self.cone.minimise(theta[: self.free], gradient, damped))
             factor = jnp.linalg.cholesky(scaled + damping * jnp.eye(len(theta), dtype=theta.dtype))
             solution: jax.Array = jax.scipy.linalg.cho_solve((factor, True), scales * gradient)
             return -scales * solution

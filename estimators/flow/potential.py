@@ -276,7 +276,7 @@ class Dictionary(Potential):
     @property
     def matrix(self) -> jax.Array:
         """A, (d, d)."""
-        return jnp.asarray(self.cone.unfold, self.triangle.dtype) @ self.triangle
+        return self.triangle[self.cone.position]
 
     def value(self, x: jax.Array) -> jax.Array:
         """phi(x), (d,) -> ()."""
@@ -306,22 +306,28 @@ class Dictionary(Potential):
 
 PIECES = 4
 """Affine functions in one feature of a dictionary, some of them equal."""
+JITTER = 0.1
+"""By how much centres of features are moved, relative to the spread of the sample."""
 
 
 def corners(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
-    """Affine functions, normals (units, k, d) and offsets (units, k), whose maxima have creases between points of x.
+    """Normals (units, k, d) and offsets (units, k) of affine functions whose maxima have creases between points of x.
 
-    A feature has the power diagram of 2 to k points drawn from x (n, d), its weights at random: max_k <x, x_k> - |x_k|^2
-    / 2 is that of Voronoi. A factor, log-uniform, gives it the width over which it bends.
+    A feature has the power diagram of 2 to k centres, max_k <x, x_k> - |x_k|^2 / 2 + an offset (without offsets that is
+    Voronoi's), each in its own cell: points drawn from x (n, d), moved a little, for points of x may coincide. A factor,
+    log-uniform, gives it the width over which it bends.
     """
-    points = np.asarray(x)[rng.integers(len(x), size=(units, PIECES))]
-    distinct = rng.integers(2, PIECES + 1, size=(units, 1))
-    points = np.take_along_axis(points, (np.arange(PIECES) % distinct)[..., None], axis=1)
-    spread = np.sqrt(2 * points.var(axis=1).sum(axis=1))[:, None]
-    sharpness = NORM * SPREAD ** rng.uniform(-1, 1, (units, 1)) / spread
-    shifts = np.take_along_axis(rng.standard_normal((units, PIECES)), np.arange(PIECES) % distinct, axis=1)
-    offsets = -(points**2).sum(axis=2) / 2 + 0.3 * spread**2 * shifts
-    return jnp.asarray(sharpness[..., None] * points, x.dtype), jnp.asarray(sharpness * offsets, x.dtype)
+    drawn = np.asarray(x)[rng.integers(len(x), size=(units, PIECES))]
+    drawn = drawn + JITTER * (np.asarray(x).std() or 1.0) * rng.standard_normal(drawn.shape)
+    repeated = np.arange(PIECES) % rng.integers(2, PIECES + 1, size=(units, 1))
+    centres = np.take_along_axis(drawn, repeated[..., None], axis=1)
+    shifts = np.take_along_axis(rng.uniform(-1, 1, (units, PIECES)), repeated, axis=1)
+    squares = ((centres[:, :, None] - centres[:, None]) ** 2).sum(axis=3)
+    nearest = np.where(squares > 0, squares, np.inf).min(axis=(1, 2))[:, None]
+    offsets = shifts * nearest / 4 - (centres**2).sum(axis=2) / 2
+    sharpness = NORM * SPREAD ** rng.uniform(-1, 1, (units, 1)) / np.sqrt(squares.mean(axis=(1, 2)))[:, None]
+    normals = centres - centres.mean(axis=1, keepdims=True)  # less an affine function, which b has
+    return jnp.asarray(sharpness[..., None] * normals, x.dtype), jnp.asarray(sharpness * offsets, x.dtype)
 
 
 def hyperplanes(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
