@@ -68,11 +68,11 @@ class Cone:
         return jnp.concatenate([matrix[self.triangle], shift, jnp.maximum(weights, 0)])
 
     def minimise(self, theta: jax.Array, gradient: jax.Array, hessian: jax.Array) -> jax.Array:
-        """The s, with theta + s in the cone, that minimises <gradient, s> + <s, hessian s> / 2, (p,); idle weights are 0.
+        """The s (p,), with theta + s in the cone, that minimises <gradient, s> + <s, hessian s> / 2.
 
-        `hessian` (p, p) must be positive definite; theta is in the cone. The central path ends with an error that is
-        relative to theta + s, which may be far more than s. So a Newton step on the face that it has found follows,
-        if that stays in the cone and gains.
+        Idle weights of theta + s are zero. `hessian` (p, p) must be positive definite; theta is in the cone. The
+        central path ends with an error that is relative to theta + s, which may be far more than s. So a Newton step
+        on the face that it has found follows, if that stays in the cone and gains.
         """
         # Entries of A share one scale, so that it stays a matrix; the minimum without constraints has size one.
         diagonal = jnp.diagonal(hessian)

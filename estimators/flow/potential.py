@@ -8,6 +8,7 @@ where the weights must start, near zero. Everything here is for one point x (d,)
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Self
 
 import equinox as eqx
@@ -261,7 +262,8 @@ class Dictionary(Potential):
     def through(cls, quadratic: Quadratic, x: jax.Array, units: int, rng: np.random.Generator) -> Dictionary:
         """The map of `quadratic`; features with the affine functions of points of x (n, d), see `corners`."""
         matrix = quadratic.jacobian(x[0])[np.tril_indices(x.shape[1])]
-        return cls(matrix, quadratic.shift, jnp.zeros(units, x.dtype), *corners(x, units, rng))
+        key = jax.random.key(rng.integers(1 << 32))
+        return cls(matrix, quadratic.shift, jnp.zeros(units, x.dtype), *corners(x, units, key))
 
     @property
     def dim(self) -> int:
@@ -304,30 +306,36 @@ class Dictionary(Potential):
         return normals @ x + offsets, jnp.sqrt(2 * jnp.sum(jnp.var(normals, axis=1), axis=1))
 
 
+CORNER_NORM = 8.0
+"""As `NORM`, for the typical difference between two affine functions of a feature."""
 PIECES = 4
 """Affine functions in one feature of a dictionary, some of them equal."""
 JITTER = 0.1
 """By how much centres of features are moved, relative to the spread of the sample."""
 
 
-def corners(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
+@functools.partial(jax.jit, static_argnums=1)
+def corners(x: jax.Array, units: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Normals (units, k, d) and offsets (units, k) of affine functions whose maxima have creases between points of x.
 
     A feature has the power diagram of 2 to k centres, max_k <x, x_k> - |x_k|^2 / 2 + an offset (without offsets that is
-    Voronoi's), each in its own cell: points drawn from x (n, d), moved a little, for points of x may coincide. A factor,
-    log-uniform, gives it the width over which it bends.
+    Voronoi's), each in its own cell: points drawn from x (n, d), moved a little, for points of x may coincide. A
+    factor, log-uniform, gives it the width over which it bends.
     """
-    drawn = np.asarray(x)[rng.integers(len(x), size=(units, PIECES))]
-    drawn = drawn + JITTER * (np.asarray(x).std() or 1.0) * rng.standard_normal(drawn.shape)
-    repeated = np.arange(PIECES) % rng.integers(2, PIECES + 1, size=(units, 1))
-    centres = np.take_along_axis(drawn, repeated[..., None], axis=1)
-    shifts = np.take_along_axis(rng.uniform(-1, 1, (units, PIECES)), repeated, axis=1)
-    squares = ((centres[:, :, None] - centres[:, None]) ** 2).sum(axis=3)
-    nearest = np.where(squares > 0, squares, np.inf).min(axis=(1, 2))[:, None]
-    offsets = shifts * nearest / 4 - (centres**2).sum(axis=2) / 2
-    sharpness = NORM * SPREAD ** rng.uniform(-1, 1, (units, 1)) / np.sqrt(squares.mean(axis=(1, 2)))[:, None]
-    normals = centres - centres.mean(axis=1, keepdims=True)  # less an affine function, which b has
-    return jnp.asarray(sharpness[..., None] * normals, x.dtype), jnp.asarray(sharpness * offsets, x.dtype)
+    of_points, of_moves, of_numbers, of_shifts, of_widths = jax.random.split(key, 5)
+    drawn = x[jax.random.randint(of_points, (units, PIECES), 0, len(x))]
+    spread = jnp.std(x)
+    drawn += JITTER * jnp.where(spread > 0, spread, 1) * jax.random.normal(of_moves, drawn.shape, x.dtype)
+    repeated = jnp.arange(PIECES) % jax.random.randint(of_numbers, (units, 1), 2, PIECES + 1)
+    centres = jnp.take_along_axis(drawn, repeated[..., None], axis=1)
+    shifts = jnp.take_along_axis(jax.random.uniform(of_shifts, (units, PIECES), x.dtype, -1, 1), repeated, axis=1)
+    squares = jnp.sum((centres[:, :, None] - centres[:, None]) ** 2, axis=3)
+    nearest = jnp.min(jnp.where(squares > 0, squares, jnp.inf), axis=(1, 2))[:, None]
+    offsets = shifts * nearest / 4 - jnp.sum(centres**2, axis=2) / 2
+    norms = CORNER_NORM * SPREAD ** jax.random.uniform(of_widths, (units, 1), x.dtype, -1, 1)
+    sharpness = norms / jnp.sqrt(jnp.mean(squares, axis=(1, 2)))[:, None]
+    normals = centres - jnp.mean(centres, axis=1, keepdims=True)  # less an affine function, which b has
+    return sharpness[..., None] * normals, sharpness * offsets
 
 
 def hyperplanes(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
