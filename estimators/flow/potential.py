@@ -282,28 +282,34 @@ class Dictionary(Potential):
 
     def value(self, x: jax.Array) -> jax.Array:
         """phi(x), (d,) -> ()."""
-        levels, heights = self._levels(x)
-        features = jax.nn.logsumexp(levels, axis=1) / heights
-        return x @ self.matrix @ x / 2 + self.shift @ x + self.weights @ features
+        levels, _ = self._affine(x)
+        features = jax.nn.logsumexp(levels, axis=0) @ self._scaled
+        return x @ self.matrix @ x / 2 + self.shift @ x + features
 
     def map(self, x: jax.Array) -> jax.Array:
         """A x + b + sum_j a_j / h_j sum_k p_jk w_jk, p_j the softmax of the affine functions, (d,) -> (d,)."""
-        levels, heights = self._levels(x)
-        slopes = jnp.einsum("jk,jkd->jd", jax.nn.softmax(levels), jax.lax.stop_gradient(self.normals))
-        return self.matrix @ x + self.shift + (self.weights / heights) @ slopes
+        levels, normals = self._affine(x)
+        slopes = jnp.sum(jax.nn.softmax(levels, axis=0)[:, None] * normals, axis=0)
+        return self.matrix @ x + self.shift + slopes @ self._scaled
 
     def jacobian(self, x: jax.Array) -> jax.Array:
         """A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d, d)."""
-        levels, heights = self._levels(x)
-        normals, shares = jax.lax.stop_gradient(self.normals), jax.nn.softmax(levels)
-        centred = normals - jnp.einsum("jk,jkd->jd", shares, normals)[:, None]
-        spread = ((self.weights / heights)[:, None] * shares)[..., None] * centred
-        return self.matrix + spread.reshape(-1, self.dim).T @ centred.reshape(-1, self.dim)
+        levels, normals = self._affine(x)
+        shares = jax.nn.softmax(levels, axis=0)[:, None]
+        centred = normals - jnp.sum(shares * normals, axis=0)
+        bends = jnp.sum((shares * centred)[:, :, None] * centred[:, None], axis=0)
+        return self.matrix + bends @ self._scaled
 
-    def _levels(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The affine functions at x, (units, k), and h (units,)."""
+    @property
+    def _scaled(self) -> jax.Array:
+        """a / h, (units,)."""
+        spread = jnp.sum(jnp.var(jax.lax.stop_gradient(self.normals), axis=1), axis=1)
+        return self.weights / jnp.sqrt(2 * spread)
+
+    def _affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The affine functions at x, (k, units), and w, (k, d, units): features last, where loops over them are fast."""
         normals, offsets = jax.lax.stop_gradient((self.normals, self.offsets))
-        return normals @ x + offsets, jnp.sqrt(2 * jnp.sum(jnp.var(normals, axis=1), axis=1))
+        return (normals @ x + offsets).T, jnp.transpose(normals, (1, 2, 0))
 
 
 CORNER_NORM = 8.0

@@ -20,7 +20,7 @@ from mongebench.estimators.flow.base import (
     check_counts,
     check_positive,
 )
-from mongebench.estimators.flow.divergence import Divergence, jet_length
+from mongebench.estimators.flow.divergence import Divergence, jet, jet_length
 from mongebench.estimators.flow.gauss_newton import GaussNewton
 from mongebench.estimators.flow.newton import Prepare, phases
 from mongebench.estimators.flow.objective import Batch, jets
@@ -32,8 +32,6 @@ LEAST_MOVE, LARGEST_MOVE = 0.01, 0.3
 """Moves of a feature, log-uniform, relative to the differences between its affine functions."""
 POINTS = 1024
 """Of a batch, on which candidates are judged."""
-BLOCK_CANDIDATES = 64
-"""Judged at once: bounds the memory of their jets."""
 
 
 class FlowPursuit(Flow):
@@ -116,21 +114,22 @@ class FlowPursuit(Flow):
 def renew(potential: Dictionary, divergence: Divergence, batch: Batch, candidates: int) -> Dictionary:
     """The same map, with the best of so many candidates in the place of each idle feature."""
     units, x = len(potential.weights), batch.x
+    count = candidates * units
     of_choice, of_new, of_moved = jax.random.split(jax.random.wrap_key_data(batch.key), 3)
     idle = potential.weights <= 0
-    is_moved = jax.random.bernoulli(of_choice, MOVED, (units * candidates,)) & ~jnp.all(idle)
-    normals, offsets = (
-        jnp.where(is_moved.reshape(-1, *[1] * (new.ndim - 1)), old, new)
-        for old, new in zip(
-            moved(potential, units * candidates, of_moved), corners(x, units * candidates, of_new), strict=True
-        )
+    old = jax.random.bernoulli(of_choice, MOVED, (count,)) & ~jnp.all(idle)
+    (old_normals, old_offsets), (new_normals, new_offsets) = (
+        moved(potential, count, of_moved),
+        corners(x, count, of_new),
     )
-    gains = promised(potential, normals, offsets, divergence, batch._replace(x=x[:POINTS]))
-    best = jnp.arange(units) * candidates + jnp.argmax(gains.reshape(units, candidates), axis=1)
+    normals = jnp.where(old[:, None, None], old_normals, new_normals).reshape(candidates, *potential.normals.shape)
+    offsets = jnp.where(old[:, None], old_offsets, new_offsets).reshape(candidates, *potential.offsets.shape)
+    best = jnp.argmax(promised(potential, normals, offsets, divergence, batch._replace(x=x[:POINTS])), axis=0)
+    rank = jnp.arange(units)
     return dataclasses.replace(
         potential,
-        normals=jnp.where(idle[:, None, None], normals[best], potential.normals),
-        offsets=jnp.where(idle[:, None], offsets[best], potential.offsets),
+        normals=jnp.where(idle[:, None, None], normals[best, rank], potential.normals),
+        offsets=jnp.where(idle[:, None], offsets[best, rank], potential.offsets),
     )
 
 
@@ -151,7 +150,7 @@ def moved(potential: Dictionary, count: int, key: jax.Array) -> tuple[jax.Array,
 def promised(
     potential: Dictionary, normals: jax.Array, offsets: jax.Array, divergence: Divergence, batch: Batch
 ) -> jax.Array:
-    """The decrease of D promised by a Newton step in the weight of each candidate, (count, k, d), (count, k) -> (count,).
+    """The decrease of D that a Newton step in one candidate's weight alone promises, (c, units, k, d) -> (c, units).
 
     With g and h the first two derivatives of D in the weight, that is max(-g, 0)^2 / (2 h).
     """
@@ -160,18 +159,19 @@ def promised(
     slopes: jax.Array = jax.grad(divergence.value)(here[:, : jet_length(dim, divergence.order)], batch.y)
     curvatures = jax.vmap(jax.hessian(divergence.local))(here[:, : jet_length(dim, divergence.local_order)])
 
-    def of_one(candidate: tuple[jax.Array, jax.Array]) -> jax.Array:
-        zero = jax.tree.map(jnp.zeros_like, potential)
-        alone = dataclasses.replace(
-            zero, weights=jnp.ones(1, x.dtype), normals=candidate[0][None], offsets=candidate[1][None]
-        )
-        along = jets(alone, x, 1)
+    def of_features(features: tuple[jax.Array, jax.Array]) -> jax.Array:
+        normals, offsets = features
+
+        def at(weights: jax.Array, x: jax.Array) -> jax.Array:
+            return jet(dataclasses.replace(potential, weights=weights, normals=normals, offsets=offsets), x)
+
+        along = jax.vmap(jax.jacrev(at), (None, 0))(potential.weights, x)  # (n, r, units)
         along = along.at[:, :dim].add(-jnp.mean(along[:, :dim], axis=0))  # the mean slope is b's
-        slope = jnp.sum(slopes * along[:, : slopes.shape[1]])
+        slope = jnp.einsum("nr,nru->u", slopes, along[:, : slopes.shape[1]])
         part = along[:, : curvatures.shape[1]]
-        curvature = jnp.mean(jnp.einsum("nr,nrs,ns->n", part, curvatures, part))
+        curvature = jnp.einsum("nru,nru->u", part, curvatures @ part) / len(x)
         gain = jnp.maximum(-slope, 0) ** 2 / (2 * curvature)
         return jnp.where(jnp.isfinite(gain), gain, 0)
 
-    gains: jax.Array = jax.lax.map(of_one, (normals, offsets), batch_size=BLOCK_CANDIDATES)
+    gains: jax.Array = jax.lax.map(of_features, (normals, offsets))
     return gains
