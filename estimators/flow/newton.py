@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -96,45 +96,32 @@ class FlowNewton(Flow):
             )
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
-        return phases(self, setting, lambda method: lambda theta, batch: theta)
+        subproblem = Subproblem(setting.divergence, linear=False)
+        warm_steps = 0 if self.family == "quadratic" else self.warm_steps
+        steps = self.steps - warm_steps
+        averaged = int(AVERAGED * steps) * setting.resampled
 
+        def phase(steps: int, start: Any, time: float, averaged: int) -> Phase:
+            def scheme(potential: Potential) -> Scheme:
+                return newton_scheme(GaussNewton(potential, subproblem), self.tau, steps - averaged, start_time=time)
 
-class Stepping(Protocol):
-    """The parameters of flows by Newton steps, see `FlowNewton`."""
+            return Phase(steps, 1, start, scheme)
 
-    family: Family
-    tau: float
-    steps: int
-    warm_steps: int
+        if warm_steps:
+            yield phase(warm_steps, lambda setting, _: setting.affine, 0.0, 0)
+            yield phase(steps, lambda setting, q: setting.enrich(q, WARM_SHARE), warm_steps * self.tau, averaged)
+        else:
+            yield phase(steps, lambda setting, _: setting.start, 0.0, averaged)
 
 
 Prepare = Callable[[jax.Array, Batch], jax.Array]
-"""(theta, batch) -> theta (p,), from where a step is taken."""
+"""(theta, batch) -> theta, (p,): from where a step is taken."""
 
 
-def phases(flow: Stepping, setting: Setting, prepare: Callable[[GaussNewton], Prepare]) -> Iterable[Phase]:
-    """Those of the quadratic part alone and of all units, before whose steps of full length `prepare` is asked."""
-    subproblem = Subproblem(setting.divergence, linear=False)
-    warm_steps = 0 if flow.family == "quadratic" else flow.warm_steps
-    steps = flow.steps - warm_steps
-    averaged = int(AVERAGED * steps) * setting.resampled
-
-    def warm(potential: Potential) -> Scheme:
-        return _scheme(GaussNewton(potential, subproblem), flow.tau, 0.0, warm_steps, lambda theta, batch: theta)
-
-    def scheme(potential: Potential) -> Scheme:
-        method = GaussNewton(potential, subproblem)
-        return _scheme(method, flow.tau, warm_steps * flow.tau, steps - averaged, prepare(method))
-
-    if warm_steps:
-        yield Phase(warm_steps, 1, lambda setting, _: setting.affine, warm)
-        yield Phase(steps, 1, lambda setting, q: setting.enrich(q, WARM_SHARE), scheme)
-    else:
-        yield Phase(steps, 1, lambda setting, _: setting.start, scheme)
-
-
-def _scheme(method: GaussNewton, tau: float, start_time: float, full: int, prepare: Prepare) -> Scheme:
-    """Steps of full length first, `full` of them; averaged ones after them."""
+def newton_scheme(
+    method: GaussNewton, tau: float, full: int, *, start_time: float = 0.0, prepare: Prepare | None = None
+) -> Scheme:
+    """Steps of full length first, `full` of them, each after `prepare`; averaged ones after them."""
 
     def begin(theta: jax.Array) -> _Carry:
         damping, time = (jnp.asarray(number, theta.dtype) for number in (DAMPING, start_time))
@@ -144,7 +131,9 @@ def _scheme(method: GaussNewton, tau: float, start_time: float, full: int, prepa
         batch = jax.tree.map(lambda leaf: leaf[0], batches)
         late = jnp.maximum(carry.taken + 1 - full, 1).astype(carry.theta.dtype)
         length = late**-AVERAGING_POWER
-        theta = jax.lax.cond(carry.taken < full, prepare, lambda theta, batch: theta, carry.theta, batch)
+        theta = carry.theta
+        if prepare is not None:
+            theta = jax.lax.cond(carry.taken < full, prepare, lambda theta, batch: theta, theta, batch)
         taken = method.step(theta, theta, batch, jnp.asarray(tau, theta.dtype), carry.damping, length)
         average = carry.average + (taken.theta - carry.average) / late
         time = carry.time + tau * length

@@ -307,7 +307,7 @@ class Dictionary(Potential):
         return self.weights / jnp.sqrt(2 * spread)
 
     def _affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The affine functions at x, (k, units), and w, (k, d, units): features last, where loops over them are fast."""
+        """The affine functions at x, (k, units), and w, (k, d, units): features last, for fast loops over them."""
         normals, offsets = jax.lax.stop_gradient((self.normals, self.offsets))
         return (normals @ x + offsets).T, jnp.transpose(normals, (1, 2, 0))
 

@@ -9,22 +9,23 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from mongebench.core.errors import InvalidParameter
 from mongebench.estimators.flow.base import (
     DivergenceName,
     Dtype,
     Family,
     Flow,
     Phase,
+    Scheme,
     Setting,
     check_counts,
     check_positive,
 )
 from mongebench.estimators.flow.divergence import Divergence, jet, jet_length
 from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.newton import Prepare, phases
+from mongebench.estimators.flow.newton import AVERAGED, newton_scheme
 from mongebench.estimators.flow.objective import Batch, jets
-from mongebench.estimators.flow.potential import Dictionary, corners
+from mongebench.estimators.flow.potential import Dictionary, Potential, corners
+from mongebench.estimators.flow.subproblem import Subproblem
 
 MOVED = 0.5
 """Share of the candidates that are features at work, moved; the others are drawn from the source."""
@@ -56,7 +57,7 @@ class FlowPursuit(Flow):
         Features, idle ones included.
     candidates
         For each idle feature and step.
-    tau, steps, warm_steps
+    tau, steps
         As in `FlowNewton`.
     divergence, epsilon, batch_size, dtype
         As in `Flow`.
@@ -72,10 +73,9 @@ class FlowPursuit(Flow):
     def __init__(
         self,
         units: int = 128,
-        candidates: int = 16,
+        candidates: int = 32,
         tau: float = 100.0,
         steps: int = 60,
-        warm_steps: int = 6,
         divergence: DivergenceName = "kl",
         epsilon: float = 0.05,
         batch_size: int = 4096,
@@ -85,7 +85,6 @@ class FlowPursuit(Flow):
         self.candidates = candidates
         self.tau = tau
         self.steps = steps
-        self.warm_steps = warm_steps
         self.divergence = divergence
         self.epsilon = epsilon
         self.batch_size = batch_size
@@ -95,20 +94,21 @@ class FlowPursuit(Flow):
         super()._check()
         check_positive(tau=self.tau)
         check_counts(steps=self.steps, candidates=self.candidates)
-        if not 0 <= self.warm_steps < self.steps:
-            raise InvalidParameter(
-                f"warm_steps must be from 0 to steps - 1 = {self.steps - 1}, got {self.warm_steps!r}."
-            )
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
-        def prepare(method: GaussNewton) -> Prepare:
-            def with_new_features(theta: jax.Array, batch: Batch) -> jax.Array:
-                potential = renew(method.unravel(theta), setting.divergence, batch, self.candidates)
-                return ravel_pytree(potential)[0]
+        subproblem = Subproblem(setting.divergence, linear=False)
+        full = self.steps - int(AVERAGED * self.steps) * setting.resampled
 
-            return with_new_features
+        def scheme(potential: Potential) -> Scheme:
+            method = GaussNewton(potential, subproblem)
 
-        return phases(self, setting, prepare)
+            def prepare(theta: jax.Array, batch: Batch) -> jax.Array:
+                renewed = renew(method.unravel(theta), setting.divergence, batch, self.candidates)
+                return ravel_pytree(renewed)[0]
+
+            return newton_scheme(method, self.tau, full, prepare=prepare)
+
+        yield Phase(self.steps, 1, lambda setting, _: setting.start, scheme)
 
 
 def renew(potential: Dictionary, divergence: Divergence, batch: Batch, candidates: int) -> Dictionary:
