@@ -162,9 +162,11 @@ class Flow(MapEstimator):
     epsilon
         Entropic regularisation of the sampled divergences, relative to the median squared distance between points.
     family
-        "ridge", "quadratic" or "icnn": the potentials phi that the flow moves.
+        "ridge", "quadratic", "icnn" or "dictionary": the potentials phi that the flow moves. The maps of a dictionary
+        fill a convex cone, and explicit and implicit steps and Newton's are convex programs over it; plain descent
+        projects onto it, and `FlowNatural` refuses it. The programs have a dense matrix: a family for few dimensions.
     units
-        Ridges, or units in each layer of the network.
+        Ridges, units in each layer of the network, or features of the dictionary.
     depth
         Layers of the network.
     batch_size

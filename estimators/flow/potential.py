@@ -1,8 +1,9 @@
 """Convex potentials whose gradients are the maps of a flow: convex by construction, close to |x|^2 / 2 at the start.
 
-All parameters are free real numbers, so that any optimiser may move them: a positive definite matrix is L L^T, a
+Parameters are free real numbers, so that any optimiser may move them: a positive definite matrix is L L^T, a
 non-negative weight is a square. Squares rather than exponentials or softplus, because these have no gradient left
-where the weights must start, near zero. Everything here is for one point x (d,); callers `jax.vmap`.
+where the weights must start, near zero. Only those of a `Dictionary` must stay in a cone, which makes F convex in them.
+Everything here is for one point x (d,); callers `jax.vmap`.
 """
 
 from __future__ import annotations

@@ -20,9 +20,11 @@ from mongebench.estimators.flow.explicit import FlowExplicit
 from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.estimators.flow.natural import FlowNatural
 from mongebench.estimators.flow.newton import FlowNewton
+from mongebench.estimators.flow.pursuit import FlowPursuit
 
 SMALL = {
     FlowNewton: {"steps": 3, "warm_steps": 1},
+    FlowPursuit: {"steps": 3, "candidates": 3},
     FlowNatural: {"steps": 2, "final_time": 0.2},
     FlowImplicit: {"steps": 2, "inner_steps": 3},
     FlowExplicit: {"steps": 2, "inner_steps": 3, "tau": 0.05},
