@@ -329,20 +329,22 @@ def corners(x: jax.Array, units: int, key: jax.Array) -> tuple[jax.Array, jax.Ar
     Voronoi's), each in its own cell: points drawn from x (n, d), moved a little, for points of x may coincide. A
     factor, log-uniform, gives it the width over which it bends.
     """
+    # All draws in single precision: a fit has the same features in both.
+    single = jnp.float32
     of_points, of_moves, of_numbers, of_shifts, of_widths = jax.random.split(key, 5)
-    drawn = x[jax.random.randint(of_points, (units, PIECES), 0, len(x))]
+    drawn = x[jax.random.randint(of_points, (units, PIECES), 0, len(x), jnp.int32)]
     spread = jnp.std(x)
-    drawn += JITTER * jnp.where(spread > 0, spread, 1) * jax.random.normal(of_moves, drawn.shape, x.dtype)
-    repeated = jnp.arange(PIECES) % jax.random.randint(of_numbers, (units, 1), 2, PIECES + 1)
+    drawn += JITTER * jnp.where(spread > 0, spread, 1) * jax.random.normal(of_moves, drawn.shape, single)
+    repeated = jnp.arange(PIECES) % jax.random.randint(of_numbers, (units, 1), 2, PIECES + 1, jnp.int32)
     centres = jnp.take_along_axis(drawn, repeated[..., None], axis=1)
-    shifts = jnp.take_along_axis(jax.random.uniform(of_shifts, (units, PIECES), x.dtype, -1, 1), repeated, axis=1)
+    shifts = jnp.take_along_axis(jax.random.uniform(of_shifts, (units, PIECES), single, -1, 1), repeated, axis=1)
     squares = jnp.sum((centres[:, :, None] - centres[:, None]) ** 2, axis=3)
     nearest = jnp.min(jnp.where(squares > 0, squares, jnp.inf), axis=(1, 2))[:, None]
     offsets = shifts * nearest / 4 - jnp.sum(centres**2, axis=2) / 2
-    norms = CORNER_NORM * SPREAD ** jax.random.uniform(of_widths, (units, 1), x.dtype, -1, 1)
+    norms = CORNER_NORM * SPREAD ** jax.random.uniform(of_widths, (units, 1), single, -1, 1)
     sharpness = norms / jnp.sqrt(jnp.mean(squares, axis=(1, 2)))[:, None]
     normals = centres - jnp.mean(centres, axis=1, keepdims=True)  # less an affine function, which b has
-    return sharpness[..., None] * normals, sharpness * offsets
+    return jnp.asarray(sharpness[..., None] * normals, x.dtype), jnp.asarray(sharpness * offsets, x.dtype)
 
 
 def hyperplanes(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:

@@ -176,7 +176,6 @@ def test_a_potential_of_the_wrong_sign_diverges_with_its_step(estimator):
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
-        ({"family": "quadartic"}, "quadratic"),
         ({"dtype": "float16"}, "float32"),
         ({"units": 0}, "units"),
         ({"batch_size": 1.5}, "batch_size"),
@@ -188,8 +187,14 @@ def test_parameters_out_of_range_are_named(scheme, parameters, names):
         small(scheme, **parameters).fit(X, TARGET)
 
 
+@pytest.mark.parametrize("scheme", [scheme for scheme in SMALL if scheme is not FlowPursuit])  # it has one family
+def test_unknown_families_are_named(scheme):
+    with pytest.raises(InvalidParameter, match="quadratic"):
+        small(scheme, family="quadartic").fit(X, TARGET)
+
+
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("scheme", [FlowNewton, FlowImplicit, FlowExplicit])
+@pytest.mark.parametrize("scheme", [FlowNewton, FlowPursuit, FlowImplicit, FlowExplicit])
 def test_steps_in_flow_time_are_positive(scheme, tau):
     with pytest.raises(InvalidParameter, match="tau"):
         small(scheme, tau=tau).fit(X, TARGET)
