@@ -89,7 +89,8 @@ class Cone:
         steps = jnp.stack([jnp.zeros_like(theta), jnp.where(active, size * scales * end, 0) - theta, to_face - along])
         values = steps @ gradient + jnp.sum((steps @ hessian) * steps, axis=1) / 2
         within = jax.vmap(self.contains)(theta + steps)
-        return steps[jnp.nanargmin(jnp.where(within, values, jnp.inf))]
+        best: jax.Array = steps[jnp.nanargmin(jnp.where(within, values, jnp.inf))]
+        return best
 
     def contains(self, theta: jax.Array) -> jax.Array:
         """Whether theta (p,) is in the cone."""

@@ -41,9 +41,9 @@ class FlowPursuit(Flow):
     The maps are those of a `Dictionary`, and steps are Newton's as in `FlowNewton`, each a convex program that leaves
     most features idle, a_j = 0. Before a step every idle feature makes room for the best of `candidates`: the one whose
     weight alone, moved by a Newton step of its own, would decrease D the most. That is column generation, or
-    Frank-Wolfe's choice of an atom, with all weights corrected after it. Half of the candidates are smooth maxima of
-    affine functions with cells around points of the source; half are features at work, moved. D falls whatever is
-    drawn, and only in steps that leave the cone's map where it was: a new feature starts with weight zero.
+    Frank-Wolfe's choice of an atom with all weights corrected after it. Half of the candidates are smooth maxima of
+    affine functions with cells around points of the source; half are features at work, moved. The change leaves the
+    map as it is: a new feature starts with weight zero.
 
     In the last third of the steps, if batches are drawn anew, the features stay, step lengths fall, and the parameters
     are averaged.
@@ -64,11 +64,12 @@ class FlowPursuit(Flow):
 
     References
     ----------
-    Bach 2017, Breaking the curse of dimensionality with convex neural networks, section 2.3 (atoms by Frank-Wolfe).
+    Bach 2017, Breaking the curse of dimensionality with convex neural networks, JMLR 18: one unit at a time, chosen by
+    the conditional gradient. Jaggi 2013, Revisiting Frank-Wolfe, ICML: the fully corrective variant.
     """
 
     family: Family = "dictionary"
-    depth = 1
+    depth: int = 1
 
     def __init__(
         self,

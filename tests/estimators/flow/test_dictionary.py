@@ -80,7 +80,7 @@ def watch(estimator):
 TAU = 0.5
 SCHEMES = {
     FlowImplicit: {"tau": TAU, "steps": 30, "tolerance": 1e-10},
-    FlowExplicit: {"tau": 0.02, "steps": 1000, "tolerance": 1e-10},
+    FlowExplicit: {"tau": 0.02, "steps": 600, "tolerance": 1e-10},
     FlowNewton: {"tau": 1e8, "steps": 12, "warm_steps": 0},
 }
 
