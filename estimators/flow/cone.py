@@ -95,7 +95,8 @@ class Cone:
     def contains(self, theta: jax.Array) -> jax.Array:
         """Whether theta (p,) is in the cone."""
         matrix, _, weights = self.parts(theta)
-        return (jnp.linalg.eigvalsh(matrix)[0] >= 0) & jnp.all(weights >= 0)
+        inside: jax.Array = (jnp.linalg.eigvalsh(matrix)[0] >= 0) & jnp.all(weights >= 0)
+        return inside
 
     def _central_path(self, linear: jax.Array, hessian: jax.Array) -> tuple[jax.Array, Multipliers]:
         dtype, tolerance = linear.dtype, TOLERANCE[str(linear.dtype)]
