@@ -28,7 +28,7 @@ from mongebench.estimators.flow.divergence import (
 from mongebench.estimators.flow.objective import Batch, objective, probe_error
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
 
-Family = Literal["quadratic", "ridge", "icnn"]
+Family = Literal["quadratic", "ridge", "icnn", "dictionary"]
 DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
 Dtype = Literal["float32", "float64"]
 
@@ -162,9 +162,11 @@ class Flow(MapEstimator):
     epsilon
         Entropic regularisation of the sampled divergences, relative to the median squared distance between points.
     family
-        "ridge", "quadratic" or "icnn": the potentials phi that the flow moves.
+        "ridge", "quadratic", "icnn" or "dictionary": the potentials phi that the flow moves. The maps of a dictionary
+        fill a convex cone, and explicit and implicit steps and Newton's are convex programs over it; plain descent
+        projects onto it, and `FlowNatural` refuses it. The programs have a dense matrix: a family for few dimensions.
     units
-        Ridges, or units in each layer of the network.
+        Ridges, units in each layer of the network, or features of the dictionary.
     depth
         Layers of the network.
     batch_size

@@ -1,4 +1,7 @@
-"""Plain gradient steps on the subproblems, by an optimiser of optax: many small batches in one compiled call."""
+"""Plain gradient steps on the subproblems, by an optimiser of optax: many small batches in one compiled call.
+
+Where the parameters must stay in a cone, each step ends with the nearest point of it.
+"""
 
 from __future__ import annotations
 
@@ -46,6 +49,7 @@ class Descent:
 
     def __init__(self, potential: Potential, subproblem: Subproblem, optimiser: optax.GradientTransformation) -> None:
         _, self.unravel = ravel_pytree(potential)
+        self.cone = potential.cone
         self.subproblem = subproblem
         self.optimiser = optimiser
 
@@ -59,8 +63,13 @@ class Descent:
         def step(carry: Any, batch: Batch) -> tuple[Any, None]:
             theta, state = carry
             updates, state = self.optimiser.update(jax.grad(value)(theta, batch), state, theta)
-            return (optax.apply_updates(theta, updates), state), None
+            return (self._back(optax.apply_updates(theta, updates)), state), None
 
         (theta, state), _ = jax.lax.scan(step, (start, state), batches)
         last = jax.tree.map(lambda leaf: leaf[-1], batches)
         return Descended(theta, state, objective(self.subproblem.divergence, self.unravel(theta), last))
+
+    def _back(self, theta: jax.Array) -> jax.Array:
+        if self.cone is None:
+            return theta
+        return theta.at[: self.cone.size].set(self.cone.project(theta[: self.cone.size]))

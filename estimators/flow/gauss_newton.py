@@ -9,7 +9,9 @@ leaves out what the curvature of theta -> jet adds to the Hessian, and so is pos
 (M + damping diag M) dtheta = -grad Phi, by Cholesky factors where M is small, else by conjugate gradients on products
 M v (a forward and a reverse derivative each), on random probes of DT in place of jets where d is large. The damping
 follows the trust ratio, the actual over the predicted decrease (Marquardt 1963); diag M makes it blind to the units of
-the parameters. Everything here is pure: callers jit it, and vmap it over seeds.
+the parameters. Where they must stay in a cone (see `cone`), a step is the minimiser over the cone of the same damped
+model, and so no step is promised a decrease at a minimiser over the cone, and only there. Everything here is pure:
+callers jit it, and vmap it over seeds.
 """
 
 from __future__ import annotations
@@ -23,8 +25,9 @@ import lineax
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from mongebench.core.errors import InvalidInput
 from mongebench.estimators.flow import probing
-from mongebench.estimators.flow.divergence import jet, jet_length, probed
+from mongebench.estimators.flow.divergence import EXACT_DIMENSIONS, jet, jet_length, probed
 from mongebench.estimators.flow.objective import Batch, phi
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.subproblem import Subproblem
@@ -104,8 +107,8 @@ class Solution(NamedTuple):
 class Model(NamedTuple):
     """Phi(theta + s) ~ value + <gradient, s> + <s, product(s)> / 2, how to solve for s, and how to evaluate Phi.
 
-    `solve` takes a damping and returns the minimiser of the model with damping diag M added to M; `evaluate` takes
-    parameters and returns Phi and D there, with the model's own probes.
+    `solve` takes a damping and returns the minimiser (over the cone, if there is one) of the model with damping diag M
+    added to M; `evaluate` takes parameters and returns Phi and D there, with the model's own probes.
     """
 
     value: jax.Array
@@ -130,15 +133,23 @@ class GaussNewton:
 
     def __init__(self, potential: Potential, subproblem: Subproblem, *, cg_steps: int = 40) -> None:
         theta, self.unravel = ravel_pytree(potential)
+        self.cone = potential.cone
+        self.free = self.cone.size if self.cone else len(theta)
         self.subproblem = subproblem
         self.divergence = subproblem.divergence
         self.order = max(self.divergence.order, self.divergence.local_order)
         self.cg_steps = cg_steps
-        self.entries = jet_length(potential.dim, self.order) * len(theta)
+        self.entries = jet_length(potential.dim, self.order) * self.free
         self.floor = FLOOR[str(theta.dtype)]
+        small = len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES
         if probed(potential.dim, self.order):
+            if self.cone:
+                raise InvalidInput(
+                    f"Steps in a cone (family 'dictionary') need the matrix of DT, which is probed in dimension "
+                    f"{potential.dim} > {EXACT_DIMENSIONS}: take another family."
+                )
             self.model = self._probed_model
-        elif len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES:
+        elif self.cone or small:
             self.model = self._dense_model
         else:
             self.model = self._cg_model
@@ -243,28 +254,37 @@ class GaussNewton:
 
         def add(sums: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
             points, anchors, slopes, weights = part
-            jacobians = jax.vmap(jax.jacrev(self._jet), (None, 0))(theta, points)  # (block, r, p)
+            jacobians = jax.vmap(jax.jacrev(self._jet), (None, 0))(theta, points)[..., : self.free]  # (block, r, p)
             jets = self.jets(theta, points)
             curvatures = jax.vmap(jax.hessian(self.subproblem.local), (0, 0, None))(jets, anchors, tau)
             curved = (weights[:, None, None] * curvatures) @ jacobians  # (block, r, r) @ (block, r, p)
-            flat = (-1, len(theta))
+            flat = (-1, self.free)
             new = (
                 (jnp.sign(weights)[:, None] * slopes).ravel() @ jacobians.reshape(flat),
                 jacobians.reshape(flat).T @ curved.reshape(flat),
             )
             return jax.tree.map(jnp.add, sums, new), None
 
-        zeros = jnp.zeros_like(theta), jnp.zeros((len(theta), len(theta)), theta.dtype)
+        zeros = jnp.zeros(self.free, theta.dtype), jnp.zeros((self.free, self.free), theta.dtype)
         (gradient, matrix), _ = jax.lax.scan(add, zeros, blocks)
         scales = _scales(jnp.diagonal(matrix))
         scaled = scales[:, None] * matrix * scales
 
         def solve(damping: jax.Array) -> jax.Array:
+            if self.cone:
+                damped = matrix + damping * jnp.diag(scales**-2)
+                return pad(self.cone.minimise(theta[: self.free], gradient, damped))
             factor = jnp.linalg.cholesky(scaled + damping * jnp.eye(len(theta), dtype=theta.dtype))
             solution: jax.Array = jax.scipy.linalg.cho_solve((factor, True), scales * gradient)
             return -scales * solution
 
-        return Model(value, gradient, lambda v: matrix @ v, solve, self._evaluation(start, batch, tau))
+        def pad(v: jax.Array) -> jax.Array:
+            return jnp.pad(v, (0, len(theta) - self.free))  # constants do not move
+
+        def product(v: jax.Array) -> jax.Array:
+            return pad(matrix @ v[: self.free])
+
+        return Model(value, pad(gradient), product, solve, self._evaluation(start, batch, tau))
 
     def _cg_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
         """Products with M only: a forward derivative of the jets, the curvature, a reverse derivative."""

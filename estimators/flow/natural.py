@@ -9,6 +9,7 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
+from mongebench.core.errors import InvalidParameter
 from mongebench.estimators.flow.base import (
     DivergenceName,
     Dtype,
@@ -84,6 +85,11 @@ class FlowNatural(Flow):
 
     def _check(self) -> None:
         super()._check()
+        if self.family == "dictionary":
+            raise InvalidParameter(
+                "flow_natural integrates a smooth velocity, and that of family 'dictionary' jumps at the faces of its "
+                "cone: take flow_implicit or flow_explicit with a small tau, or another family."
+            )
         check_positive(final_time=self.final_time, tolerance=self.tolerance, damping=self.damping)
         check_counts(steps=self.steps)
 

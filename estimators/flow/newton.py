@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -103,7 +103,7 @@ class FlowNewton(Flow):
 
         def phase(steps: int, start: Any, time: float, averaged: int) -> Phase:
             def scheme(potential: Potential) -> Scheme:
-                return self._scheme(GaussNewton(potential, subproblem), time, steps - averaged)
+                return newton_scheme(GaussNewton(potential, subproblem), self.tau, steps - averaged, start_time=time)
 
             return Phase(steps, 1, start, scheme)
 
@@ -113,26 +113,35 @@ class FlowNewton(Flow):
         else:
             yield phase(steps, lambda setting, _: setting.start, 0.0, averaged)
 
-    def _scheme(self, method: GaussNewton, start_time: float, full: int) -> Scheme:
-        """Steps of full length first, `full` of them; averaged ones after them."""
 
-        def begin(theta: jax.Array) -> _Carry:
-            damping, time = (jnp.asarray(number, theta.dtype) for number in (DAMPING, start_time))
-            return _Carry(theta, theta, damping, time, jnp.zeros((), int))
+Prepare = Callable[[jax.Array, Batch], jax.Array]
+"""(theta, batch) -> theta, (p,): from where a step is taken."""
 
-        def step(carry: _Carry, batches: Batch) -> tuple[_Carry, Report]:
-            batch = jax.tree.map(lambda leaf: leaf[0], batches)
-            tau = jnp.asarray(self.tau, carry.theta.dtype)
-            late = jnp.maximum(carry.taken + 1 - full, 1).astype(carry.theta.dtype)
-            length = late**-AVERAGING_POWER
-            taken = method.step(carry.theta, carry.theta, batch, tau, carry.damping, length)
-            average = carry.average + (taken.theta - carry.average) / late
-            time = carry.time + tau * length
-            diagnostics = {"decrement": optimality(taken.decrement, taken.decrease), "damping": taken.damping}
-            carry = _Carry(taken.theta, average, taken.damping, time, carry.taken + 1)
-            return carry, Report(taken.objective, time, taken.evaluations, diagnostics)
 
-        return Scheme(begin, step, lambda carry: carry.average)
+def newton_scheme(
+    method: GaussNewton, tau: float, full: int, *, start_time: float = 0.0, prepare: Prepare | None = None
+) -> Scheme:
+    """Steps of full length first, `full` of them, each after `prepare`; averaged ones after them."""
+
+    def begin(theta: jax.Array) -> _Carry:
+        damping, time = (jnp.asarray(number, theta.dtype) for number in (DAMPING, start_time))
+        return _Carry(theta, theta, damping, time, jnp.zeros((), int))
+
+    def step(carry: _Carry, batches: Batch) -> tuple[_Carry, Report]:
+        batch = jax.tree.map(lambda leaf: leaf[0], batches)
+        late = jnp.maximum(carry.taken + 1 - full, 1).astype(carry.theta.dtype)
+        length = late**-AVERAGING_POWER
+        theta = carry.theta
+        if prepare is not None:
+            theta = jax.lax.cond(carry.taken < full, prepare, lambda theta, batch: theta, theta, batch)
+        taken = method.step(theta, theta, batch, jnp.asarray(tau, theta.dtype), carry.damping, length)
+        average = carry.average + (taken.theta - carry.average) / late
+        time = carry.time + tau * length
+        diagnostics = {"decrement": optimality(taken.decrement, taken.decrease), "damping": taken.damping}
+        carry = _Carry(taken.theta, average, taken.damping, time, carry.taken + 1)
+        return carry, Report(taken.objective, time, taken.evaluations, diagnostics)
+
+    return Scheme(begin, step, lambda carry: carry.average)
 
 
 class _Carry(NamedTuple):

@@ -1,19 +1,23 @@
 """Convex potentials whose gradients are the maps of a flow: convex by construction, close to |x|^2 / 2 at the start.
 
-All parameters are free real numbers, so that any optimiser may move them: a positive definite matrix is L L^T, a
+Parameters are free real numbers, so that any optimiser may move them: a positive definite matrix is L L^T, a
 non-negative weight is a square. Squares rather than exponentials or softplus, because these have no gradient left
-where the weights must start, near zero. Everything here is for one point x (d,); callers `jax.vmap`.
+where the weights must start, near zero. Only those of a `Dictionary` must stay in a cone, which makes F convex in them.
+Everything here is for one point x (d,); callers `jax.vmap`.
 """
 
 from __future__ import annotations
 
 import abc
+import functools
 from typing import Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mongebench.estimators.flow.cone import Cone
 
 NORM = 4.0
 """Middle of the norms that hyperplanes start with: 1 / NORM is the width over which a unit bends the map."""
@@ -28,6 +32,11 @@ class Potential(eqx.Module):
     @abc.abstractmethod
     def dim(self) -> int:
         """Dimension d."""
+
+    @property
+    def cone(self) -> Cone | None:
+        """Where the first of the parameters must stay, the others being constants; None where all are free."""
+        return None
 
     @abc.abstractmethod
     def value(self, x: jax.Array) -> jax.Array:
@@ -223,6 +232,121 @@ class ICNN(Bent):
         return z
 
 
+class Dictionary(Potential):
+    """phi(x) = <x, A x> / 2 + <b, x> + sum_j a_j s_j(x), A >= 0 and a_j >= 0, with given convex features s_j.
+
+    T and DT are linear in (A, b, a), which fill a closed convex cone: a cone of maps inside K, on which F is convex,
+    so that every step is a convex program with one solution T, and all that holds of the flow in K holds in this cone.
+    The features are smooth maxima of affine functions, s_j(x) = log sum_k exp(<w_jk, x> + c_jk) / h_j, h_j the root of
+    the mean of |w_jk - w_jl|^2 over k and l. Of two functions that is, up to an affine one, a bend as in `Ridge`, all
+    along a hyperplane; of more a corner, where several regions meet.
+
+    Attributes
+    ----------
+    triangle
+        (d (d + 1) / 2,), the lower triangle of A row by row.
+    shift
+        b, (d,).
+    weights
+        a, (units,).
+    normals, offsets
+        w, (units, k, d), and c, (units, k): constants, which no derivative reaches.
+    """
+
+    triangle: jax.Array
+    shift: jax.Array
+    weights: jax.Array
+    normals: jax.Array
+    offsets: jax.Array
+
+    @classmethod
+    def through(cls, quadratic: Quadratic, x: jax.Array, units: int, rng: np.random.Generator) -> Dictionary:
+        """The map of `quadratic`; features with the affine functions of points of x (n, d), see `corners`."""
+        matrix = quadratic.jacobian(x[0])[np.tril_indices(x.shape[1])]
+        key = jax.random.key(rng.integers(1 << 32))
+        return cls(matrix, quadratic.shift, jnp.zeros(units, x.dtype), *corners(x, units, key))
+
+    @property
+    def dim(self) -> int:
+        """Dimension d."""
+        return len(self.shift)
+
+    @property
+    def cone(self) -> Cone:
+        """Of (A, b, a)."""
+        return Cone(self.dim, len(self.weights))
+
+    @property
+    def matrix(self) -> jax.Array:
+        """A, (d, d)."""
+        return self.triangle[self.cone.position]
+
+    def value(self, x: jax.Array) -> jax.Array:
+        """phi(x), (d,) -> ()."""
+        levels, _ = self._affine(x)
+        features = jax.nn.logsumexp(levels, axis=0) @ self._scaled
+        return x @ self.matrix @ x / 2 + self.shift @ x + features
+
+    def map(self, x: jax.Array) -> jax.Array:
+        """A x + b + sum_j a_j / h_j sum_k p_jk w_jk, p_j the softmax of the affine functions, (d,) -> (d,)."""
+        levels, normals = self._affine(x)
+        slopes = jnp.sum(jax.nn.softmax(levels, axis=0)[:, None] * normals, axis=0)
+        return self.matrix @ x + self.shift + slopes @ self._scaled
+
+    def jacobian(self, x: jax.Array) -> jax.Array:
+        """A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d, d)."""
+        levels, normals = self._affine(x)
+        shares = jax.nn.softmax(levels, axis=0)[:, None]
+        centred = normals - jnp.sum(shares * normals, axis=0)
+        bends = jnp.sum((shares * centred)[:, :, None] * centred[:, None], axis=0)
+        return self.matrix + bends @ self._scaled
+
+    @property
+    def _scaled(self) -> jax.Array:
+        """a / h, (units,)."""
+        spread = jnp.sum(jnp.var(jax.lax.stop_gradient(self.normals), axis=1), axis=1)
+        return self.weights / jnp.sqrt(2 * spread)
+
+    def _affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The affine functions at x, (k, units), and w, (k, d, units): features last, for fast loops over them."""
+        normals, offsets = jax.lax.stop_gradient((self.normals, self.offsets))
+        return (normals @ x + offsets).T, jnp.transpose(normals, (1, 2, 0))
+
+
+CORNER_NORM = 8.0
+"""As `NORM`, for the typical difference between two affine functions of a feature."""
+PIECES = 4
+"""Affine functions in one feature of a dictionary, some of them equal."""
+JITTER = 0.1
+"""By how much centres of features are moved, relative to the spread of the sample."""
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def corners(x: jax.Array, units: int, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Normals (units, k, d) and offsets (units, k) of affine functions whose maxima have creases between points of x.
+
+    A feature has the power diagram of 2 to k centres, max_k <x, x_k> - |x_k|^2 / 2 + an offset (without offsets that is
+    Voronoi's), each in its own cell: points drawn from x (n, d), moved a little, for points of x may coincide. A
+    factor, log-uniform, gives it the width over which it bends.
+    """
+    # All draws in single precision: a fit has the same features in both.
+    single = jnp.float32
+    of_points, of_moves, of_numbers, of_shifts, of_widths = jax.random.split(key, 5)
+    drawn = x[jax.random.randint(of_points, (units, PIECES), 0, len(x), jnp.int32)]
+    spread = jnp.std(x)
+    drawn += JITTER * jnp.where(spread > 0, spread, 1) * jax.random.normal(of_moves, drawn.shape, single)
+    repeated = jnp.arange(PIECES) % jax.random.randint(of_numbers, (units, 1), 2, PIECES + 1, jnp.int32)
+    centres = jnp.take_along_axis(drawn, repeated[..., None], axis=1)
+    shifts = jnp.take_along_axis(jax.random.uniform(of_shifts, (units, PIECES), single, -1, 1), repeated, axis=1)
+    squares = jnp.sum((centres[:, :, None] - centres[:, None]) ** 2, axis=3)
+    nearest = jnp.min(jnp.where(squares > 0, squares, jnp.inf), axis=(1, 2))[:, None]
+    offsets = shifts * nearest / 4 - jnp.sum(centres**2, axis=2) / 2
+    norms = CORNER_NORM * SPREAD ** jax.random.uniform(of_widths, (units, 1), single, -1, 1)
+    sharpness = norms / jnp.sqrt(jnp.mean(squares, axis=(1, 2)))[:, None]
+    normals = centres - jnp.mean(centres, axis=1, keepdims=True)  # less an affine function, which b has
+    return jnp.asarray(sharpness[..., None] * normals, x.dtype), jnp.asarray(sharpness * offsets, x.dtype)
+
+
 def hyperplanes(x: jax.Array, units: int, rng: np.random.Generator) -> tuple[jax.Array, jax.Array]:
     """Normals (units, d), of uniform directions, and offsets (units,) of hyperplanes through points of x (n, d)."""
     normals = rng.standard_normal((units, x.shape[1]))
@@ -238,9 +362,11 @@ def build(
     """A potential of the named family next to `quadratic`; see `Bent.beside` for x and `share`."""
     if family == "quadratic":
         return quadratic
+    if family == "dictionary":
+        return Dictionary.through(quadratic, x, units, rng)
     bent = Ridge.through(x, units, rng) if family == "ridge" else ICNN.through(x, depth, units, rng)
     return bent.beside(quadratic, x, share)
 
 
-FAMILIES = ("quadratic", "ridge", "icnn")
+FAMILIES = ("quadratic", "ridge", "icnn", "dictionary")
 """What a flow can move."""

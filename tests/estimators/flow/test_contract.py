@@ -20,9 +20,11 @@ from mongebench.estimators.flow.explicit import FlowExplicit
 from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.estimators.flow.natural import FlowNatural
 from mongebench.estimators.flow.newton import FlowNewton
+from mongebench.estimators.flow.pursuit import FlowPursuit
 
 SMALL = {
     FlowNewton: {"steps": 3, "warm_steps": 1},
+    FlowPursuit: {"steps": 3, "candidates": 3},
     FlowNatural: {"steps": 2, "final_time": 0.2},
     FlowImplicit: {"steps": 2, "inner_steps": 3},
     FlowExplicit: {"steps": 2, "inner_steps": 3, "tau": 0.05},
@@ -184,7 +186,6 @@ def test_a_potential_of_the_wrong_sign_diverges_with_its_step(estimator):
 @pytest.mark.parametrize(
     ("parameters", "names"),
     [
-        ({"family": "quadartic"}, "quadratic"),
         ({"dtype": "float16"}, "float32"),
         ({"units": 0}, "units"),
         ({"batch_size": 1.5}, "batch_size"),
@@ -196,8 +197,14 @@ def test_parameters_out_of_range_are_named(scheme, parameters, names):
         small(scheme, **parameters).fit(X, TARGET)
 
 
+@pytest.mark.parametrize("scheme", [scheme for scheme in SMALL if scheme is not FlowPursuit])  # it has one family
+def test_unknown_families_are_named(scheme):
+    with pytest.raises(InvalidParameter, match="quadratic"):
+        small(scheme, family="quadartic").fit(X, TARGET)
+
+
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf")])
-@pytest.mark.parametrize("scheme", [FlowNewton, FlowImplicit, FlowExplicit])
+@pytest.mark.parametrize("scheme", [FlowNewton, FlowPursuit, FlowImplicit, FlowExplicit])
 def test_steps_in_flow_time_are_positive(scheme, tau):
     with pytest.raises(InvalidParameter, match="tau"):
         small(scheme, tau=tau).fit(X, TARGET)
