@@ -263,7 +263,7 @@ class Flow(MapEstimator):
             return Batch(jnp.asarray(points), jnp.asarray(images), jnp.asarray(bits))
 
         start = enrich(affine, START_SHARE)
-        check_points(source.budget, dim, sum(leaf.size for leaf in jax.tree.leaves(start)))
+        check_points(source.budget, dim, start.free)
         return Setting(
             divergence=self._divergence(target, dim),
             affine=affine,

@@ -38,6 +38,11 @@ class Potential(eqx.Module):
         """Where the first of the parameters must stay, the others being constants; None where all are free."""
         return None
 
+    @property
+    def free(self) -> int:
+        """How many parameters are no constants."""
+        return self.cone.size if self.cone else sum(leaf.size for leaf in jax.tree.leaves(self))
+
     @abc.abstractmethod
     def value(self, x: jax.Array) -> jax.Array:
         """phi(x), (d,) -> ()."""
