@@ -51,6 +51,7 @@ def test_idle_features_are_replaced_without_a_change_of_the_map(potential_and_ba
     np.testing.assert_array_equal(same, ~idle)
 
 
+@pytest.mark.slow
 def test_promises_are_those_of_finite_differences(potential_and_batch):
     """-g, the slope of D in a candidate's weight with the mean slope of the feature taken from b, and h alike."""
     potential, batch = potential_and_batch
