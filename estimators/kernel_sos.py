@@ -4,18 +4,19 @@ With samples x_1..n of the source, y_1..m of the target and the cost c(x, y) = |
 Bach and Vialard 2021 (A dimension-free computational upper-bound for smooth optimal transport estimation) replace the
 constraint f(x) + g(y) <= c(x, y) of the dual by an equality on l filling pairs (x~_j, y~_j),
 
-    max_{f, g, A >= 0}  mean_i f(x_i) + mean_i g(y_i) - lambda1 tr A - lambda2 (|f|^2 + |g|^2)                    (P)
-    where               c(x~_j, y~_j) - f(x~_j) - g(y~_j) = <psi_j, A psi_j>,    j = 1..l,
+    max_{f, g, A >= 0, e}  mean_i f(x_i) + mean_i g(y_i) - lambda1 tr A - lambda2 (|f|^2 + |g|^2) - |e|^2 / (2 delta)
+    where  c(x~_j, y~_j) - f(x~_j) - g(y~_j) = <psi_j, A psi_j> + e_j,  j = 1..l,                                 (P)
 
 with f and g in the spaces of Gaussian kernels k_X, k_Y and psi_j the feature of a pair under k = k_X k_Y. A smooth
-gap between c and f + g is such a sum of squares, so that the constraint also holds between the pairs. With K = Phi' Phi
-the Gram matrix of k, Q_jk = k_X(x~_j, x~_k) + k_Y(y~_j, y~_k), w the mean of the kernels over the samples and
-z_j = w_X(x~_j) + w_Y(y~_j) - 2 lambda2 c_j, the dual is a problem of l real multipliers:
+gap between c and f + g is such a sum of squares, so that the constraint also holds between the pairs. With the Gram
+matrix Phi' Phi of k, P_jk = (k_X(x~_j, x~_k) + k_Y(y~_j, y~_k)) / (2 lambda2) + delta [j = k], w the mean of the
+kernels over the samples and b_j = (w_X(x~_j) + w_Y(y~_j)) / (2 lambda2) - c_j, the dual is a problem of l real multipliers,
 
-    min_gamma  (gamma' Q gamma / 2 - z' gamma) / (2 lambda2)   where   Phi diag(gamma) Phi' + lambda1 I >= 0       (D)
+    min_gamma  gamma' P gamma / 2 - b' gamma  where  Phi diag(gamma) Phi' + lambda1 I >= 0,                       (D)
 
-and f(x) = (mean_i k_X(x, x_i) - sum_j gamma_j k_X(x, x~_j)) / (2 lambda2). gamma is a signed coupling on the filling
-pairs whose marginals match the samples up to lambda2.
+up to the constant (|w_X|^2 + |w_Y|^2) / (4 lambda2), and f(x) = (mean_i k_X(x, x_i) - sum_j gamma_j k_X(x, x~_j)) /
+(2 lambda2). gamma is a signed coupling on the filling pairs whose marginals match the samples up to lambda2. The
+residuals e are ours: without them (delta = 0) the multipliers of nearly equal pairs are not determined to rounding.
 
 Everything below happens in centred coordinates, divided by one scalar for both clouds, which optimal transport
 commutes with; whitening it does not commute with.
@@ -52,8 +53,8 @@ BANDWIDTHS, LAMBDAS1, LAMBDAS2 = (4.0, 2.0, 1.0, 0.5), (1e-3,), (1e-3, 1e-4, 1e-
 """What "auto" chooses from; chosen on families that no table of results shows."""
 SELECTION_PAIRS = 400
 """Most pairs of the fits that only choose a setting."""
-SLACK = 5e-5
-"""delta in (P): the multipliers of nearly equal pairs would run away without it, and Newton's method with them."""
+DELTA = 5e-5
+"""delta of (P), in units of the squared scale of the clouds."""
 
 
 class KernelSOS(MapEstimator):
@@ -322,9 +323,11 @@ class Solver:
             i, j = pairs.T
             pair_gram_x, pair_gram_y = gram_x[np.ix_(i, i)], gram_y[np.ix_(j, j)]
             factor = low_rank_factor(pair_gram_x * pair_gram_y, self.rank)
-            z = mean_x[i] + mean_y[j] - 2 * lambda2 * cost[i, j]
-            pair_gram_x += pair_gram_y
-            dual = solve_dual(factor, pair_gram_x, z, setting.lambda1, lambda2, self.tolerance, self.max_steps)
+            quadratic = np.add(pair_gram_x, pair_gram_y, out=pair_gram_x)
+            quadratic /= 2 * lambda2
+            quadratic[np.diag_indices(len(pairs))] += DELTA
+            linear = (mean_x[i] + mean_y[j]) / (2 * lambda2) - cost[i, j]
+            dual = solve_dual(factor, quadratic, linear, setting.lambda1, self.tolerance, self.max_steps)
             f, g = (
                 RadialSum(points, _coefficients(index, dual.gamma, len(points), lambda2), bandwidth)
                 for points, index in ((x, i), (y, j))
@@ -450,27 +453,27 @@ class Multipliers:
 
 
 def solve_dual(
-    factor: Points, q: Points, z: Vector, lambda1: float, lambda2: float, tolerance: float, max_steps: int
+    factor: Points, quadratic: Points, linear: Vector, lambda1: float, tolerance: float, max_steps: int
 ) -> Multipliers:
     """(D) by Newton's method on a logarithmic barrier.
 
-    With M = Phi diag(gamma) Phi' + lambda1 I, H = Phi' M^-1 Phi and P = Q / (2 lambda2) + delta I, the function
+    With M = Phi diag(gamma) Phi' + lambda1 I and H = Phi' M^-1 Phi, the function
 
-        F(gamma) = gamma' P gamma / 2 - z' gamma / (2 lambda2) - eps log det M
+        F(gamma) = gamma' P gamma / 2 - b' gamma - eps log det M
 
-    has the gradient P gamma - z / (2 lambda2) - eps diag H and the Hessian P + eps H.H (entry by entry). A component of
-    the gradient is the residual of one constraint of (P) at A = eps M^-1. The decrement of Newton's method is no
-    measure of it: the Hessian is of order 1 / lambda2.
+    has the gradient P gamma - b - eps diag H and the Hessian P + eps H.H (entry by entry). A component of the gradient
+    is the residual of one constraint of (P) at A = eps M^-1. The decrement of Newton's method is no measure of it: the
+    Hessian is of order 1 / lambda2.
 
     Parameters
     ----------
-    factor, q, z
-        Phi (r, l), Q (l, l) and z (l,).
-    lambda1, lambda2
+    factor, quadratic, linear
+        Phi (r, l), P (l, l) and b (l,).
+    lambda1
         > 0.
     tolerance
-        Last eps, 5 times smaller at each level: the value ends within r * tolerance of the minimum, the residual of
-        every constraint below tolerance / 100, or below tolerance where rounding allows no more.
+        Last eps, which falls by 5 from level to level: the value ends within r * tolerance of the minimum, the residual
+        of every constraint below tolerance / 100, or below tolerance where rounding allows no more.
     max_steps
         Most Newton steps.
 
@@ -479,9 +482,7 @@ def solve_dual(
     NotConverged
         A residual above `tolerance` after `max_steps`, or where Newton's method can go no further.
     """
-    size = len(z)
-    quadratic, linear = q / (2 * lambda2), z / (2 * lambda2)
-    quadratic[np.diag_indices(size)] += SLACK
+    size = len(linear)
     gamma = np.full(size, 1 / size)
     cholesky = _cholesky(factor, gamma, lambda1)
     eps = max(0.1, tolerance)
