@@ -10,7 +10,8 @@ constraint f(x) + g(y) <= c(x, y) of the dual by an equality on l filling pairs 
 with f and g in the spaces of Gaussian kernels k_X, k_Y and psi_j the feature of a pair under k = k_X k_Y. A smooth
 gap between c and f + g is such a sum of squares, so that the constraint also holds between the pairs. With the Gram
 matrix Phi' Phi of k, P_jk = (k_X(x~_j, x~_k) + k_Y(y~_j, y~_k)) / (2 lambda2) + delta [j = k], w the mean of the
-kernels over the samples and b_j = (w_X(x~_j) + w_Y(y~_j)) / (2 lambda2) - c_j, the dual is a problem of l real multipliers,
+kernels over the samples and b_j = (w_X(x~_j) + w_Y(y~_j)) / (2 lambda2) - c(x~_j, y~_j), the dual is a problem of l
+real multipliers,
 
     min_gamma  gamma' P gamma / 2 - b' gamma  where  Phi diag(gamma) Phi' + lambda1 I >= 0,                       (D)
 
@@ -49,9 +50,9 @@ Indices = NDArray[np.intp]
 
 MAX_SAMPLES = 5000
 """Most samples on a side: what was run (results/README.md)."""
-BANDWIDTHS, LAMBDAS1, LAMBDAS2 = (4.0, 2.0, 1.0, 0.5), (1e-3,), (1e-3, 1e-4, 1e-5)
-"""What "auto" chooses from; chosen on families that no table of results shows."""
-SELECTION_PAIRS = 400
+BANDWIDTHS, LAMBDAS1, LAMBDAS2 = (4.0, 2.0, 1.0, 0.5), (1e-2, 1e-3, 1e-4), (1e-3, 1e-4, 1e-5, 1e-6)
+"""What "auto" chooses from."""
+SELECTION_PAIRS = 300
 """Most pairs of the fits that only choose a setting."""
 DELTA = 5e-5
 """delta of (P), in units of the squared scale of the clouds."""
@@ -106,7 +107,7 @@ class KernelSOS(MapEstimator):
     def __init__(
         self,
         bandwidth: float | Literal["auto"] = "auto",
-        lambda1: float | Literal["auto"] = "auto",
+        lambda1: float | Literal["auto"] = 1e-3,
         lambda2: float | Literal["auto"] = "auto",
         max_pairs: int = 1500,
         rounds: int = 2,
@@ -484,7 +485,9 @@ def solve_dual(
     """
     size = len(linear)
     gamma = np.full(size, 1 / size)
-    cholesky = _cholesky(factor, gamma, lambda1)
+    matrix = (factor * gamma) @ factor.T
+    matrix[np.diag_indices_from(matrix)] += lambda1
+    cholesky = _cholesky(matrix)
     eps = max(0.1, tolerance)
     for n_steps in range(max_steps + 1):
         whitened = solve_triangular(cholesky, factor, lower=True, check_finite=False)
@@ -494,6 +497,8 @@ def solve_dual(
         residual = float(np.abs(gradient).max())
         if eps == tolerance and residual <= tolerance / 100:
             return Multipliers(gamma, residual, n_steps)
+        if n_steps == max_steps:
+            break
         hessian = np.multiply(h, h, out=h)
         hessian *= eps
         hessian += quadratic
@@ -501,12 +506,13 @@ def solve_dual(
         direction = -cho_solve(cho_factor(hessian, overwrite_a=True, check_finite=False), gradient, check_finite=False)
         decrement = -gradient @ direction
         curvature = direction @ quadratic @ direction
+        change = (factor * direction) @ factor.T
         for length in 0.5 ** np.arange(30):
-            trial = _cholesky(factor, gamma + length * direction, lambda1)
+            trial = _cholesky(matrix + length * change)
             if len(trial):
                 barrier = eps * (_log_determinant(trial) - _log_determinant(cholesky))
                 if length * slope @ direction + length**2 / 2 * curvature - barrier <= -1e-4 * length * decrement:
-                    gamma, cholesky = gamma + length * direction, trial
+                    gamma, matrix, cholesky = gamma + length * direction, matrix + length * change, trial
                     break
         else:
             break  # rounding: no step decreases F
@@ -520,11 +526,9 @@ def solve_dual(
     )
 
 
-def _cholesky(factor: Points, gamma: Vector, lambda1: float) -> Points:
-    """L (r, r) with L L' = M, (0, 0) where M is not positive."""
-    matrix: Points = (factor * gamma) @ factor.T
-    matrix[np.diag_indices_from(matrix)] += lambda1
-    cholesky, info = dpotrf(matrix, lower=1, overwrite_a=1)
+def _cholesky(matrix: Points) -> Points:
+    """L (r, r) with L L' = matrix; (0, 0) where that is not positive."""
+    cholesky, info = dpotrf(matrix, lower=1)
     return np.asarray(cholesky if info == 0 else np.empty((0, 0)))
 
 

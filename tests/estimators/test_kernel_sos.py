@@ -140,7 +140,9 @@ def test_units_do_not_matter(pair, scale):
     x, y = pair.samples(60)
     expected = KernelSOS(**FIXED).fit(x, y).transform(x)
     # rounding of the units, amplified by the condition of the Newton system
-    np.testing.assert_allclose(KernelSOS(**FIXED).fit(scale * x, scale * y).transform(scale * x) / scale, expected, atol=1e-5)
+    np.testing.assert_allclose(
+        KernelSOS(**FIXED).fit(scale * x, scale * y).transform(scale * x) / scale, expected, atol=1e-5
+    )
 
 
 def test_order_of_the_samples_and_a_shift_of_both_do_not_matter(pair):
@@ -158,7 +160,7 @@ def test_equal_seeds_give_equal_maps_and_others_nearly_the_same(gaussian_pair):
     x, y = gaussian_pair(4).samples(80)
     maps = [KernelSOS(**FIXED).fit(x, y, seed=seed).transform(x) for seed in (1, 1, 2)]
     np.testing.assert_array_equal(maps[0], maps[1])
-    assert 0 < np.abs(maps[0] - maps[2]).max()
+    assert np.abs(maps[0] - maps[2]).max() > 0
 
 
 def test_in_one_dimension_the_map_is_the_increasing_one():
@@ -208,7 +210,7 @@ def test_c_transform_finds_the_minimum_that_a_grid_finds():
 
 
 def test_selection_is_not_fooled_by_a_setting_that_breaks_the_constraint():
-    """With next to no penalty f + g overshoots the cost between the pairs, and the map has fifteen times its variance.
+    """With next to no penalty f + g overshoots the cost between the pairs, and the map is worse than a constant.
 
     The value of the dual on fresh points, mean f + mean g, then even exceeds the cost of transport; that of the
     semi-dual, with the c-transform of f in the place of g, cannot.
@@ -226,8 +228,9 @@ def test_selection_is_not_fooled_by_a_setting_that_breaks_the_constraint():
         dual[setting] = f.value(x_out).mean() + g.value(y_out).mean()
         semidual[setting] = f.value(x_out).mean() + c_transform(f, y_out, x).mean()
         error[setting] = ((x_out / 2 - f.gradient(x_out)) ** 2).sum(axis=1).mean()  # T* = x / 2
-    cost = 4 * (1 / 3) / 8  # E |x - x/2|^2 / 2
-    assert error[good] < 0.1 * cost < cost < error[bad]
+    cost, variance = 4 * (1 / 3) / 8, 4 / 12  # E |x - x/2|^2 / 2, and of the target
+    assert error[good] < 0.1 * variance
+    assert error[bad] > variance
     assert dual[bad] > 1.2 * cost > dual[good]
     # |x|^2/8 has standard deviation 0.04: the mean over 2000 points is within 0.002
     assert semidual[bad] < semidual[good] <= cost + 0.004
