@@ -11,6 +11,8 @@ from scipy.spatial.distance import cdist
 
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
 from mongebench.core.estimator import ProblemInfo
+from mongebench.estimators.discrete import Exact
+from mongebench.estimators.entropic import Entropic
 from mongebench.estimators.kernel_sos import (
     DELTA,
     KernelSOS,
@@ -287,3 +289,38 @@ def test_transform_needs_blocks_not_the_whole_matrix():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 40e6  # the 5000 x 4000 matrix has 160 MB
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dim", [2, 4])
+def test_beats_the_coupling_and_the_entropic_map_on_gaussians(gaussian_pair, dim):
+    """n = 200, the mean over five pairs; kernel sums of squares choose their setting themselves."""
+    means = []
+    for estimator in (KernelSOS(), Entropic(), Exact()):
+        pairs = [gaussian_pair(dim, seed) for seed in range(5)]
+        means.append(np.mean([pair.uvp(estimator.fit(*pair.samples(200)).transform) for pair in pairs]))
+    assert means[0] < means[1] / 1.5
+    assert means[1] < means[2]
+
+
+@pytest.mark.slow
+def test_five_thousand_samples_fit_into_memory(gaussian_pair):
+    pair = gaussian_pair(4)
+    x, y = pair.samples(5000)
+    tracemalloc.start()
+    fitted = KernelSOS(**FIXED).fit(x, y)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    # a handful of 5000 x 5000 arrays of 0.2 GB
+    assert peak < 2e9
+    assert fitted.kkt_residual_ <= 1e-4
+    assert pair.uvp(fitted.transform) < 1
+
+
+@pytest.mark.slow
+def test_a_low_rank_serves_as_many_pairs_as_two_thousand_samples_fill(gaussian_pair):
+    pair = gaussian_pair(4)
+    fitted = KernelSOS(**FIXED, max_pairs=4000, rank=400).fit(*pair.samples(2000))
+    assert fitted.n_pairs_ >= 2500
+    assert fitted.kkt_residual_ <= 1e-4
+    assert pair.uvp(fitted.transform) < 1
