@@ -222,7 +222,7 @@ class KernelSOS(MapEstimator):
     def _check_parameters(self) -> None:
         for name in ("bandwidth", "lambda1", "lambda2"):
             value = getattr(self, name)
-            if value != "auto" and not (isinstance(value, numbers.Real) and 0 < value < np.inf):
+            if value != "auto" and not (isinstance(value, numbers.Real) and 0 < float(value) < np.inf):
                 raise InvalidParameter(f'{name} must be a positive number or "auto", got {value!r}.')
         if not 0 < self.tolerance < np.inf:
             raise InvalidParameter(f"tolerance must be a positive number, got {self.tolerance!r}.")
