@@ -91,7 +91,8 @@ class Exact(MapEstimator):
         y, b = _weighted(target.samples, target_weights, "target_weights")
         if reason := self._too_large(len(x), len(y)):
             raise InvalidInput(reason)
-        self.points_, self.images_ = x, _barycentres(x, y, a, b)
+        coupling = optimal_coupling(x, y, a, b)
+        self.points_, self.images_ = x, coupling @ y / coupling.sum(axis=1, keepdims=True)
         # Centred, because brute-force search (d > 15) expands the square and would cancel far from the origin.
         self.centre_ = x.mean(axis=0)
         self.neighbours_ = NearestNeighbors(n_neighbors=1).fit(x - self.centre_)
@@ -127,7 +128,14 @@ def _weighted(points: Points, weights: ArrayLike | None, name: str) -> tuple[Poi
     return distinct, merged / merged.sum()
 
 
-def _barycentres(x: Points, y: Points, a: NDArray[np.float64], b: NDArray[np.float64]) -> Points:
+def optimal_coupling(x: Points, y: Points, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The optimal coupling (n, m) of masses a (n,) at x (n, d) and b (m,) at y (m, d) for the squared distance.
+
+    Raises
+    ------
+    NotConverged
+        The network simplex did not end.
+    """
     import ot
     from scipy.spatial.distance import cdist
 
@@ -141,4 +149,4 @@ def _barycentres(x: Points, y: Points, a: NDArray[np.float64], b: NDArray[np.flo
             f"The network simplex of POT gave up on {len(x)} x {len(y)} samples ({log['warning']}); "
             "take fewer samples or use entropic."
         )
-    return np.asarray(coupling @ y / coupling.sum(axis=1, keepdims=True))
+    return np.asarray(coupling)
