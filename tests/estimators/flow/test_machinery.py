@@ -151,7 +151,7 @@ def test_both_models_are_the_gauss_newton_matrix_and_step(family, linear):
         @jax.jit
         def results(theta, build_model=build_model):
             model = build_model(theta, start, batch, tau)
-            return model.gradient, model.product(direction), model.solve(jnp.asarray(1e-8))
+            return model.gradient, model.product(direction), model.solve(model.gradient, jnp.asarray(1e-8))
 
         slope, product, step = results(theta)
         np.testing.assert_allclose(slope, gradient, rtol=1e-8, atol=1e-10)
