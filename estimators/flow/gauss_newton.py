@@ -43,7 +43,7 @@ CG_TOLERANCE = 1e-8
 """Relative residual at which conjugate gradients stop."""
 ATTEMPTS = 12
 """Steps tried, with more damping each time, before theta stays where it is."""
-LEVELLING = 0.1
+LEVELLING = 1.0
 """Damping takes no entry of diag M for less than this share of the largest: the normals of a unit of small weight have
 a small diagonal, and would run away (mixture, 64 units, 40 steps: UVP 2.3 % at 0.1 or 1, 3 % at 0.01, 25 % at 0)."""
 FLOOR = {"float32": 1e-8, "float64": 1e-11}
