@@ -204,7 +204,7 @@ class Flow(MapEstimator):
     @property
     def modules(self) -> tuple[str, ...]:
         """Those of all flows."""
-        return ("jax", "equinox", "lineax")
+        return ("jax", "equinox")
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Move the identity down the divergence.

@@ -22,10 +22,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mongebench.core.errors import InvalidInput
-from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.potential import Potential, symmetric
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def jet(potential: Potential, x: jax.Array, order: int = 1) -> jax.Array:
     """(T(x), lower triangle of DT(x)), (d,) -> (r,); T(x) alone for order 0."""
     if order == 0:
         return potential.map(x)
-    return jnp.concatenate([potential.map(x), potential.jacobian(x)[np.tril_indices(len(x))]])
+    return jnp.concatenate([potential.map(x), potential.lower_jacobian(x)])
 
 
 def jet_length(dim: int, order: int = 1) -> int:
@@ -86,10 +85,7 @@ def dimension(jet: jax.Array) -> int:
 def unpack(jet: jax.Array) -> tuple[jax.Array, jax.Array]:
     """T (d,) and the symmetric DT (d, d) of a jet (r,) of order 1."""
     dim = dimension(jet)
-    rows, columns = np.tril_indices(dim)
-    position = np.zeros((dim, dim), int)
-    position[rows, columns] = position[columns, rows] = np.arange(len(rows))
-    return jet[:dim], jet[dim:][position]
+    return jet[:dim], symmetric(jet[dim:], dim)
 
 
 def kullback_leibler(potential: Callable[[Any], Any], dim: int) -> Divergence:

@@ -28,6 +28,8 @@ from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.subproblem import Subproblem
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
+SCHEDULES = {"constant": lambda rate, steps: rate, "cosine": optax.cosine_decay_schedule}
+"""(learning rate, gradient steps in all) -> what optax takes for a learning rate."""
 
 
 class Euclidean(Flow):
@@ -43,7 +45,11 @@ class Euclidean(Flow):
     optimiser
         "adam" or "sgd".
     learning_rate
-        Of the optimiser, in units of theta.
+        Of the optimiser, in units of theta; the first one, where it decays.
+    schedule
+        "constant", as published, or "cosine": the rate falls to zero over all gradient steps. At a constant rate the
+        map ends in the noise of single batches, which the flows average away; a comparison of what can be reached is
+        fair with the decay only.
     steps
         Outer steps, after each of which the trace is called.
     inner_steps
@@ -59,6 +65,7 @@ class Euclidean(Flow):
         depth: int = 2,
         optimiser: Literal["adam", "sgd"] = "adam",
         learning_rate: float = 1e-2,
+        schedule: Literal["constant", "cosine"] = "constant",
         steps: int = 60,
         inner_steps: int = 50,
         divergence: DivergenceName = "kl",
@@ -71,6 +78,7 @@ class Euclidean(Flow):
         self.depth = depth
         self.optimiser = optimiser
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.steps = steps
         self.inner_steps = inner_steps
         self.divergence = divergence
@@ -86,6 +94,7 @@ class Euclidean(Flow):
     def _check(self) -> None:
         super()._check()
         check_choice(self.optimiser, OPTIMISERS, "optimiser")
+        check_choice(self.schedule, SCHEDULES, "schedule")
         check_positive(learning_rate=self.learning_rate)
         check_counts(steps=self.steps, inner_steps=self.inner_steps)
 
@@ -98,7 +107,8 @@ class Euclidean(Flow):
         yield Phase(self.steps, self.inner_steps, lambda setting, _: setting.start, scheme)
 
     def _scheme(self, potential: Potential, subproblem: Subproblem) -> Scheme:
-        optimiser = OPTIMISERS[self.optimiser](self.learning_rate)
+        rate = SCHEDULES[self.schedule](self.learning_rate, self.steps * self.inner_steps)
+        optimiser = OPTIMISERS[self.optimiser](rate)
         method = Descent(potential, subproblem, optimiser)
 
         def step(carry: tuple[jax.Array, Any], batches: Batch) -> tuple[Any, Report]:

@@ -105,7 +105,7 @@ class FlowNatural(Flow):
             del time
             # At its own anchor the linearised divergence has the gradient of D, and G for its Gauss-Newton matrix.
             model = method.model(theta, theta, batch, jnp.ones((), theta.dtype))
-            return model.solve(jnp.asarray(self.damping, theta.dtype))
+            return model.solve(model.gradient, jnp.asarray(self.damping, theta.dtype))
 
         def begin(theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             return theta, jnp.asarray(interval / 10, theta.dtype), jnp.zeros((), theta.dtype)

@@ -60,6 +60,9 @@ class FlowNewton(Flow):
         Steps in all.
     warm_steps
         Steps of the quadratic part alone; 0 for none.
+    curvature_points
+        Points of each batch that the matrix is summed over, while F and its gradient are over all of them: fewer make
+        room for larger batches, and so for less noise. None for all.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class FlowNewton(Flow):
         tau: float = 100.0,
         steps: int = 60,
         warm_steps: int = 6,
+        curvature_points: int | None = None,
         divergence: DivergenceName = "kl",
         epsilon: float = 0.05,
         batch_size: int = 4096,
@@ -81,6 +85,7 @@ class FlowNewton(Flow):
         self.tau = tau
         self.steps = steps
         self.warm_steps = warm_steps
+        self.curvature_points = curvature_points
         self.divergence = divergence
         self.epsilon = epsilon
         self.batch_size = batch_size
@@ -90,6 +95,8 @@ class FlowNewton(Flow):
         super()._check()
         check_positive(tau=self.tau)
         check_counts(steps=self.steps)
+        if self.curvature_points is not None:
+            check_counts(curvature_points=self.curvature_points)
         if not 0 <= self.warm_steps < self.steps:
             raise InvalidParameter(
                 f"warm_steps must be from 0 to steps - 1 = {self.steps - 1}, got {self.warm_steps!r}."
@@ -103,7 +110,8 @@ class FlowNewton(Flow):
 
         def phase(steps: int, start: Any, time: float, averaged: int) -> Phase:
             def scheme(potential: Potential) -> Scheme:
-                return newton_scheme(GaussNewton(potential, subproblem), self.tau, steps - averaged, start_time=time)
+                method = GaussNewton(potential, subproblem, curvature_points=self.curvature_points)
+                return newton_scheme(method, self.tau, steps - averaged, start_time=time)
 
             return Phase(steps, 1, start, scheme)
 

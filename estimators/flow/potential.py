@@ -57,6 +57,10 @@ class Potential(eqx.Module):
         hessian: jax.Array = jax.hessian(self.value)(x)
         return hessian
 
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of DT(x) row by row, (d,) -> (d (d + 1) / 2,): all that a symmetric matrix has."""
+        return self.jacobian(x)[np.tril_indices(self.dim)]
+
 
 class Quadratic(Potential):
     """phi(x) = |L^T x|^2 / 2 + <b, x>: the affine maps, exact between Gaussians.
@@ -188,11 +192,15 @@ class Ridge(Bent):
         heights = self.roots**2 * jax.nn.sigmoid(self.normals @ x + self.offsets)
         return self.quadratic.map(x) + heights @ self.normals
 
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """D^2 q + sum_j a_j sigmoid'(<w_j, x> + c_j) w_j w_j^T, (d,) -> (d, d)."""
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of D^2 q + sum_j a_j sigmoid'(<w_j, x> + c_j) w_j w_j^T, (d,) -> (d (d + 1) / 2,)."""
         level = jax.nn.sigmoid(self.normals @ x + self.offsets)
         bends = self.roots**2 * level * (1 - level)
-        return self.quadratic.jacobian(x) + (self.normals.T * bends) @ self.normals
+        return self.quadratic.lower_jacobian(x) + bends @ squares(self.normals)
+
+    def jacobian(self, x: jax.Array) -> jax.Array:
+        """D^2 phi, (d,) -> (d, d)."""
+        return symmetric(self.lower_jacobian(x), self.dim)
 
 
 class ICNN(Bent):
@@ -235,6 +243,63 @@ class ICNN(Bent):
         for root, normals, offsets in zip(self.passes, self.normals[1:], self.offsets[1:], strict=True):
             z = jax.nn.softplus(root**2 @ z + normals @ x + offsets)
         return z
+
+    def map(self, x: jax.Array) -> jax.Array:
+        """Grad q(x) + sum_k W_k^T e_k, e_k the derivative of phi by the arguments of layer k, (d,) -> (d,)."""
+        levels = self._levels(x)
+        return self.quadratic.map(x) + sum(
+            slope @ normals for slope, normals in zip(self._slopes(levels), self.normals, strict=True)
+        )
+
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of D^2 q + sum_k G_k^T diag(e_k (1 - s_k)) G_k, (d,) -> (d (d + 1) / 2,).
+
+        G_k (width, d) is the derivative of the arguments of layer k by x, and s_k = softplus' of them: the second
+        derivative of softplus is s (1 - s), and e_k has the factor s_k already.
+        """
+        levels = self._levels(x)
+        bends = [slope * (1 - level) for slope, level in zip(self._slopes(levels), levels, strict=True)]
+        total = self.quadratic.lower_jacobian(x) + bends[0] @ squares(self.normals[0])
+        inner = self.normals[0]
+        for root, normals, level, bend in zip(self.passes, self.normals[1:], levels, bends[1:], strict=False):
+            inner = root**2 @ (level[:, None] * inner) + normals  # (W_k)^2 stays one matrix for all points
+            total += ((inner.T * bend) @ inner)[np.tril_indices(self.dim)]
+        return total
+
+    def jacobian(self, x: jax.Array) -> jax.Array:
+        """D^2 phi, (d,) -> (d, d)."""
+        return symmetric(self.lower_jacobian(x), self.dim)
+
+    def _levels(self, x: jax.Array) -> list[jax.Array]:
+        """s_k = softplus' of the arguments of each layer, (d,) -> (width,) each."""
+        arguments = [self.normals[0] @ x + self.offsets[0]]
+        for root, normals, offsets in zip(self.passes, self.normals[1:], self.offsets[1:], strict=True):
+            arguments.append(root**2 @ jax.nn.softplus(arguments[-1]) + normals @ x + offsets)
+        return [jax.nn.sigmoid(argument) for argument in arguments]
+
+    def _slopes(self, levels: list[jax.Array]) -> list[jax.Array]:
+        """e_k, from the last layer to the first, (width,) each."""
+        slopes = [self.roots**2 * levels[-1]]
+        for root, level in zip(reversed(self.passes), reversed(levels[:-1]), strict=True):
+            slopes.insert(0, (slopes[0] @ root**2) * level)
+        return slopes
+
+
+def squares(normals: jax.Array) -> jax.Array:
+    """Lower triangles of w_j w_j^T, (units, d) -> (units, d (d + 1) / 2).
+
+    A weighted sum of them at many points is one product of two matrices, half the size of sums of full squares.
+    """
+    rows, columns = np.tril_indices(normals.shape[1])
+    return normals[:, rows] * normals[:, columns]
+
+
+def symmetric(lower: jax.Array, dim: int) -> jax.Array:
+    """The matrix of a lower triangle, (d (d + 1) / 2,) -> (d, d)."""
+    rows, columns = np.tril_indices(dim)
+    position = np.zeros((dim, dim), int)
+    position[rows, columns] = position[columns, rows] = np.arange(len(rows))
+    return lower[position]
 
 
 class Dictionary(Potential):

@@ -17,7 +17,8 @@
 
 `seeds_together = 25` lets estimators that can (the flows) fit up to so many seeds of a cell in one compiled call; their
 records say so, and show equal shares of its times. A problem may carry a `budget` of its own, in place of the common
-one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`.
+one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
+the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`.
 """
 
 from __future__ import annotations
@@ -123,8 +124,12 @@ class Experiment(BaseModel):
         for entry in self.problems:
             own = {key: value for key, value in entry.items() if key not in ("budget", "parameters")}
             budget = _budget_of(entry) if "budget" in entry else self.budget
+            given = _parameters_of(entry, self.named())
             estimators = [
-                spec for common in self.estimators for spec in _span(common | _parameters_of(entry), ESTIMATORS)
+                spec
+                for common in self.estimators
+                for changed in _changed(common, given)
+                for spec in _span(changed, ESTIMATORS)
             ]
             for problem, estimator in itertools.product(list(_span(own, DATASETS)), estimators):
                 for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
@@ -140,14 +145,25 @@ def _budget_of(entry: dict[str, Any]) -> Budget:
         raise ExperimentError(f"problem {entry.get('name')!r}: {_first(error, 'budget')}") from None
 
 
-def _parameters_of(entry: dict[str, Any]) -> dict[str, Any]:
+def _parameters_of(entry: dict[str, Any], estimators: set[str]) -> dict[str, Any]:
     given = entry.get("parameters", {})
     if not isinstance(given, dict) or "name" in given:
         raise ExperimentError(
             f"problem {entry.get('name')!r}: parameters must be a table of parameters of the estimators, such as "
             f'{{ family = "quadratic" }}; got {given!r}.'
         )
+    for name, value in given.items():
+        if isinstance(value, dict) and name not in estimators:
+            raise ExperimentError(f"problem {entry.get('name')!r}: " + one_of(name, estimators, "estimator here"))
     return given
+
+
+def _changed(common: dict[str, Any], given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """An entry of estimators with a problem's parameters in place of its own, one for each name."""
+    shared = {key: value for key, value in given.items() if not isinstance(value, dict)}
+    for name in _as_list(common.get("name", "")):
+        own = given.get(str(name), {})
+        yield common | ({"name": name} if name else {}) | shared | own
 
 
 def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:

@@ -70,9 +70,21 @@ def test_a_problem_may_set_parameters_of_the_estimators_on_it(tmp_path: Path) ->
     }
 
 
+def test_a_problem_may_set_parameters_of_one_estimator(tmp_path: Path) -> None:
+    own = GOOD.replace("[budget]", "parameters.entropic = { epsilon = [0.1, 0.2] }\n[budget]")
+    cells = cells_of(tmp_path, own)
+    assert {cell.estimator.name for cell in cells} == {"bures", "exact", "entropic"}
+    assert {cell.estimator.parameters["epsilon"] for cell in cells if cell.estimator.name == "entropic"} == {0.1, 0.2}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        (
+            "dim = [2, 8, 32]",
+            "parameters.entropc = { epsilon = 1.0 }",
+            ["'gaussian'", "entropc", "Did you mean 'entropic'"],
+        ),
         ("dim = [2, 8, 32]", "parameters = 3", ["'gaussian'", "table of parameters", "got 3"]),
         ("dim = [2, 8, 32]", "parameters = { family = 'ridge' }", ["family", "estimator 'bures'"]),
         ("seeds = 3", "sedes = 3", ["sedes", "Did you mean 'seeds'", "time_limit"]),

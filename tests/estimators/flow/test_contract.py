@@ -203,6 +203,13 @@ def test_unknown_families_are_named(scheme):
         small(scheme, family="quadartic").fit(X, TARGET)
 
 
+def test_schedules_and_points_of_curvature_are_checked():
+    with pytest.raises(InvalidParameter, match="cosine"):
+        small(Euclidean, schedule="cosin").fit(X, TARGET)
+    with pytest.raises(InvalidParameter, match="curvature_points"):
+        small(FlowNewton, curvature_points=0).fit(X, TARGET)
+
+
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("scheme", [FlowNewton, FlowPursuit, FlowImplicit, FlowExplicit])
 def test_steps_in_flow_time_are_positive(scheme, tau):

@@ -18,7 +18,7 @@ from mongebench.estimators.flow import gauss_newton
 from mongebench.estimators.flow.divergence import invert, jet, jet_length, kullback_leibler, log_det, unpack
 from mongebench.estimators.flow.gauss_newton import GaussNewton
 from mongebench.estimators.flow.objective import Batch, objective
-from mongebench.estimators.flow.potential import FAMILIES, Quadratic, build
+from mongebench.estimators.flow.potential import FAMILIES, ICNN, Quadratic, build
 from mongebench.estimators.flow.subproblem import Subproblem
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -51,6 +51,15 @@ def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
     np.testing.assert_allclose(jacobians, jax.vmap(jax.jacfwd(potential.map))(x), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(jacobians, jacobians.transpose(0, 2, 1), atol=1e-14)
     assert np.linalg.eigvalsh(jacobians).min() > 0
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_networks_of_any_depth_have_their_derivatives(depth):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((10, 3)))
+    network = ICNN.through(x, depth, 5, rng)
+    np.testing.assert_allclose(jax.vmap(network.map)(x), jax.vmap(jax.grad(network.value))(x), rtol=1e-10)
+    np.testing.assert_allclose(jax.vmap(network.jacobian)(x), jax.vmap(jax.hessian(network.value))(x), atol=1e-10)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -190,13 +199,48 @@ def test_both_models_are_the_gauss_newton_matrix_and_step(family, linear):
         @jax.jit
         def results(theta, build_model=build_model):
             model = build_model(theta, start, batch, tau)
-            return model.gradient, model.product(direction), model.solve(jnp.asarray(1e-8))
+            return model.gradient, model.product(direction), model.solve(model.gradient, jnp.asarray(1e-8))
 
         slope, product, step = results(theta)
         np.testing.assert_allclose(slope, gradient, rtol=1e-8, atol=1e-10)
         np.testing.assert_allclose(product, matrix @ direction, rtol=1e-8, atol=1e-10)
         # both solve M step = -gradient, but for a damping of 1e-8 and the tolerance of conjugate gradients
         assert np.linalg.norm(matrix @ step + gradient) < 1e-3 * np.linalg.norm(gradient)
+
+
+@pytest.mark.parametrize("linear", [True, False])
+def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear):
+    potential, x = potential_and_points("ridge")
+    subproblem = Subproblem(kullback_leibler(energy, dim=2), linear)
+    method = GaussNewton(potential, subproblem, curvature_points=15)
+    theta, tau, batch = ravel_pytree(potential)[0], jnp.asarray(0.3), batch_of(x)
+    direction = jax.random.normal(jax.random.key(3), theta.shape, theta.dtype)
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def results(method, batch):
+        model = method.model(theta, 0.99 * theta, batch, tau)
+        return model.value, model.gradient, model.product(direction)
+
+    whole = GaussNewton(potential, subproblem)
+    value, gradient, product = results(method, batch)
+    np.testing.assert_allclose((value, *gradient), np.hstack(results(whole, batch)[:2]), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(product, results(whole, batch_of(x[:15]))[2], rtol=1e-9, atol=1e-12)
+
+
+def test_conjugate_gradients_survive_small_damping_in_single_precision():
+    """A solver that gives up on directions of little curvature leaves a step of NaN, and the damping never falls."""
+    potential, x = potential_and_points("ridge")
+    potential, x = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (potential, x))
+    method = GaussNewton(potential, Subproblem(kullback_leibler(energy, dim=2), linear=False), cg_steps=200)
+    theta, batch = ravel_pytree(potential)[0], batch_of(x)
+
+    @jax.jit
+    def residual(theta):
+        model = method._cg_model(theta, theta, batch, jnp.asarray(1.0, jnp.float32))
+        step = model.solve(model.gradient, jnp.asarray(1e-6, jnp.float32))
+        return jnp.linalg.norm(model.product(step) + model.gradient) / jnp.linalg.norm(model.gradient)
+
+    assert residual(theta) < 0.01
 
 
 @pytest.mark.slow
@@ -231,7 +275,8 @@ def test_schemes_agree_to_first_order_in_tau():
 
     @jax.jit
     def natural_velocity():
-        return method._dense_model(theta, theta, batch, jnp.asarray(1.0)).solve(jnp.asarray(1e-12))
+        model = method._dense_model(theta, theta, batch, jnp.asarray(1.0))
+        return model.solve(model.gradient, jnp.asarray(1e-12))
 
     natural = natural_velocity()
     for coarse, fine in (velocities[:2], velocities[2:]):

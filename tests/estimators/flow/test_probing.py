@@ -115,7 +115,12 @@ def test_model_has_the_gradient_of_the_subproblem_and_bounds_its_curvature(x64, 
             theta
         )
         direction = jax.random.normal(jax.random.key(1), theta.shape, theta.dtype)
-        return model.gradient, slope, direction @ model.product(direction), model.solve(jnp.asarray(1e-3))
+        return (
+            model.gradient,
+            slope,
+            direction @ model.product(direction),
+            model.solve(model.gradient, jnp.asarray(1e-3)),
+        )
 
     gradient, slope, curvature, step = check(theta)
     np.testing.assert_allclose(gradient, slope, rtol=1e-6, atol=1e-9)

@@ -65,6 +65,25 @@ def test_plain_descent_ends_near_the_exact_map(gaussian_flow, optimiser):
     assert fitted.flow_time_ is None
 
 
+def test_a_decaying_rate_ends_descent_at_rest(gaussian_flow):
+    flow = gaussian_flow(2)
+    last_moves = {}
+    for schedule in ("constant", "cosine"):
+        maps = []
+
+        def trace(map, maps=maps, **_):
+            maps.append(map(flow.x))
+            return True
+
+        # batches of a tenth of the sample: at a constant rate every one of them moves the map
+        descent = Euclidean("quadratic", learning_rate=0.02, schedule=schedule, steps=10, inner_steps=40, batch_size=40)
+        descent.fit(flow.x, flow.target, trace=trace)
+        last_moves[schedule] = flow.error(maps[-1], maps[-2])
+        assert flow.error(maps[-1], flow.exact_map(flow.x)) < 0.2
+    # the rate over the last tenth of a half cosine is below sin(pi / 20)^2 = 0.024 of the first
+    assert last_moves["cosine"] < 0.3 * last_moves["constant"]
+
+
 @pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
 def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
     flow = gaussian_flow(2)

@@ -1,0 +1,48 @@
+"""One outer step of `flow_newton` and `flow_implicit` against dimension and width, for N(0, I) on batches of 256.
+
+CPU seconds, all of them: pytest benchmarks/micro/test_flow_steps.py -m "slow or not slow"
+--benchmark-timer=time.process_time --benchmark-columns=median
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mongebench.estimators.flow.divergence import kullback_leibler
+from mongebench.estimators.flow.gauss_newton import GaussNewton
+from mongebench.estimators.flow.objective import Batch
+from mongebench.estimators.flow.potential import Quadratic, build
+from mongebench.estimators.flow.subproblem import Subproblem
+
+SHAPES = [
+    pytest.param(dim, units, marks=[] if (dim, units) == (2, 64) else pytest.mark.slow)
+    for dim in (2, 8, 32, 64, 128, 256)
+    for units in (64, 128, 256)
+]
+
+
+@pytest.mark.parametrize("scheme", ["newton", "implicit"])
+@pytest.mark.parametrize(("dim", "units"), SHAPES)
+def test_step(benchmark, scheme, dim, units):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(1 + 0.5 * rng.standard_normal((256, dim)), jnp.float32)
+    start = Quadratic.identity_like(x)
+    potential = build("ridge", start, x, units=units, depth=1, share=0.5, rng=rng)
+    batch = Batch(x, jnp.zeros((0, dim), x.dtype), jnp.zeros(2, jnp.uint32))
+    method = GaussNewton(
+        potential, Subproblem(kullback_leibler(lambda y: jnp.sum(y**2, axis=1) / 2, dim), linear=False)
+    )
+    damping = jnp.asarray(1e-3, x.dtype)
+
+    @jax.jit
+    def step(theta):
+        if scheme == "newton":
+            return method.step(theta, theta, batch, jnp.asarray(100.0, x.dtype), damping)
+        return method.minimise(theta, batch, jnp.asarray(0.4, x.dtype), damping, steps=20, tolerance=1e-3)
+
+    theta, _ = ravel_pytree(potential)
+    moved = benchmark.pedantic(lambda: jax.block_until_ready(step(theta)), rounds=2, warmup_rounds=1)
+    assert jnp.isfinite(moved.objective)
+    assert jnp.any(moved.theta != theta)
