@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.sparse.linalg
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
 
 from mongebench.estimators.flow import probing
 from mongebench.estimators.flow.divergence import jet, jet_length, probed
@@ -364,7 +364,8 @@ class GaussNewton:
             def damped(v: jax.Array) -> jax.Array:
                 return scales * product(scales * v) + damping * v
 
-            solution, _ = jax.scipy.sparse.linalg.cg(damped, scales * gradient, tol=CG_TOLERANCE, maxiter=self.cg_steps)
+            solution: jax.Array
+            solution, _ = cg(damped, scales * gradient, tol=CG_TOLERANCE, maxiter=self.cg_steps)  # type: ignore[no-untyped-call]
             return -scales * solution
 
         return Model(value, gradient, product, solve, evaluate)
