@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import jax.scipy.sparse.linalg
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from jax.scipy.sparse.linalg import cg
 
 from mongebench.core.errors import InvalidInput
 from mongebench.estimators.flow import probing
@@ -385,8 +385,8 @@ class GaussNewton:
             def damped(v: jax.Array) -> jax.Array:
                 return scales * product(scales * v) + damping * v
 
-            method: Any = jax.scipy.sparse.linalg.cg  # not typed
-            solution: jax.Array = method(damped, scales * gradient, tol=CG_TOLERANCE, maxiter=self.cg_steps)[0]
+            solution: jax.Array
+            solution, _ = cg(damped, scales * gradient, tol=CG_TOLERANCE, maxiter=self.cg_steps)  # type: ignore[no-untyped-call]
             return -scales * solution
 
         return Model(value, gradient, product, solve, evaluate)
