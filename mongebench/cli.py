@@ -24,7 +24,7 @@ app = typer.Typer(
 USAGE, NOTHING_RAN, INTERRUPTED = 2, 3, 130
 
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file of estimators; class MyMap becomes my_map.")
+    list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Class; class MyMap becomes my_map.")
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
 Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
