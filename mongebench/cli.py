@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 all cells recorded, 2 usage, 3 nothing could run, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check failed; 2 usage; 3 nothing could run; 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-USAGE, NOTHING_RAN, INTERRUPTED = 2, 3, 130
+CHECK_FAILED, USAGE, NOTHING_RAN, INTERRUPTED = 1, 2, 3, 130
 
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Class; class MyMap becomes my_map.")
@@ -111,6 +114,33 @@ def show(
         terminal.show(terminal.record(_read_record(Path(name))))
     else:
         terminal.show(terminal.registered(name))
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="A registered name, file.py, or file.py:Class.")] = "",
+    list_checks: Annotated[bool, typer.Option("--list", help="Print what each check asks, why, and the cure.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Check that an estimator, with its defaults, keeps the contract; exit code 1 if it does not."""
+    from mongebench import plugins
+    from mongebench.check import CHECKS, Outcome, run_checks
+    from mongebench.report import terminal
+
+    if list_checks:
+        terminal.show(terminal.catalogue(CHECKS.values()))
+        return
+    if not target:
+        raise UnknownName("Give an estimator to check: a registered name, file.py, or file.py:Class.")
+    _add(plugin)
+    names = [found.name for found in plugins.add_file(target)] if plugins.is_file(target) else [target]
+    failed = 0
+    for name in names:
+        results = run_checks(plugins.estimator(name))
+        terminal.show(terminal.checks(name, results))
+        failed += sum(result.outcome is Outcome.FAILED for result in results)
+    if failed:
+        raise typer.Exit(CHECK_FAILED)
 
 
 @app.command()

@@ -259,9 +259,7 @@ class _Fit:
     @classmethod
     def of(cls, cell: Cell, problem: Problem, estimator: MapEstimator, clock: Clock) -> _Fit:
         fitted: MapEstimator = clone(estimator)
-        seen = views(
-            problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead")
-        )
+        seen = views(problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead"))
         return cls(cell, fitted, *seen)
 
     def evaluate(self, points: EvaluationPoints, clock: Clock) -> None:
