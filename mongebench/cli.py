@@ -143,6 +143,24 @@ def check(
         raise typer.Exit(CHECK_FAILED)
 
 
+@app.command("new-estimator")
+def new_estimator(
+    name: Annotated[str, typer.Argument(help="What it will be called, such as my_map.")],
+    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it [default: NAME].")] = None,
+    framework: Annotated[str, typer.Option(help="numpy, jax or torch.")] = "numpy",
+) -> None:
+    """Begin a package of your own: a working estimator with its entry point, tests and README."""
+    from mongebench.scaffold import Framework
+    from mongebench.scaffold import new_estimator as write
+
+    if framework not in list(Framework):
+        raise UnknownName(one_of(framework, Framework, "framework"))
+    directory = directory or Path(name)
+    for path in write(name, directory, Framework(framework)):
+        typer.echo(str(path))
+    typer.echo(f"Next: pip install -e {directory} && mongebench check {name}")
+
+
 @app.command()
 def table(
     run: RunPath,

@@ -1,4 +1,4 @@
-"""Every registered estimator passes the checks, with its defaults where they are cheap, and small where it is a flow."""
+"""Every registered estimator passes the checks: with its defaults where they are cheap, small where it is a flow."""
 
 import pytest
 
