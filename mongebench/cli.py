@@ -154,7 +154,7 @@ def new_estimator(
     from mongebench.scaffold import new_estimator as write
 
     if framework not in list(Framework):
-        raise UnknownName(one_of(framework, Framework, "framework"))
+        raise UnknownName(one_of(framework, [str(known) for known in Framework], "framework"))
     directory = directory or Path(name)
     for path in write(name, directory, Framework(framework)):
         typer.echo(str(path))
