@@ -302,3 +302,8 @@ def main() -> None:
     except MongebenchError as error:
         typer.echo(f"mongebench: {error}", err=True)
         sys.exit(USAGE)
+    except ImportError as error:
+        from mongebench.run.cell import missing
+
+        typer.echo(f"mongebench: {missing(error)}", err=True)
+        sys.exit(USAGE)

@@ -163,6 +163,18 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
     assert "compiled for another machine" in records["broken_estimator"].reason
 
 
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys) -> None:
+    from mongebench import cli
+
+    lacking = plugins.Plugin("lacking", plugins.ESTIMATORS, "a_package_nobody_has.maps", "Lacking", "here")
+    monkeypatch.setattr(plugins, "_from_files", {"lacking": lacking})
+    monkeypatch.setattr("sys.argv", ["mongebench", "check", "lacking"])
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main()
+    assert exit_code.value.code == 2
+    assert "pip install a_package_nobody_has" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("broken_package")
 def test_a_broken_metric_is_left_out_with_a_warning() -> None:
     problem = mb.problem("gaussian")

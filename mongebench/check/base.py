@@ -12,6 +12,7 @@ from typing import Any
 from unittest import SkipTest
 
 from mongebench.check.subject import CheckFailed, Subject
+from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 
 TIME_LIMIT = 10.0
@@ -55,11 +56,15 @@ class Check:
     def _paragraphs(self) -> list[str]:
         return [" ".join(part.split()) for part in (inspect.getdoc(self.function) or "").split("\n\n")]
 
-    def __call__(self, estimator: MapEstimator, time_limit: float = TIME_LIMIT) -> None:
+    def __call__(self, estimator: MapEstimator) -> None:
         """Run it; see the class."""
+        self.on(_subject(estimator))
+
+    def on(self, subject: Subject) -> None:
+        """The same, on a subject that may have been fitted for other checks."""
         with warnings.catch_warnings(action="ignore"):
             try:
-                self.function(_subject(estimator, time_limit))
+                self.function(subject)
             except (CheckFailed, SkipTest):
                 raise
             except Exception as error:  # somebody else's code: whatever it raises fails the check
@@ -84,12 +89,17 @@ def run_checks(
 ) -> list[Result]:
     """Run the checks of `names` (default: all) on an unfitted estimator, which stays unfitted.
 
-    `time_limit` is in CPU seconds: what a fit that was told to stop may still take.
+    `time_limit` is in CPU seconds: what a fit that was told to stop may still take. Raises `UnknownName`.
     """
+    chosen = list(CHECKS if names is None else names)
+    for name in chosen:
+        if name not in CHECKS:
+            raise UnknownName(one_of(name, CHECKS, "check"))
+    subject = Subject(estimator, time_limit)
     results = []
-    for one in CHECKS.values() if names is None else [CHECKS[name] for name in names]:
+    for one in (CHECKS[name] for name in chosen):
         try:
-            one(estimator, time_limit)
+            one.on(subject)
             results.append(Result(one, Outcome.PASSED))
         except SkipTest as reason:
             results.append(Result(one, Outcome.SKIPPED, str(reason)))
@@ -111,8 +121,8 @@ def parametrize_with_checks(estimators: Iterable[MapEstimator]) -> Any:
 
 
 @functools.lru_cache(maxsize=4)
-def _subject(estimator: MapEstimator, time_limit: float) -> Subject:
-    return Subject(estimator, time_limit)
+def _subject(estimator: MapEstimator) -> Subject:
+    return Subject(estimator, TIME_LIMIT)
 
 
 def check(function: Callable[[Subject], None]) -> Callable[[Subject], None]:

@@ -43,7 +43,7 @@ from mongebench.datasets.linear import rotation
 from mongebench.run.cell import support
 
 MANY = 4000
-
+"""Points mapped at once."""
 MEMORY_LIMIT = 1 << 26
 """Bytes that mapping `MANY` points may take: half of a matrix of all pairs."""
 
@@ -370,12 +370,12 @@ def traces_maps(subject: Subject) -> None:
 
     Mend: hand over a function of points, such as `self.transform` of a copy, and the sum of the steps as `flow_time`.
     """
-    if not subject.traced:
-        raise SkipTest("it calls no trace")
-    for _, images in subject.traced:
+    subject.expect_trace()
+    _, seen = subject.watched
+    for _, images in seen:
         expect(images.shape == subject.query.shape, f"A traced map returned shape {images.shape}.")
         expect(np.isfinite(images).all(), "A traced map returned NaN or infinite images.")
-    times = [flow_time for flow_time, _ in subject.traced if flow_time is not None]
+    times = [flow_time for flow_time, _ in seen if flow_time is not None]
     expect((np.diff(times) >= 0).all(), f"Flow times go back: {times}.")
 
 
@@ -387,10 +387,9 @@ def learns_the_same_when_watched(subject: Subject) -> None:
 
     Mend: let the trace only look; in particular draw no random numbers for it.
     """
-    if not subject.traced:
-        raise SkipTest("it calls no trace")
-    watched_images = subject.traced_fit.transform(subject.query)
-    subject.expect_rounding(watched_images, subject.images, "With a trace the map is another", subject.repeat_noise)
+    subject.expect_trace()
+    images = subject.watched[0].transform(subject.query)
+    subject.expect_rounding(images, subject.images, "With a trace the map is another", subject.repeat_noise)
 
 
 @check
@@ -401,8 +400,7 @@ def stops_when_told(subject: Subject) -> None:
 
     Mend: write `if not trace(map, ...): break` and set the learnt attributes before.
     """
-    if not subject.traced:
-        raise SkipTest("it calls no trace")
+    subject.expect_trace()
     calls = itertools.count(1)
     stopped = subject.fit(trace=lambda *_, **__: next(calls) < 1)
     made = next(calls) - 1

@@ -118,16 +118,20 @@ class Subject:
         return rms_distance(self.fit(seed=1).transform(self.query), self.images)
 
     @functools.cached_property
-    def traced(self) -> list[tuple[float | None, Points]]:
-        """Flow time and images of `query` at each call of the trace."""
+    def watched(self) -> tuple[MapEstimator, list[tuple[float | None, Points]]]:
+        """A copy fitted under a trace, and at each call of it the flow time and the images of `query`."""
         seen: list[tuple[float | None, Points]] = []
 
         def trace(map: Map, *, flow_time: float | None = None, **_: float) -> bool:
             seen.append((flow_time, np.array(map(self.query))))
             return True
 
-        self.traced_fit = self.fit(trace=trace)
-        return seen
+        return self.fit(trace=trace), seen
+
+    def expect_trace(self) -> None:
+        """Skip unless it calls the trace."""
+        if not self.watched[1]:
+            raise SkipTest("it calls no trace")
 
     def expect_rounding(self, images: Any, expected: Points, sentence: str, noise: float = 0.0) -> None:
         """Fail unless the images are equal up to rounding, and up to three times `noise`."""

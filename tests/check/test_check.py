@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import mongebench as mb
 from mongebench import cli, plugins
 from mongebench.check import CHECKS, CheckFailed, Outcome, parametrize_with_checks, run_checks
 
@@ -77,9 +78,17 @@ def test_output_below_python_is_heard() -> None:
     assert "iteration 1" in result.reason
 
 
-def test_an_estimator_that_refuses_everything_does_not_pass() -> None:
-    import mongebench as mb
+def test_an_unknown_check_is_named() -> None:
+    with pytest.raises(mb.UnknownName, match="Did you mean 'keeps_shapes'"):
+        run_checks(fakes.Sound(), ["keep_shapes"])
 
+
+def test_the_readme_counts_right() -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    assert f"runs {len(CHECKS)} named checks" in readme
+
+
+def test_an_estimator_that_refuses_everything_does_not_pass() -> None:
     class Refuses(fakes.Sound):
         """Serves nobody."""
 
@@ -112,7 +121,13 @@ def test_the_command_line(words, code, says) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "says"), [(["burse"], "Did you mean 'bures'"), ([], "Give an estimator"), (["no.py"], "No plugin file")]
+    ("words", "says"),
+    [
+        (["burse"], "Did you mean 'bures'"),
+        ([], "Give an estimator"),
+        (["no.py"], "No plugin file"),
+        ([f"{FILE}:Soundd"], "Did you mean 'Sound'"),
+    ],
 )
 def test_targets_that_do_not_exist_are_usage(monkeypatch, capsys, words, says) -> None:
     monkeypatch.setattr("sys.argv", ["mongebench", "check", *words])

@@ -4,24 +4,26 @@ import pytest
 
 import mongebench as mb
 from mongebench.check import parametrize_with_checks
+from mongebench.plugins import ESTIMATORS, available
 
 SMALL = {
-    "flow_newton": {"steps": 3, "warm_steps": 1},
-    "flow_natural": {"steps": 2, "final_time": 0.5},
-    "flow_implicit": {"steps": 2, "inner_steps": 3},
-    "flow_explicit": {"steps": 2, "inner_steps": 3, "tau": 0.1},
-    "euclidean": {"steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
+    "flow_newton": {"units": 4, "batch_size": 40, "steps": 3, "warm_steps": 1},
+    "flow_natural": {"units": 4, "batch_size": 40, "steps": 2, "final_time": 0.5},
+    "flow_implicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3},
+    "flow_explicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3, "tau": 0.1},
+    "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
 }
-FLOWS = [mb.estimator(name, units=4, batch_size=40, **parameters) for name, parameters in SMALL.items()]
-CHEAP = [mb.estimator(name) for name in mb.estimators() if name not in SMALL]
+"""Parameters with which a flow is fitted in a second or two, compilation included."""
+FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
+CHEAP = [name for name in mb.estimators() if name not in FLOWS]
 
 
-@parametrize_with_checks(CHEAP)
+@parametrize_with_checks([mb.estimator(name) for name in CHEAP])
 def test_estimators_with_their_defaults(estimator, check) -> None:
     check(estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks(FLOWS)
-def test_small_flows(estimator, check) -> None:
+@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in FLOWS])
+def test_flows(estimator, check) -> None:
     check(estimator)
