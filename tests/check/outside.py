@@ -34,12 +34,13 @@ class MappingTransport(mb.MapEstimator):
 
     needs = SAMPLES
 
-    def __init__(self, mu=1.0, eta=1e-3):
+    def __init__(self, mu=1.0, eta=1e-3, max_iter=10):
         self.mu = mu
         self.eta = eta
+        self.max_iter = max_iter
 
     def fit(self, source, target, *, seed=0, trace=None):
-        self.transport_ = ot.da.MappingTransport(mu=self.mu, eta=self.eta, bias=True)
+        self.transport_ = ot.da.MappingTransport(mu=self.mu, eta=self.eta, bias=True, max_iter=self.max_iter)
         self.transport_.fit(Xs=source.samples, Xt=target.samples)
         return self
 
