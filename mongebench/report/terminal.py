@@ -252,6 +252,7 @@ def registered(name: str) -> RenderableType:
         facts = [f"{KINDS[group]} {name}, from {plugin.origin}"]
         if group == ESTIMATORS:
             facts.append(f"tier with these defaults: {tier(found().needs)}")
+            facts.append(f"claims: {', '.join(sorted(found.claims)) or 'none'}")
         if group == METRICS:
             facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
         else:
