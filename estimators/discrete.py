@@ -11,7 +11,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
-from mongebench.core.estimator import MapEstimator, ProblemInfo, Support, Trace
+from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 
 EXTENSIONS = ("nearest", "translated")
@@ -41,6 +41,7 @@ class Exact(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
 
     def __init__(
         self, extension: Literal["nearest", "translated"] = "nearest", max_cost_bytes: int = 2 * 1024**3

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidParameter, NotConverged, one_of
-from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
 
 Scale = Literal["mean_cost", "absolute"]
@@ -69,6 +69,7 @@ class Entropic(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset(Claim)
 
     def __init__(
         self,
@@ -144,6 +145,7 @@ class SinkhornDivergence(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
 
     def __init__(
         self,

@@ -8,7 +8,7 @@ import numpy as np
 
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidParameter
-from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
 
 
@@ -32,6 +32,7 @@ class Bures(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset(Claim)
     anchor = True
 
     def __init__(self, regularisation: float = 1e-6) -> None:

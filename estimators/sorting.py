@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mongebench.core.errors import InvalidInput, InvalidParameter, one_of
-from mongebench.core.estimator import MapEstimator, ProblemInfo, Support, Trace
+from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 
 Values = NDArray[np.float64]
@@ -35,6 +35,7 @@ class Sorting(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset(Claim)
 
     def __init__(self, extrapolation: Literal["gaussian", "constant", "shift"] = "gaussian") -> None:
         self.extrapolation = extrapolation

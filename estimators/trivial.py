@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
-from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
 
 
@@ -15,6 +15,7 @@ class Identity(MapEstimator):
     """
 
     needs = frozenset()
+    claims = frozenset(Claim)
     anchor = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
@@ -38,6 +39,7 @@ class MeanShift(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset(Claim)
     anchor = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
@@ -63,6 +65,7 @@ class Truth(MapEstimator):
     """
 
     needs = frozenset({Oracle.EXACT_MAP})
+    claims = frozenset(Claim)
     anchor = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:

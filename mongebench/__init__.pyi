@@ -11,7 +11,7 @@ from .core.errors import (
     PluginError,
     UnknownName,
 )
-from .core.estimator import MapEstimator, ProblemInfo, Support, Trace
+from .core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from .core.measure import Source, Target
 from .core.oracle import Oracle
 from .core.problem import Problem, TruthTier
@@ -23,6 +23,7 @@ from .run.record import Record, Status
 __version__: str
 __all__ = [
     "BudgetExceeded",
+    "Claim",
     "ContractViolation",
     "Diverged",
     "InvalidInput",

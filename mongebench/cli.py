@@ -1,4 +1,7 @@
-"""The command line. Exit codes: 0 all cells recorded, 2 usage, 3 nothing could run, 130 interrupted."""
+"""The command line.
+
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check failed; 2 usage; 3 nothing could run; 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,10 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-USAGE, NOTHING_RAN, INTERRUPTED = 2, 3, 130
+CHECK_FAILED, USAGE, NOTHING_RAN, INTERRUPTED = 1, 2, 3, 130
 
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file of estimators; class MyMap becomes my_map.")
+    list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Class; class MyMap becomes my_map.")
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
 Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
@@ -111,6 +114,51 @@ def show(
         terminal.show(terminal.record(_read_record(Path(name))))
     else:
         terminal.show(terminal.registered(name))
+
+
+@app.command()
+def check(
+    target: Annotated[str, typer.Argument(help="A registered name, file.py, or file.py:Class.")] = "",
+    list_checks: Annotated[bool, typer.Option("--list", help="Print what each check asks, why, and the cure.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Check that an estimator, with its defaults, keeps the contract; exit code 1 if it does not."""
+    from mongebench import plugins
+    from mongebench.check import CHECKS, Outcome, run_checks
+    from mongebench.report import terminal
+
+    if list_checks:
+        terminal.show(terminal.catalogue(CHECKS.values()))
+        return
+    if not target:
+        raise UnknownName("Give an estimator to check: a registered name, file.py, or file.py:Class.")
+    _add(plugin)
+    names = [found.name for found in plugins.add_file(target)] if plugins.is_file(target) else [target]
+    failed = 0
+    for name in names:
+        results = run_checks(plugins.estimator(name))
+        terminal.show(terminal.checks(name, results))
+        failed += sum(result.outcome is Outcome.FAILED for result in results)
+    if failed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+@app.command("new-estimator")
+def new_estimator(
+    name: Annotated[str, typer.Argument(help="What it will be called, such as my_map.")],
+    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it [default: NAME].")] = None,
+    framework: Annotated[str, typer.Option(help="numpy, jax or torch.")] = "numpy",
+) -> None:
+    """Begin a package of your own: a working estimator with its entry point, tests and README."""
+    from mongebench.scaffold import Framework
+    from mongebench.scaffold import new_estimator as write
+
+    if framework not in list(Framework):
+        raise UnknownName(one_of(framework, [str(known) for known in Framework], "framework"))
+    directory = directory or Path(name)
+    for path in write(name, directory, Framework(framework)):
+        typer.echo(str(path))
+    typer.echo(f"Next: pip install -e {directory} && mongebench check {name}")
 
 
 @app.command()
@@ -253,4 +301,9 @@ def main() -> None:
         app()
     except MongebenchError as error:
         typer.echo(f"mongebench: {error}", err=True)
+        sys.exit(USAGE)
+    except ImportError as error:
+        from mongebench.run.cell import missing
+
+        typer.echo(f"mongebench: {missing(error)}", err=True)
         sys.exit(USAGE)

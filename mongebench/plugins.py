@@ -1,7 +1,8 @@
 """Names -> estimators, problem families and metrics: one registration for ours and anyone's.
 
 A name is an entry point of the group `mongebench.estimators`, `mongebench.datasets` or `mongebench.metrics` of any
-installed package (ours are in our own pyproject.toml), or an estimator class in a Python file given by `--plugin`.
+installed package (ours are in our own pyproject.toml), or an estimator class of a Python file: `--plugin file.py` for
+all its classes, `--plugin file.py:Class` for one.
 Nothing is imported before it is used, so listing never loads jax or torch and a broken plugin harms only itself.
 """
 
@@ -83,7 +84,11 @@ class Plugin:
         path = self.source_file()
         if path is None:
             return ""
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        try:
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError) as error:
+            return f"cannot be read: {type(error).__name__}: {error}"
+        for node in ast.walk(tree):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == self.attribute:
                 return (ast.get_docstring(node) or "").partition("\n")[0]
         return ""
@@ -102,10 +107,7 @@ def available(group: str) -> dict[str, Plugin]:
     for plugin in [*points, *(plugin for plugin in _from_files.values() if plugin.group == group)]:
         other = plugins.setdefault(plugin.name, plugin)
         if other != plugin:
-            raise PluginError(
-                f"Two {KINDS[group]}s are called {plugin.name!r}: one from {other.origin}, one from {plugin.origin}. "
-                "Rename one of them."
-            )
+            raise PluginError(_clash(other, plugin))
     return dict(sorted(plugins.items()))
 
 
@@ -117,35 +119,61 @@ def find(group: str, name: str) -> Plugin:
     return plugins[name]
 
 
-def add_file(path: str | Path) -> list[Plugin]:
-    """Register the estimator classes of a Python file, `MyMap` as `my_map`; run once per process and file.
+def is_file(target: str | Path) -> bool:
+    """Whether `target` has the form `file.py` or `file.py:Class`."""
+    return str(target).endswith(".py") or ".py:" in str(target)
 
-    Raises `PluginError` if the file is missing, cannot be imported, or defines no `MapEstimator`.
+
+def add_file(target: str | Path) -> list[Plugin]:
+    """Register the estimators of `file.py`, or one of them, `file.py:Class`; `MyMap` is called `my_map`.
+
+    The file is imported once a process.
+
+    Raises
+    ------
+    PluginError
+        The file is missing, cannot be imported, defines no `MapEstimator`, or a name of it is taken.
+    UnknownName
+        The file defines other estimators than `Class`.
     """
     from mongebench.core.estimator import MapEstimator
 
-    path = Path(path).resolve()
+    stem, separator, wanted = str(target).partition(".py:")
+    path = Path(f"{stem}.py" if separator else target).resolve()
     if not path.is_file():
         raise PluginError(f"No plugin file {path}.")
     try:
         module = import_file(path)
     except Exception as error:
         raise PluginError(f"Plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
-    classes = [
-        value
+    classes = {
+        value.__name__: value
         for value in vars(module).values()
         if inspect.isclass(value)
         and issubclass(value, MapEstimator)
         and not inspect.isabstract(value)
         and value.__module__ == module.__name__
-    ]
+    }
     if not classes:
         raise PluginError(f"Plugin {path} defines no class that derives from mongebench.MapEstimator.")
-    plugins = [Plugin(snake_case(cls.__name__), ESTIMATORS, str(path), cls.__name__, str(path)) for cls in classes]
+    if wanted and wanted not in classes:
+        raise UnknownName(one_of(wanted, classes, f"estimator class of {path}"))
+    plugins = [
+        Plugin(snake_case(name), ESTIMATORS, str(path), name, str(path)) for name in ([wanted] if wanted else classes)
+    ]
+    taken = available(ESTIMATORS)
     for plugin in plugins:
-        _from_files[plugin.name] = plugin
-    available(ESTIMATORS)
+        if taken.setdefault(plugin.name, plugin) != plugin:
+            raise PluginError(_clash(taken[plugin.name], plugin))
+    _from_files.update({plugin.name: plugin for plugin in plugins})
     return plugins
+
+
+def _clash(one: Plugin, other: Plugin) -> str:
+    return (
+        f"Two {KINDS[one.group]}s are called {one.name!r}: one from {one.origin}, one from {other.origin}. "
+        "Rename one of them."
+    )
 
 
 def snake_case(name: str) -> str:

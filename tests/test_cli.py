@@ -101,7 +101,9 @@ def test_figures_can_be_drawn_again(ran: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["bures", "gaussian", "uvp"])
 def test_show_knows_every_kind_of_name(name: str) -> None:
-    assert name in call("show", name)
+    said = call("show", name)
+    assert name in said
+    assert ("claims: gradient_of_convex, rotation" in said) == (name == "bures")
 
 
 def test_a_missing_cell_is_in_the_table(ran: Path, tmp_path: Path) -> None:

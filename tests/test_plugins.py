@@ -100,6 +100,15 @@ def test_a_file_brings_its_classes(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("_files_are_forgotten")
+def test_a_class_of_a_file_comes_alone(tmp_path) -> None:
+    path = write(tmp_path / "two.py", MINE.format(name="First") + MINE.format(name="Second"))
+    assert [plugin.name for plugin in plugins.add_file(f"{path}:Second")] == ["second"]
+    assert "first" not in mb.estimators()
+    with pytest.raises(mb.UnknownName, match=r"Did you mean 'First'.*Valid: First, Second"):
+        plugins.add_file(f"{path}:Frist")
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
 def test_estimators_that_cannot_be_made_are_one_sentence(tmp_path) -> None:
     broken = MINE.format(name="NoNeeds").replace("needs = frozenset()", "")
     broken += MINE.format(name="Refuses").replace(
@@ -117,6 +126,67 @@ def test_two_origins_of_one_name_are_refused(tmp_path) -> None:
     path = write(tmp_path / "clash.py", MINE.format(name="Bures"))
     with pytest.raises(mb.PluginError, match=r"'bures'.*mongebench.*clash\.py"):
         plugins.add_file(path)
+    assert mb.estimator("bures")  # the refused file leaves nothing behind
+
+
+@pytest.fixture
+def broken_package(tmp_path, monkeypatch):
+    """An installed distribution, in effect, all of whose entry points fail at import."""
+    write(tmp_path / "broken_package.py", "raise RuntimeError('compiled for another machine')")
+    info = tmp_path / "broken_package-1.0.dist-info"
+    info.mkdir()
+    write(info / "METADATA", "Metadata-Version: 2.1\nName: broken-package\nVersion: 1.0\n")
+    lines = "\n".join(f"[{group}]\nbroken_{kind} = broken_package:it" for group, kind in plugins.KINDS.items())
+    write(info / "entry_points.txt", lines)
+    monkeypatch.syspath_prepend(tmp_path)
+
+
+@pytest.mark.usefixtures("broken_package")
+def test_a_broken_package_harms_only_itself(tmp_path) -> None:
+    from mongebench.run.runner import Run
+    from mongebench.run.store import Invocation, RunDirectory
+
+    for group, kind in plugins.KINDS.items():
+        with pytest.raises(mb.PluginError, match=rf"broken_{kind}.*broken-package.*RuntimeError: compiled for another"):
+            plugins.find(group, f"broken_{kind}").load()
+    grid = write(
+        tmp_path / "grid.toml",
+        'name = "grid"\nevaluation_points = 100\n'
+        '[[estimators]]\nname = ["bures", "broken_estimator"]\n[[problems]]\nname = "gaussian"\n'
+        "[budget]\nn_source = 20\nn_target = 20\n",
+    )
+    run = Run(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"), 1)
+    run.execute()
+    records = {record.cell.estimator.name: record for record in run.directory.records()}
+    assert records["bures"].status.measured
+    assert records["broken_estimator"].status is mb.Status.ERROR
+    assert "compiled for another machine" in records["broken_estimator"].reason
+
+
+def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys) -> None:
+    from mongebench import cli
+
+    lacking = plugins.Plugin("lacking", plugins.ESTIMATORS, "a_package_nobody_has.maps", "Lacking", "here")
+    monkeypatch.setattr(plugins, "_from_files", {"lacking": lacking})
+    monkeypatch.setattr("sys.argv", ["mongebench", "check", "lacking"])
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main()
+    assert exit_code.value.code == 2
+    assert "pip install a_package_nobody_has" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("broken_package")
+def test_a_broken_metric_is_left_out_with_a_warning() -> None:
+    problem = mb.problem("gaussian")
+    with pytest.warns(UserWarning, match="broken_metric.*left out.*compiled for another machine"):
+        values = mb.evaluate(problem.truth, problem, n=50)
+    assert "uvp" in values
+    assert "broken_metric" not in values
+
+
+def test_a_file_that_is_not_python_is_listed_all_the_same(tmp_path) -> None:
+    path = write(tmp_path / "typo.py", "class (")
+    assert "SyntaxError" in plugins.Plugin("typo", plugins.ESTIMATORS, str(path), "Typo", "here").summary()
 
 
 @pytest.mark.usefixtures("_files_are_forgotten")

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter, one_of
-from mongebench.core.estimator import MapEstimator, Trace, keep_going
+from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow import sampled
 from mongebench.estimators.flow.divergence import (
@@ -186,6 +186,7 @@ class Flow(MapEstimator):
         Sum of the steps tau; None for a scheme that follows no flow.
     """
 
+    claims = frozenset({Claim.GRADIENT_OF_CONVEX})
     timed: ClassVar[bool] = True
     """Whether the scheme follows a flow."""
     divergence: DivergenceName

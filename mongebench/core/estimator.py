@@ -24,6 +24,7 @@ import abc
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -87,6 +88,17 @@ class ProblemInfo:
     strong_convexity: float | None
 
 
+class Claim(StrEnum):
+    """A property of every map an estimator learns, which not every sound estimator has; `mongebench check` tests it."""
+
+    TRANSLATION_EQUIVARIANT = "translation_equivariant"
+    """Both measures moved by one vector move the map: T'(x + c) = T(x) + c."""
+    ROTATION_EQUIVARIANT = "rotation_equivariant"
+    """Both measures turned by one orthogonal matrix turn the map: T'(Q x) = Q T(x)."""
+    GRADIENT_OF_CONVEX = "gradient_of_convex"
+    """T = grad phi for some convex phi, at all points."""
+
+
 class MapEstimator(BaseEstimator, abc.ABC):
     """Base of all Monge-map estimators: T = grad phi learnt from what `needs` declares.
 
@@ -96,12 +108,15 @@ class MapEstimator(BaseEstimator, abc.ABC):
         The oracles `fit` may ask.
     anchor
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
+    claims
+        What else is true of its maps; see `Claim`.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     """
 
     needs: ClassVar[frozenset[Oracle]]
     anchor: ClassVar[bool] = False
+    claims: ClassVar[frozenset[Claim]] = frozenset()
     fit_together: ClassVar[FitTogether | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

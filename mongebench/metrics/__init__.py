@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
+from mongebench.core.errors import PluginError
 from mongebench.core.estimator import Map
 from mongebench.core.problem import Problem
 from mongebench.metrics.base import Direction, Evaluation, EvaluationPoints, Metric, NonFiniteMap, Value
@@ -18,10 +20,23 @@ def metrics() -> list[str]:
 
 
 def compute(evaluation: Evaluation, names: Iterable[str] | None = None) -> dict[str, Value]:
-    """All metrics of `names` (default: every registered one) that the problem's knowledge allows."""
-    chosen = {name: find(METRICS, name).load() for name in (metrics() if names is None else names)}
+    """All metrics of `names` (default: every registered one) that the problem's knowledge allows.
+
+    A registered metric that cannot be imported is left out with a warning; one of `names` raises.
+    """
+    chosen = _importable() if names is None else {name: find(METRICS, name).load() for name in names}
     exact = evaluation.points.exact is not None
     return {name: metric(evaluation) for name, metric in chosen.items() if exact or not metric.needs_truth}
+
+
+def _importable() -> dict[str, Metric]:
+    found = {}
+    for name, plugin in available(METRICS).items():
+        try:
+            found[name] = plugin.load()
+        except (ImportError, PluginError) as error:
+            warnings.warn(f"metric {name!r} is left out: {error}", stacklevel=3)
+    return found
 
 
 def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> dict[str, Value]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from inspect import Parameter
 
 import pandas as pd
@@ -13,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from mongebench.check import Check, Outcome, Result
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
 from mongebench.metrics.rate import Verdict
@@ -250,6 +252,7 @@ def registered(name: str) -> RenderableType:
         facts = [f"{KINDS[group]} {name}, from {plugin.origin}"]
         if group == ESTIMATORS:
             facts.append(f"tier with these defaults: {tier(found().needs)}")
+            facts.append(f"claims: {', '.join(sorted(found.claims)) or 'none'}")
         if group == METRICS:
             facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
         else:
@@ -258,6 +261,31 @@ def registered(name: str) -> RenderableType:
                 name if default is Parameter.empty else f"{name} = {default!r}" for name, default in defaults.items()
             ]
         parts.append(Text("\n".join([*facts, "", inspect.getdoc(found) or ""])))
+    return Group(*parts)
+
+
+def checks(name: str, results: Sequence[Result]) -> RenderableType:
+    """How each check of an estimator ended; of those that failed also why it matters and how to mend it."""
+    table = Table(title=escape(name), title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+    table.add_column("check", no_wrap=True)
+    table.add_column("")
+    table.add_column("says")
+    colours = {Outcome.PASSED: "green", Outcome.FAILED: "bold red", Outcome.SKIPPED: "dim"}
+    for result in results:
+        says = result.reason
+        if result.outcome is Outcome.FAILED:
+            says += f"\nWhy: {result.check.why}\nMend: {result.check.mend}"
+        table.add_row(result.check.name, Text(result.outcome, colours[result.outcome]), escape(says))
+    counts = Counter(result.outcome for result in results)
+    return Group(table, f"{len(results)} checks: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome))
+
+
+def catalogue(checks: Iterable[Check]) -> RenderableType:
+    """What each check asks, why, and how to mend what fails it."""
+    parts = [
+        Text.assemble((check.name, "bold"), f"\n  {check.what}\n  Why: {check.why}\n  Mend: {check.mend}\n")
+        for check in checks
+    ]
     return Group(*parts)
 
 

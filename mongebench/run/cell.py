@@ -77,7 +77,7 @@ def support(problem: Problem, estimator: MapEstimator, n_source: int | None, n_t
     return check_support(estimator, problem.info(n_source, n_target))
 
 
-def _views(
+def views(
     problem: Problem,
     estimator: MapEstimator,
     n_source: int | None,
@@ -85,6 +85,7 @@ def _views(
     seed: int,
     drawing: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> tuple[SourceView, TargetView, Meter]:
+    """What `fit` sees of a problem, and the meter that both sides share."""
     meter = Meter()
     shared: dict[str, Any] = {"declared": estimator.needs, "seed": seed, "meter": meter, "drawing": drawing}
     source = SourceView(problem.source, exact_map=problem.truth, budget=n_source, **shared)
@@ -125,7 +126,7 @@ def fit(
     if not supported.ok:
         raise OracleUnavailable(f"{estimator!r} does not support {problem!r}: {supported.reason}.")
     fitted: MapEstimator = clone(estimator)
-    source, target, _ = _views(problem, fitted, n_source, n_target, seed)
+    source, target, _ = views(problem, fitted, n_source, n_target, seed)
     return fitted.fit(source, target, seed=seed, trace=trace)
 
 
@@ -214,7 +215,7 @@ def measure_together(
                         fit.evaluate(points, clock)
         except Exception as error:  # the runner alone may catch everything, and always records it
             for fit in fits:
-                fit.status, fit.reason = _status_of(error)
+                fit.status, fit.reason = status_of(error)
     return [
         (
             Record(
@@ -258,10 +259,8 @@ class _Fit:
     @classmethod
     def of(cls, cell: Cell, problem: Problem, estimator: MapEstimator, clock: Clock) -> _Fit:
         fitted: MapEstimator = clone(estimator)
-        views = _views(
-            problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead")
-        )
-        return cls(cell, fitted, *views)
+        seen = views(problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead"))
+        return cls(cell, fitted, *seen)
 
     def evaluate(self, points: EvaluationPoints, clock: Clock) -> None:
         """Measure the fitted map."""
@@ -274,7 +273,7 @@ class _Fit:
             self.status, self.reason = _judge(evaluation, self.metrics)
             self.sketch = Sketch.of(evaluation) if self.status.measured else None
         except Exception as error:  # of one map, not of its neighbours
-            self.status, self.reason = _status_of(error)
+            self.status, self.reason = status_of(error)
 
 
 def _fit_all(fits: Sequence[_Fit]) -> None:
@@ -294,7 +293,7 @@ def _fit_all(fits: Sequence[_Fit]) -> None:
     )
     for fit, error in zip(fits, errors, strict=True):
         if error is not None:
-            fit.status, fit.reason = _status_of(error)
+            fit.status, fit.reason = status_of(error)
 
 
 def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Status, str] | None:
@@ -303,7 +302,7 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
         answer = support(problem, estimator, cell.n_source, cell.n_target)
         clone(estimator)
     except Exception as error:  # somebody else's code: whatever it raises is this cell's status
-        return _status_of(error)
+        return status_of(error)
     return None if answer.ok else (Status.UNSUPPORTED, answer.reason)
 
 
@@ -400,7 +399,8 @@ def _judge(evaluation: Evaluation, metrics: dict[str, Value]) -> tuple[Status, s
     return Status.OK, ""
 
 
-def _status_of(error: Exception) -> tuple[Status, str]:
+def status_of(error: Exception) -> tuple[Status, str]:
+    """The status that an error earns its cell, and why."""
     message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
     if isinstance(error, NonFiniteMap):
         return Status.NONFINITE, str(error)

@@ -33,7 +33,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from mongebench.core.errors import ExperimentError, one_of
+from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.experiments import packaged
 from mongebench.plugins import DATASETS, ESTIMATORS, check_parameters, find
 from mongebench.run.record import Cell, Spec
@@ -177,8 +177,8 @@ def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:
         plugin = find(group, str(chosen.pop("name")))
         try:
             complete = check_parameters(plugin, plugin.load(), chosen)
-        except ImportError:
-            complete = chosen  # cannot be checked; its cells are recorded as missing_dependency
+        except (ImportError, PluginError):
+            complete = chosen  # cannot be checked; its cells will say why it cannot be imported
         yield Spec(name=plugin.name, parameters=complete)
 
 

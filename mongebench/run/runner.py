@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mongebench import plugins
+from mongebench.core.errors import PluginError
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.run import experiment as experiments
-from mongebench.run.cell import Conditions, facts, failed, manifest, missing, refusal
+from mongebench.run.cell import Conditions, facts, failed, manifest, refusal, status_of
 from mongebench.run.engine import LocalEngine
 from mongebench.run.experiment import Experiment
 from mongebench.run.record import Cell, Spec, Status
@@ -121,9 +122,9 @@ class Run:
 
     def _refusal(self, cell: Cell) -> tuple[Status, str] | None:
         """Why a cell need not be tried, if so."""
-        estimator = self.estimator(cell.estimator)
-        if estimator is None:
-            return Status.MISSING_DEPENDENCY, self._import_error(cell.estimator.name)
+        estimator = self._estimator(cell.estimator.name, json.dumps(cell.estimator.parameters))
+        if isinstance(estimator, Exception):
+            return status_of(estimator)
         return refusal(cell, self.problem(cell.problem), estimator)
 
     def _record_failure(self, cell: Cell, status: Status, reason: str) -> None:
@@ -135,8 +136,9 @@ class Run:
         return self._problem(spec.name, json.dumps(spec.parameters))
 
     def estimator(self, spec: Spec) -> MapEstimator | None:
-        """The estimator of a spec; None where a package it imports is missing."""
-        return self._estimator(spec.name, json.dumps(spec.parameters))
+        """The estimator of a spec; None where it, or a package that it imports, cannot be imported."""
+        estimator = self._estimator(spec.name, json.dumps(spec.parameters))
+        return None if isinstance(estimator, Exception) else estimator
 
     # functools.cache on a method would keep every run alive; these are built once a run instead.
     @functools.cached_property
@@ -147,18 +149,11 @@ class Run:
         return functools.cache(build)
 
     @functools.cached_property
-    def _estimator(self) -> Callable[[str, str], MapEstimator | None]:
-        def build(name: str, parameters: str) -> MapEstimator | None:
+    def _estimator(self) -> Callable[[str, str], MapEstimator | Exception]:
+        def build(name: str, parameters: str) -> MapEstimator | Exception:
             try:
                 return plugins.estimator(name, **json.loads(parameters))
-            except ImportError:
-                return None
+            except (ImportError, PluginError) as error:
+                return error
 
         return functools.cache(build)
-
-    def _import_error(self, name: str) -> str:
-        try:
-            plugins.find(plugins.ESTIMATORS, name).load()
-        except ImportError as error:
-            return missing(error)
-        return ""

@@ -1,0 +1,29 @@
+"""Every registered estimator passes the checks: with its defaults where they are cheap, small where it is a flow."""
+
+import pytest
+
+import mongebench as mb
+from mongebench.check import parametrize_with_checks
+from mongebench.plugins import ESTIMATORS, available
+
+SMALL = {
+    "flow_newton": {"units": 4, "batch_size": 40, "steps": 3, "warm_steps": 1},
+    "flow_natural": {"units": 4, "batch_size": 40, "steps": 2, "final_time": 0.5},
+    "flow_implicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3},
+    "flow_explicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3, "tau": 0.1},
+    "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
+}
+"""Parameters with which a flow is fitted in a second or two, compilation included."""
+FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
+CHEAP = [name for name in mb.estimators() if name not in FLOWS]
+
+
+@parametrize_with_checks([mb.estimator(name) for name in CHEAP])
+def test_estimators_with_their_defaults(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.mark.slow
+@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in FLOWS])
+def test_flows(estimator, check) -> None:
+    check(estimator)
