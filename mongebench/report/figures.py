@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from mongebench.report import published, tables, traces
 from mongebench.report.style import FORMATS, STYLE, legend, look, panels
 from mongebench.report.tables import aggregate, row_order
-from mongebench.run.store import RunDirectory
+from mongebench.run.store import Readable
 
 
-def draw(directory: RunDirectory, folder: Path) -> list[Path]:
+def draw(directory: Readable, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
     `error` always; `rate` and `anytime` where there are traces; `clouds` where maps of the plane were measured, and

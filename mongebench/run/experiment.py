@@ -205,7 +205,12 @@ def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
         for cell in cells
         if any(fnmatch.fnmatchcase(name, pattern) for name in (cell.estimator.name, cell.problem.name))
     ]
-    chosen = by_name or [cell for cell in cells if pattern in cell.label or fnmatch.fnmatchcase(cell.label, pattern)]
+    exactly = [cell for cell in cells if cell.label == pattern]  # "seed=1" is in "seed=10" too
+    chosen = (
+        by_name
+        or exactly
+        or [cell for cell in cells if pattern in cell.label or fnmatch.fnmatchcase(cell.label, pattern)]
+    )
     if not chosen:
         names = {cell.estimator.name for cell in cells} | {cell.problem.name for cell in cells}
         raise ExperimentError(f"--only {pattern!r} matches no cell; names here: {', '.join(sorted(names))}.")
