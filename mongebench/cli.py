@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mongebench.core.errors import MongebenchError, UnknownName, one_of
+from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
 from mongebench.report.formats import Format
 
 if TYPE_CHECKING:
@@ -164,6 +164,25 @@ def export(
 
     rows = tables.frame(_directory(run))
     typer.echo(f"written: {exports.write(rows, format, out or run / f'results.{format.suffix}', _checked(metric))}")
+
+
+@app.command()
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Directory of the run after.")],
+    metric: Metric = None,
+    level: Annotated[float, typer.Option(help="Probability that all intervals hold together.")] = 0.95,
+) -> None:
+    """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
+    from mongebench.report import tables, terminal
+    from mongebench.report.compare import compare as compared
+
+    if not 0 < level < 1:
+        raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
+    rows = [tables.frame(_directory(run)) for run in (first, second)]
+    keys = [set(own["key"]) for own in rows]
+    only = (len(keys[0] - keys[1]), len(keys[1] - keys[0]))
+    terminal.show(terminal.comparison(compared(*rows, metric=_checked(metric), level=level), level, only))
 
 
 @app.command()

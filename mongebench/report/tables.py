@@ -101,6 +101,8 @@ def _measured(record: Record) -> dict[str, Any]:
         "threads": record.provenance.threads,
         "workers": record.provenance.workers,
         "commit": record.provenance.commit,
+        "problem_digest": record.manifest.problem_digest,
+        "evaluation_points": record.manifest.evaluation_points,
         "oracle_calls": sum(record.oracle_counts.values()),
     }
     if record.times is not None:

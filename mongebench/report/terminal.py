@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections import Counter
 from inspect import Parameter
+from typing import Any
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
@@ -17,6 +19,7 @@ from mongebench.core.oracle import tier
 from mongebench.metrics.rate import Verdict
 from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
 from mongebench.report import tables
+from mongebench.report.compare import Change
 from mongebench.report.tables import circumstances, cost_exponents, number, row_order
 from mongebench.run.record import Record, Status
 
@@ -158,6 +161,43 @@ def status(rows: pd.DataFrame) -> RenderableType:
         state, estimator, reason = (escape(str(part)) for part in key)
         reasons.add_row(state, estimator, escape(", ".join(group["problem"].unique())), str(len(group)), reason)
     return Group(table, reasons)
+
+
+def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> RenderableType:
+    """What `compare.compare` found, in words; `only`: cells of the first run alone, and of the second alone."""
+    compared = int(found["compared"].max()) if len(found) else 0
+    counts = Counter(found["change"])
+    summary = ", ".join(f"{counts[change]} {change}" for change in Change if counts[change]) or "nothing in common"
+    parts: list[RenderableType] = [f"{len(found)} places (estimator x problem x budget) are in both runs: {summary}."]
+    for change in (Change.BETTER, Change.WORSE, Change.FAILS, Change.RECOVERED, Change.INCOMPARABLE):
+        rows = found[found["change"] == change].to_dict("records")
+        if rows:
+            lines = [f"[bold]{change}[/bold]: {change.meaning}", *(escape(f"  {_change(row)}") for row in rows)]
+            parts.append("\n".join(lines))
+    if any(only):
+        parts.append(f"{only[0]} cells are only in the first run, {only[1]} only in the second: not compared.")
+    seeds = found.loc[found["n_paired"] > 0, "n_paired"]
+    if compared:
+        parts.append(
+            f"Differences are paired by cell: same seed, same draws, same evaluation points; {seeds.min():.0f} to "
+            f"{seeds.max():.0f} seeds a place. The intervals of all {compared} places with a difference hold together "
+            f"at {100 * level:g} % (Bonferroni; Student's t over seeds, over evaluation points where there is one)."
+        )
+    return Group(*parts)
+
+
+def _change(row: dict[str, Any]) -> str:
+    """One place of a comparison, a sentence."""
+    place = f"{row['estimator']} on {row['problem']}, d = {row['dim']}, {row['budget']}"
+    seeds = f"{row['n_paired']} of {row['n_planned']} seeds paired"
+    if not row["n_paired"]:
+        return f"{place}: {seeds}"
+    numbers = f"{row['metric']} {number(row['before'])} -> {number(row['after'])}"
+    if math.isnan(row["low"]):
+        return f"{place}: {numbers}, {seeds}"
+    verb, low, high = ("down", -row["high"], -row["low"]) if row["difference"] < 0 else ("up", row["low"], row["high"])
+    size = f"loss {verb} by {number(abs(row['difference']))} ({number(low)} .. {number(high)})"
+    return f"{place}: {numbers}, {size}, {seeds}"
 
 
 def record(found: Record) -> RenderableType:
