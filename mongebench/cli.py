@@ -166,8 +166,8 @@ def export(
     typer.echo(f"written: {exports.write(rows, format, out or run / f'results.{format.suffix}', _checked(metric))}")
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_runs(
     first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],
     second: Annotated[Path, typer.Argument(metavar="B", help="Directory of the run after.")],
     metric: Metric = None,
@@ -175,14 +175,13 @@ def compare(
 ) -> None:
     """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
     from mongebench.report import tables, terminal
-    from mongebench.report.compare import compare as compared
+    from mongebench.report.compare import compare
 
     if not 0 < level < 1:
         raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
-    rows = [tables.frame(_directory(run)) for run in (first, second)]
-    keys = [set(own["key"]) for own in rows]
-    only = (len(keys[0] - keys[1]), len(keys[1] - keys[0]))
-    terminal.show(terminal.comparison(compared(*rows, metric=_checked(metric), level=level), level, only))
+    before, after = tables.frame(_directory(first)), tables.frame(_directory(second))
+    only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
+    terminal.show(terminal.comparison(compare(before, after, _checked(metric), level), level, only))
 
 
 @app.command()

@@ -110,10 +110,8 @@ def _difference(place: pd.DataFrame, metric: str) -> dict[str, object]:
         row["change"] = Change.FAILS
     elif (measured[1] & ~measured[0]).any():
         row["change"] = Change.RECOVERED
-    columns = (metric, f"{metric}_after")
-    if any(column not in place for column in columns):
-        return row | {"change": row["change"] or Change.INCOMPARABLE}
-    paired = place.dropna(subset=list(columns))
+    columns = [metric, f"{metric}_after"]
+    paired = place.dropna(subset=columns) if set(columns) <= set(place) else place.iloc[:0]
     if paired.empty:
         return row | {"change": row["change"] or Change.INCOMPARABLE}
     before, after = (_loss(paired, metric, suffix) for suffix in ("", "_after"))
@@ -124,19 +122,16 @@ def _difference(place: pd.DataFrame, metric: str) -> dict[str, object]:
         row["change"] = Change.SAME
     if len(paired) > 1:
         return row | {"standard_error": stats.sem(difference), "freedom": len(paired) - 1}
-    errors = [
-        float(paired[f"{name}_se{suffix}"].iloc[0])
-        for name, suffix in ((metric, ""), (metric, "_after"))
-        if f"{name}_se{suffix}" in paired
-    ]
-    return row | {"standard_error": np.hypot(*errors) if len(errors) == 2 else np.nan, "freedom": np.inf}
+    errors = paired.reindex(columns=[f"{metric}_se", f"{metric}_se_after"]).to_numpy(float)
+    return row | {"standard_error": float(np.hypot(*errors[0])), "freedom": np.inf}
 
 
 def _loss(paired: pd.DataFrame, metric: str, suffix: str) -> Vector:
     """(seeds,) The metric turned so that lower is better, and lifted to its floor: below it nothing is ranked."""
-    values = paired[f"{metric}{suffix}"].to_numpy(float)
+    values: Vector = paired[f"{metric}{suffix}"].to_numpy(float)
     if metric in TIME_COLUMNS:
         return values
     direction = find(METRICS, metric).load().direction
     loss = {Direction.LOWER: values, Direction.HIGHER: 1 - values, Direction.ZERO: np.abs(values)}[direction]
-    return np.maximum(loss, paired[f"{metric}_floor{suffix}"].to_numpy(float))
+    lifted: Vector = np.maximum(loss, paired[f"{metric}_floor{suffix}"].to_numpy(float))
+    return lifted

@@ -122,28 +122,31 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     adds that of the evaluation. With one seed it is the latter, and of a time the former.
     """
 
-    def summary(group: pd.DataFrame) -> pd.Series:
-        values = group[metric].dropna() if metric in group else pd.Series(dtype=float)
-        count = len(values)
-        of_fits = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-        of_points = group.loc[values.index, f"{metric}_se"].mean() if f"{metric}_se" in group else np.nan
-        known = [error for error in (of_fits, of_points) if not np.isnan(error)]
-        failures = Counter(status for status in group["status"] if status not in (Status.OK, Status.AT_FLOOR))
-        return pd.Series(
-            {
-                "mean": values.mean() if count else np.nan,
-                "standard_error": float(np.linalg.norm(known)) if known else np.nan,
-                "floor": group[f"{metric}_floor"].max() if f"{metric}_floor" in group else np.nan,
-                "n_ok": count,
-                "n_planned": len(group),
-                "failures": dict(failures),
-                "tier": group["tier"].iloc[0],
-                "anchor": bool(group["anchor"].iloc[0]),
-            }
-        )
-
-    grouped = rows.groupby(IDENTITY_COLUMNS, sort=False, dropna=False)
-    return pd.DataFrame([{**dict(zip(IDENTITY_COLUMNS, key, strict=True)), **summary(group)} for key, group in grouped])
+    measured = rows.assign(
+        value=rows.get(metric, np.nan),
+        error=rows.get(f"{metric}_se", np.nan),
+        floor=rows.get(f"{metric}_floor", np.nan),
+    )
+    measured["error"] = measured["error"].where(measured["value"].notna())
+    summary = measured.groupby(IDENTITY_COLUMNS, sort=False, dropna=False).agg(
+        mean=("value", "mean"),
+        of_fits=("value", "sem"),
+        of_points=("error", "mean"),
+        floor=("floor", "max"),
+        n_ok=("value", "count"),
+        n_planned=("value", "size"),
+        tier=("tier", "first"),
+        anchor=("anchor", "first"),
+    )
+    errors = summary[["of_fits", "of_points"]]
+    summary["standard_error"] = np.hypot(*errors.fillna(0.0).to_numpy().T)
+    summary.loc[errors.isna().all(axis=1), "standard_error"] = np.nan
+    failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
+    failures: dict[Any, Counter[str]] = defaultdict(Counter)
+    for *key, status in failed[[*IDENTITY_COLUMNS, "status"]].itertuples(index=False):
+        failures[tuple(key)][status] += 1
+    summary["failures"] = [dict(failures[key]) if key in failures else {} for key in summary.index]
+    return summary.drop(columns=["of_fits", "of_points"]).reset_index()
 
 
 def number(value: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
+from collections.abc import Hashable
 from inspect import Parameter
 from typing import Any
 
@@ -186,7 +187,7 @@ def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> Rend
     return Group(*parts)
 
 
-def _change(row: dict[str, Any]) -> str:
+def _change(row: dict[Hashable, Any]) -> str:
     """One place of a comparison, a sentence."""
     place = f"{row['estimator']} on {row['problem']}, d = {row['dim']}, {row['budget']}"
     seeds = f"{row['n_paired']} of {row['n_planned']} seeds paired"

@@ -45,7 +45,7 @@ class Invocation(Model):
 
     def command(self, cell: Cell) -> str:
         """The shell command that runs this cell again; with all of an estimator's that no file but --only names."""
-        only = self.only if self.only == cell.estimator.name else cell.label
+        only = self.only if self.only == cell.estimator.name else cell.key
         words = ["mongebench", "run", self.experiment, "--only", only]
         words += ["--seeds", str(self.seeds)] if self.seeds is not None else []
         words += [word for path in self.plugins for word in ("--plugin", path)]

@@ -56,7 +56,7 @@ def test_the_interval_is_the_paired_t_test_with_the_level_shared(rng) -> None:
 
 
 def test_noise_alone_is_called_a_difference_in_five_percent_of_runs_at_most(rng) -> None:
-    """Any claim is false; the count is binomial, three deviations allowed. Uncorrected, a third of the runs would err."""
+    """Any claim is false; the count is binomial, three deviations allowed. Uncorrected, a third would err."""
     runs, false = 30, 0
     for _ in range(runs):
         first = frame({str(place): 5 + rng.normal(size=4) for place in range(8)})
