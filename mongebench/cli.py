@@ -166,6 +166,18 @@ def export(
     typer.echo(f"written: {exports.write(rows, format, out or run / f'results.{format.suffix}', _checked(metric))}")
 
 
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs, shown as one.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the pages [default: FIRST_RUN/report].")] = None,
+) -> None:
+    """Write a report: pages to open from disk, with a leaderboard, figures, failures, downloads."""
+    from mongebench.report import site
+    from mongebench.run.store import Runs
+
+    typer.echo(f"report: {site.build(Runs(runs), out or runs[0] / 'report')}")
+
+
 @app.command("compare")
 def compare_runs(
     first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],

@@ -20,7 +20,7 @@ BEYOND_NOISE = 2.0
 PLACE = ["problem", "dim", "budget"]
 RULE = (
     "At each place (a problem in one dimension at one budget), an estimator's rank is 1 + the number of rivals of its "
-    "tier that beat it. A rival beats it if its mean error (UVP; the energy distance where the exact map is unknown) is "
+    "tier that beat it. A rival beats it if its mean error (UVP; energy distance where the exact map is unknown) is "
     f"lower by more than {BEYOND_NOISE:g} standard errors of the difference, or if it was measured on every seed and "
     "the other was not; whoever was not measured at all, unsupported included, is beaten by all who were. What is "
     "below the floor counts as the floor. The board is in order of the mean rank over all places. Anchors are shown "
@@ -60,7 +60,7 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _ranks(rivals: pd.DataFrame) -> NDArray[np.int64]:
     """(k,) 1 + the number of rivals that beat each, by `RULE`."""
-    loss = np.fmax(rivals["mean"], rivals["floor"]).where(rivals["n_ok"] > 0, np.inf).to_numpy(float)
+    loss = rivals["mean"].clip(lower=rivals["floor"].fillna(-np.inf)).fillna(np.inf).to_numpy(float)
     error = rivals["standard_error"].fillna(0.0).to_numpy(float)
     complete = (rivals["n_ok"] == rivals["n_planned"]).to_numpy()
     with np.errstate(invalid="ignore"):  # infinity - infinity: neither beats the other

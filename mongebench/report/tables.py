@@ -228,7 +228,8 @@ def chosen_metric(rows: pd.DataFrame) -> str:
 
 def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
     """The tables of a frame, one a problem, budget and tier; without `metric`, of the `chosen_metric`."""
-    for (problem, draws), own in rows.groupby(["problem", "budget"], sort=False):
+    for _, own in rows.groupby(["problem", "budget"], sort=False):
+        problem, draws = own[["problem", "budget"]].iloc[0]
         chosen = metric or chosen_metric(own)
         summary, seconds = aggregate(own, chosen), aggregate(own, "fit_seconds")
         tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()

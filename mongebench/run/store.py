@@ -165,7 +165,7 @@ class Runs:
 
     def __init__(self, paths: Sequence[str | Path]) -> None:
         self.directories = [RunDirectory(path) for path in paths]
-        self._plans = [directory.plan() for directory in self.directories]
+        self.plans = [directory.plan() for directory in self.directories]
 
     @property
     def path(self) -> str:
@@ -176,7 +176,7 @@ class Runs:
     def _holders(self) -> dict[str, tuple[RunDirectory, Plan, PlannedCell]]:
         """Who answers for a cell, by its key."""
         holders: dict[str, tuple[RunDirectory, Plan, PlannedCell]] = {}
-        for directory, plan in zip(self.directories, self._plans, strict=True):
+        for directory, plan in zip(self.directories, self.plans, strict=True):
             for planned in plan.cells:
                 key = planned.cell.key
                 if key not in holders or directory.record_path(planned.cell).exists():
@@ -186,7 +186,7 @@ class Runs:
     def plan(self) -> Plan:
         """All cells; the invocation is the first run's."""
         planned = [planned for _, _, planned in self._holders.values()]
-        return Plan(invocation=self._plans[0].invocation, cells=planned)
+        return Plan(invocation=self.plans[0].invocation, cells=planned)
 
     def invocation(self, cell: Cell) -> Invocation:
         """What the run of this cell was asked with."""
