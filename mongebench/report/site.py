@@ -28,6 +28,7 @@ TRUTHS = {
     "certified": "the exact map was computed, and comes with a bound on its own error",
     "none": "the exact map is not known: only distances between the pushed source and the target are measured",
 }
+MISSING = "no record yet; run the experiment again"
 WHY = 300
 """Characters of a reason that a page shows; the exports hold it whole."""
 REASONS = 200
@@ -155,9 +156,7 @@ class _Site:
                 index(_short(place["reason"])),
                 self.runs.invocation(self.cells[place["key"]].cell).command(self.cells[place["key"]].cell),
             ]
-            for place, shown in zip(
-                places.to_dict("records"), (tables.Shown.of(row) for _, row in places.iterrows()), strict=True
-            )
+            for place, shown in ((place, tables.Shown.of(place)) for place in _dictionaries(places))
         ]
         return {"texts": list(texts), "rows": rows}
 
@@ -171,7 +170,7 @@ class _Site:
             "truth_means": TRUTHS.get(own["truth_tier"].iloc[0], ""),
             "dims": sorted(int(dim) for dim in own["dim"].unique()),
             "budgets": list(own["budget"].unique()),
-            "convexity": {int(dim): value for dim, value in convexity.items()},
+            "convexity": dict(zip(convexity.index.tolist(), convexity.tolist(), strict=True)),
             "n_ok": int(own["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
             "n_planned": len(own),
             "parameters": own["problem_parameters"].unique().tolist(),
@@ -180,7 +179,7 @@ class _Site:
     def _problem(self, problem: str, page: str) -> None:
         own, places = self.rows[self.rows["problem"] == problem], self.places[self.places["problem"] == problem]
         facts, look_of = self._facts(problem), self.look_of
-        pictures = [charts.clouds(self._sketches(own[own["dim"] == dim]), look_of) for dim in (1, 2)]
+        pictures = [charts.clouds(self._sketches(own[own["dim"] == dim]), dim, look_of) for dim in (1, 2)]
         self._page(
             "problem.html",
             page,
@@ -200,19 +199,16 @@ class _Site:
     def _sketches(self, rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Any]]:
         """Of the first seed of each estimator and budget that has one."""
         seen = set()
-        for row in rows.to_dict("records"):
-            place = (row["estimator"], row["budget"])
-            if place not in seen and (sketch := self.runs.sketch(self.cells[row["key"]].cell)) is not None:
-                seen.add(place)
-                yield {str(name): value for name, value in row.items()}, sketch
+        for estimator in tables.row_order(rows["estimator"]):
+            for row in _dictionaries(rows[rows["estimator"] == estimator]):
+                place = (estimator, row["budget"])
+                if place not in seen and (sketch := self.runs.sketch(self.cells[row["key"]].cell)) is not None:
+                    seen.add(place)
+                    yield row, sketch
 
     def _traced(self, rows: pd.DataFrame) -> list[tuple[dict[str, Any], Record]]:
-        records = ((row, self.runs.read(self.cells[row["key"]].cell)) for row in rows.to_dict("records"))
-        return [
-            ({str(name): value for name, value in row.items()}, record)
-            for row, record in records
-            if record is not None and len(record.trace) > 1
-        ]
+        records = ((row, self.runs.read(self.cells[row["key"]].cell)) for row in _dictionaries(rows))
+        return [(row, record) for row, record in records if record is not None and len(record.trace) > 1]
 
     def _estimator(self, name: str, page: str) -> None:
         own = self.rows[self.rows["estimator_name"] == name]
@@ -230,6 +226,10 @@ class _Site:
             data=self._data(places),
             charts=_drawn(charts.by_dimension(places, self.look_of)),
         )
+
+
+def _dictionaries(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
 
 
 def _drawn(*found: charts.Chart | None) -> list[charts.Chart]:
@@ -252,19 +252,19 @@ def _pages(kind: str, labels: Iterable[str]) -> dict[str, str]:
 def _failures(rows: pd.DataFrame) -> dict[str, Any]:
     """Cells that were not measured, equal reasons together: the most frequent lines, and how many are left out."""
     failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
-    lines = [
+    lines: list[dict[str, Any]] = [
         {
-            "status": status,
-            "meaning": "no record yet; run the experiment again" if status == "missing" else Status(status).meaning,
-            "estimator": estimator,
+            "status": (status := str(group["status"].iloc[0])),
+            "estimator": group["estimator"].iloc[0],
+            "meaning": MISSING if status == "missing" else Status(status).meaning,
             "where": ", ".join(
                 f"{problem} (d = {', '.join(str(dim) for dim in sorted(block['dim'].unique()))})"
                 for problem, block in group.groupby("problem", sort=False)
             ),
             "cells": len(group),
-            "reason": _short(reason),
+            "reason": _short(group["reason"].iloc[0]),
         }
-        for (status, estimator, reason), group in failed.groupby(["status", "estimator", "reason"], sort=False)
+        for _, group in failed.groupby(["status", "estimator", "reason"], sort=False)
     ]
     lines.sort(key=lambda line: -line["cells"])
     return {"lines": lines[:REASONS], "left_out": max(0, len(lines) - REASONS), "cells": len(failed)}

@@ -10,7 +10,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -145,7 +145,8 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     failures: dict[Any, Counter[str]] = defaultdict(Counter)
     for *key, status in failed[[*IDENTITY_COLUMNS, "status"]].itertuples(index=False):
         failures[tuple(key)][status] += 1
-    summary["failures"] = [dict(failures[key]) if key in failures else {} for key in summary.index]
+    counts = [dict(failures[key]) if key in failures else {} for key in summary.index]
+    summary["failures"] = pd.Series(counts, index=summary.index, dtype=object)
     return summary.drop(columns=["of_fits", "of_points"]).reset_index()
 
 
@@ -156,7 +157,8 @@ def number(value: float) -> str:
     return f"{value:.1e}"
 
 
-class Shown(NamedTuple):
+@dataclass(frozen=True)
+class Shown:
     """One aggregate as people read it: `text`, the `count` n_ok/n_planned, and what `kind` of answer it is."""
 
     text: str
@@ -164,7 +166,7 @@ class Shown(NamedTuple):
     kind: Literal["value", "floor", "failed", "unsupported"]
 
     @classmethod
-    def of(cls, row: pd.Series) -> Shown:
+    def of(cls, row: Any) -> Shown:
         """A row of `aggregate`: mean ± standard error, "at floor", or what became of the cells."""
         count = f"{row['n_ok']}/{row['n_planned']}"
         if row["n_ok"] == 0:

@@ -217,7 +217,7 @@ function figure(frame) {
       const first = !named.has(one.name);
       named.add(one.name);
       return {
-        type: "scatter", mode: one.mode, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
+        type: "scatter", mode: one.mode, text: one.x[a].map(() => plain(one.name)), textposition: "top center", textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
         line: { color: one.colour, dash: one.dash, width: 1.8, shape: one.shape ?? "linear" },
         marker: { color: one.colour, symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
         error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: one.colour } : undefined,
@@ -226,13 +226,13 @@ function figure(frame) {
     });
     const narrow = plot.clientWidth < 620;
     const grid = { gridcolor: "#e6eaee", zerolinecolor: "#e6eaee", linecolor: "#7c8791", exponentformat: "power", automargin: true };
-    const logarithmic = chart.x[a].type === "log";
+    const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && { dtick: decades(values) > 1.5 ? 1 : "D2" }) });
     Plotly.react(plot, traces, {
-      xaxis: { ...grid, title: { text: chart.x[a].label }, type: chart.x[a].type, ...(logarithmic && { dtick: spread(traces) ? 1 : undefined }) },
-      yaxis: { ...grid, title: { text: plain(chart.views[v].y) }, type: chart.y_type, ...(chart.square && chart.views[v].y !== "T(x)" && { scaleanchor: "x" }) },
-      margin: { l: 60, r: 10, t: 10, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: "#1b1f24" },
+      xaxis: { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } },
+      yaxis: { ...axisOf(chart.y_type, traces.flatMap((trace) => trace.y)), title: { text: plain(chart.views[v].y) }, ...(chart.square && chart.views[v].y !== "T(x)" && { scaleanchor: "x" }) },
+      margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: "#1b1f24" },
       paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
-      legend: narrow ? { orientation: "h", y: -0.25 } : { x: 1.02, y: 1 },
+      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", y: -0.25 } : { x: 1.02, y: 1 }) },
     }, {
       responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: chart.name },
@@ -241,10 +241,10 @@ function figure(frame) {
   draw();
 }
 
-// Whether values on a logarithmic axis reach over two decades, so that a tick a decade is enough.
-function spread(traces) {
-  const values = traces.flatMap((trace) => trace.x).filter((value) => value > 0);
-  return Math.max(...values) / Math.min(...values) > 100;
+// How many decades the positive values span.
+function decades(values) {
+  const positive = values.filter((value) => value > 0);
+  return Math.log10(Math.max(...positive) / Math.min(...positive));
 }
 
 if (document.getElementById("data")) results();
