@@ -45,8 +45,8 @@ Values = Iterable[float | None]
 
 
 def rounded(values: Values) -> list[float | None]:
-    """Four significant digits, as JSON has no NaN and no infinity."""
-    return [None if v is None or not math.isfinite(v) else float(f"{v:.4g}") for v in values]
+    """Five significant digits, and None for NaN and infinity, which JSON has not."""
+    return [None if v is None or not math.isfinite(v) else float(f"{v:.5g}") for v in values]
 
 
 def looks(estimators: Sequence[str], anchors: Sequence[str]) -> Looks:
@@ -129,7 +129,11 @@ def by_samples(places: pd.DataFrame, look_of: Looks) -> Chart | None:
 
 
 def _against(drawing: _Drawing, places: pd.DataFrame, view: list[str], look_of: Looks) -> Chart | None:
-    """A curve an estimator over the column `x`, in each view where it has two values or more."""
+    """A curve an estimator over the column `x`, in each view where it has two values or more.
+
+    Without the exact map, whose rounding errors would take up most of a logarithmic axis.
+    """
+    places = places[places["estimator"] != "truth"]
     for _, block in places[np.isfinite(places["x"])].groupby(view, sort=False):
         if block["x"].nunique() < 2:
             continue
@@ -140,7 +144,7 @@ def _against(drawing: _Drawing, places: pd.DataFrame, view: list[str], look_of: 
                 error = own["standard_error"]
                 drawing.add(index, estimator, look_of(estimator), own["x"], _loss(own), error=error)
         floors = block.groupby("x")["floor"].max()
-        if floors.max() > VISIBLE * block.loc[block["estimator"] != "truth", "mean"].min():
+        if floors.max() > VISIBLE * block["mean"].min():
             drawing.add(index, "floor", _line(_BLACK, "dot"), floors.index, floors, mode="lines")
     return drawing.finished(
         "Mean over the measured seeds, with standard errors. Anchors are grey; the floor is what a perfect map shows."

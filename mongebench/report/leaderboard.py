@@ -23,8 +23,8 @@ RULE = (
     "tier that beat it. A rival beats it if its mean error (UVP; energy distance where the exact map is unknown) is "
     f"lower by more than {BEYOND_NOISE:g} standard errors of the difference, or if it was measured on every seed and "
     "the other was not; whoever was not measured at all, unsupported included, is beaten by all who were. What is "
-    "below the floor counts as the floor. The board is in order of the mean rank over all places. Anchors are shown "
-    "for scale and not ranked."
+    "below the floor counts as the floor; places where no rival was measured do not count. The board is in order of "
+    "the mean rank over all places where an estimator was planned. Anchors are shown for scale and not ranked."
 )
 
 
@@ -33,7 +33,8 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
 
     Columns: those of `tables.aggregate` of the problem's `chosen_metric`, and `metric`, `fit_seconds` (mean),
     `n_source`, `n_target`, `key` (of its first cell), `estimator_name`, `reason` (of its first failure), `rank`
-    (NaN for anchors) and `relative` (error over the identity's; NaN where that was not measured).
+    (NaN for anchors, and where no rival was measured) and `relative` (error over the identity's; NaN where that was
+    not measured). Anchors come first at each place.
     """
     parts = []
     for _, own in rows.groupby(["problem", "budget"], sort=False):
@@ -47,6 +48,9 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
         ["key", "estimator_name", "problem_name", "n_source", "n_target", "reason"]
     ].first()
     found = found.merge(first.reset_index(), on=IDENTITY_COLUMNS, sort=False)
+    order = {name: index for index, name in enumerate(row_order(found["estimator"]))}
+    by_place = np.lexsort((found["estimator"].map(order), found.groupby(PLACE, sort=False).ngroup()))
+    found = found.iloc[by_place].reset_index(drop=True)
     found["reason"] = found["reason"].fillna("")
     found["rank"] = np.nan
     for _, rivals in found[~found["anchor"]].groupby([*PLACE, "tier"], sort=False):
@@ -58,24 +62,23 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
     return found
 
 
-def _ranks(rivals: pd.DataFrame) -> NDArray[np.int64]:
-    """(k,) 1 + the number of rivals that beat each, by `RULE`."""
+def _ranks(rivals: pd.DataFrame) -> NDArray[np.float64]:
+    """(k,) 1 + the number of rivals that beat each, by `RULE`; NaN where none was measured."""
     loss = rivals["mean"].clip(lower=rivals["floor"].fillna(-np.inf)).fillna(np.inf).to_numpy(float)
     error = rivals["standard_error"].fillna(0.0).to_numpy(float)
     complete = (rivals["n_ok"] == rivals["n_planned"]).to_numpy()
     with np.errstate(invalid="ignore"):  # infinity - infinity: neither beats the other
         lower = loss[:, None] - loss > BEYOND_NOISE * np.hypot(error[:, None], error)
     beaten = np.where(complete[:, None] == complete, lower, complete & ~complete[:, None])
-    ranks: NDArray[np.int64] = 1 + beaten.sum(axis=1)
-    return ranks
+    return np.where(np.isfinite(loss).any(), 1.0 + beaten.sum(axis=1), np.nan)
 
 
 def board(found: pd.DataFrame) -> list[dict[str, Any]]:
     """The leaderboard of `places`: a dictionary an estimator and tier, in order of tier, then mean rank; anchors last.
 
-    Keys: `tier`, `estimator`, `estimator_name`, `anchor`, `mean_rank`, `first` (places of rank 1), `places`, `lost`
-    (places where the identity is better) of `against` (places where both were measured), `relative` (median), `n_ok`,
-    `n_planned`, `fit_seconds` (median), `failures`.
+    Keys: `tier`, `estimator`, `estimator_name`, `anchor`, `mean_rank`, `first` (places of rank 1), `places` (that are
+    ranked), `lost` (places where the identity is better) of `against` (places where both were measured), `relative`
+    (median), `n_ok`, `n_planned`, `fit_seconds` (median), `failures`.
     """
     tiers = list(dict.fromkeys(found.loc[~found["anchor"], "tier"])) or list(dict.fromkeys(found["tier"]))
     lines = []
@@ -99,7 +102,7 @@ def _line(tier: str, name: str, own: pd.DataFrame) -> dict[str, Any]:
         "anchor": bool(own["anchor"].iloc[0]),
         "mean_rank": float(own["rank"].mean()),
         "first": int((own["rank"] == 1).sum()),
-        "places": len(own),
+        "places": int(own["rank"].notna().sum()),
         "lost": int((own["relative"] > 1).sum()),
         "against": int(own["relative"].notna().sum()),
         "relative": float(own["relative"].median()),

@@ -77,7 +77,7 @@ class _Site:
             "problems": self.problems,
             "estimators": self.estimators,
             "has_rates": bool(self.flows),
-            "experiments": ", ".join(dict.fromkeys(plan.invocation.experiment for plan in runs.plans)),
+            "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in runs.plans)),
         }
 
     def write(self) -> None:
@@ -105,7 +105,10 @@ class _Site:
             self._estimator(estimator, page)
         if self.flows:
             verdicts = rates.frame(self.runs).to_dict("records")
-            self._page("rates.html", verdicts=verdicts, charts=_drawn(charts.rate(self.flows, look_of)))
+            flow_looks = charts.looks(
+                [flow.estimator for flow in self.flows], anchors=[]
+            )  # their labels leave out steps
+            self._page("rates.html", verdicts=verdicts, charts=_drawn(charts.rate(self.flows, flow_looks)))
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:
         text = self.environment.get_template(f"{template}.j2").render(page=page or template, **content)

@@ -5,7 +5,7 @@ const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGro
 const shown = (value) => {
   if (value === null) return "";
   const size = Math.abs(value);
-  return value === 0 || (size >= 1e-3 && size < 1e4) ? number.format(value) : value.toExponential(1);
+  return value === 0 || (size >= 1e-3 && size < 1e4) ? number.format(value) : value.toExponential(1).replace(/([+-])(\d)$/, "$10$2");
 };
 
 function element(name, properties = {}, ...children) {
@@ -36,14 +36,14 @@ const COLUMNS = [
   { name: "estimator", key: (p) => p.estimator, cell: (p) => element("a", { href: p.estimatorPage }, p.estimator) },
   { name: "problem", key: (p) => p.problem, cell: (p) => element("a", { href: p.problemPage }, p.problem) },
   { name: "d", key: (p) => p.dim, cell: (p) => String(p.dim), number: true },
-  { name: "budget", key: (p) => p.budget, cell: (p) => p.budget },
+  { name: "budget", key: (p) => p.budget, cell: (p) => p.budget, className: "whole" },
   { name: "metric", key: (p) => p.metric, cell: (p) => ({ uvp: "UVP %", energy_distance: "energy distance" })[p.metric] ?? p.metric },
   { name: "error", key: (p) => (p.kind === "floor" ? 0 : p.mean), cell: answer, number: true },
   { name: "/ identity", key: (p) => p.relative, cell: (p) => (p.kind === "floor" ? "" : shown(p.relative)), number: true },
   { name: "rank", key: (p) => p.rank, cell: (p) => (p.anchor ? "anchor" : shown(p.rank)), number: true },
   { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
   { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
-  { name: "again", cell: again },
+  { name: "why, again", cell: again },
 ];
 const FIRST_ROWS = 100;
 
@@ -53,7 +53,7 @@ function answer(p) {
 }
 
 function again(p) {
-  const details = element("details", {}, element("summary", {}, p.failures ? "why, and run again" : "run again"));
+  const details = element("details", {}, element("summary", {}, p.failures ? "why, again" : "again"));
   if (p.failures) details.append(element("p", {}, `${p.failures}${p.reason ? `: ${p.reason}` : ""}`));
   details.append(element("code", {}, p.command));
   return details;
@@ -95,7 +95,7 @@ function results() {
     const sorted = state.sort ? [...chosen].sort((a, b) => compare(state.sort.key(a), state.sort.key(b), state.up)) : chosen;
     const drawn = state.whole ? sorted : sorted.slice(0, FIRST_ROWS);
     body.replaceChildren(...drawn.map((place) => element("tr", { className: place.anchor ? "anchor" : "" },
-      ...COLUMNS.map((column) => element("td", { className: column.number ? "number" : "" }, column.cell(place))))));
+      ...COLUMNS.map((column) => element("td", { className: column.number ? "number" : column.className ?? "" }, column.cell(place))))));
     more.hidden = drawn.length === sorted.length;
     const ok = chosen.reduce((sum, place) => sum + place.ok, 0);
     const planned = chosen.reduce((sum, place) => sum + place.planned, 0);
@@ -127,7 +127,7 @@ function filters(all, onChange) {
 
 // The leaderboard of the chosen places, by the rule of leaderboard.py: ranks at each place come from there.
 function board(chosen) {
-  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
   const median = (values) => {
     const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
     const middle = sorted.length / 2;
@@ -140,16 +140,16 @@ function board(chosen) {
     const visited = new Set(rivals.map(where));
     const own = chosen.filter((place) => (place.anchor || place.tier === section.dataset.tier) && visited.has(where(place)));
     const lines = [...Map.groupBy(own, (place) => place.estimator)].map(([name, mine]) => ({
-      name, mine, anchor: mine[0].anchor, rank: mine[0].anchor ? null : mean(mine.map((place) => place.rank)),
+      name, mine, anchor: mine[0].anchor, rank: mine[0].anchor ? null : mean(mine.map((place) => place.rank).filter((rank) => rank !== null)),
     }));
-    lines.sort((a, b) => a.anchor - b.anchor || (a.anchor ? 0 : a.rank - b.rank));
-    section.hidden = !rivals.some((place) => !place.anchor) && rivals.length === 0;
+    lines.sort((a, b) => a.anchor - b.anchor || (a.anchor ? 0 : compare(a.rank, b.rank, true)));
+    section.hidden = rivals.length === 0;
     section.querySelector("tbody").replaceChildren(...lines.map(({ name, mine, anchor, rank }) => {
       const against = mine.filter((place) => place.relative !== null);
       const sum = (key) => mine.reduce((total, place) => total + place[key], 0);
       const cells = [
         anchor ? "anchor" : shown(rank),
-        anchor ? "" : `${mine.filter((place) => place.rank === 1).length} of ${mine.length}`,
+        anchor ? "" : `${mine.filter((place) => place.rank === 1).length} of ${mine.filter((place) => place.rank !== null).length}`,
         shown(median(mine.map((place) => place.relative))),
         name === "identity" ? "" : `${against.filter((place) => place.relative > 1).length} of ${against.length}`,
         shown(median(mine.map((place) => place.seconds))),
@@ -226,7 +226,7 @@ function figure(frame) {
     });
     const narrow = plot.clientWidth < 620;
     const grid = { gridcolor: "#e6eaee", zerolinecolor: "#e6eaee", linecolor: "#7c8791", exponentformat: "power", automargin: true };
-    const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && { dtick: decades(values) > 1.5 ? 1 : "D2" }) });
+    const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && ticks(values)) });
     Plotly.react(plot, traces, {
       xaxis: { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } },
       yaxis: { ...axisOf(chart.y_type, traces.flatMap((trace) => trace.y)), title: { text: plain(chart.views[v].y) }, ...(chart.square && chart.views[v].y !== "T(x)" && { scaleanchor: "x" }) },
@@ -241,10 +241,12 @@ function figure(frame) {
   draw();
 }
 
-// How many decades the positive values span.
-function decades(values) {
-  const positive = values.filter((value) => value > 0);
-  return Math.log10(Math.max(...positive) / Math.min(...positive));
+// Of a logarithmic axis: the values themselves where they are few whole numbers, else as many as the decades allow.
+function ticks(values) {
+  const positive = [...new Set(values.filter((value) => value > 0))];
+  if (positive.length <= 8 && positive.every(Number.isInteger)) return { tickmode: "array", tickvals: positive };
+  const decades = Math.log10(Math.max(...positive) / Math.min(...positive));
+  return { dtick: decades > 8 ? Math.ceil(decades / 8) : decades > 1.5 ? 1 : "D2" };
 }
 
 if (document.getElementById("data")) results();
