@@ -12,8 +12,9 @@ import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
+from mongebench.metrics.base import Value
 from mongebench.report import charts, figures, site, tables
-from mongebench.run.record import Facts, Record, Spec, Status
+from mongebench.run.record import Facts, Record, Status
 from mongebench.run.store import Invocation, Plan, PlannedCell, Runs
 
 from .conftest import MANIFEST, PROVENANCE, TIMES, cell, exponential
@@ -231,16 +232,11 @@ def test_the_front_is_whoever_nobody_beats_in_both() -> None:
 
 def many(count: int) -> SimpleNamespace:
     """A run of that many records in memory, each with a trace, an eighth of them failed."""
-    planned, records = [], {}
+    planned, records, trace = [], {}, exponential(2.0, 0.02)
     for index in range(count):
-        made = cell(
-            f"flow_{index % 20}",
-            seed=index // 200 % 5,
-            problem={"condition": index % 10, "dim": 2 ** (1 + index // 1000)},
-            tau=0.1,
-            units=64,
-            family="ridge",
-        ).model_copy(update={"estimator": Spec(name=f"flow_{index % 20}", parameters={"width": index // 20 % 10})})
+        problem = {"condition": index % 10, "dim": 2 ** (1 + index // 1000)}
+        parameters = {"width": index // 20 % 10, "tau": 0.1, "units": 64, "family": "ridge"}
+        made = cell(f"flow_{index % 20}", seed=index // 200 % 5, problem=problem, **parameters)
         facts = Facts(
             tier="source sampler + target potential",
             anchor=False,
@@ -256,9 +252,9 @@ def many(count: int) -> SimpleNamespace:
             **facts,
             status=Status.ERROR if failed else Status.OK,
             reason=f"Cell {index} failed: {'because ' * 100}" if failed else "",
-            metrics={} if failed else {"uvp": (1.0 + index % 7, 0.1, 1e-9), "l2_error": (0.01, 0.001, 1e-11)},
+            metrics={} if failed else {"uvp": Value(1.0 + index % 7, 0.1, 1e-9), "l2_error": Value(0.01, 0.001, 1e-11)},
             times=TIMES,
-            trace=exponential(2.0, 0.02),
+            trace=trace,
             provenance=PROVENANCE,
         )
     plan = Plan(invocation=Invocation(experiment="many"), cells=planned)
