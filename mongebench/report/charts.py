@@ -7,8 +7,9 @@ that all its series have values for.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from mongebench.run.sketch import Sketch
 CURVE = 60
 """Points of a trace that are kept: a page stays small, and no eye tells more on one curve."""
 CURVES = 240
-"""Traces on one page; beyond, the later seeds are left out, and the caption says so."""
+"""Traces on one page; beyond, some are left out, and the caption says so."""
 CLOUD = 250
 """Points of a cloud that are kept, of `sketch.POINTS`."""
 ERRORS = {"uvp": "UVP (%)", "energy_distance": "energy distance"}
@@ -190,7 +191,7 @@ def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> 
     """Error along each fit, against flow time, oracle calls and seconds; `traced`: (row of the frame, its record)."""
     axes = {"flow time t": "linear", "oracle calls": "log", "fit seconds": "log"}
     drawing = _Drawing("anytime", "Error along the fit", axes)
-    kept = sorted(traced, key=lambda one: one[0]["seed"])[:CURVES]
+    kept = _fair(traced, lambda one: (one[0]["dim"], one[0]["budget"]), lambda one: one[0]["seed"])
     for row, record in kept:
         trace = _thinned(record.trace)
         known = any(point.l2_error is not None for point in trace)
@@ -207,8 +208,26 @@ def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> 
             [point.l2_error if known else point.energy_distance for point in trace],
             note=f"seed {row['seed']}",
         )
-    left_out = f" {len(traced) - len(kept)} curves of later seeds are left out." if len(traced) > len(kept) else ""
-    return drawing.finished(f"One curve a seed. Schemes that follow no flow have no flow time.{left_out}")
+    caption = "One curve a seed. Schemes that follow no flow have no flow time."
+    return drawing.finished(f"{caption}{_left_out(len(traced) - len(kept))}")
+
+
+Item = TypeVar("Item")
+
+
+def _fair(items: Sequence[Item], view: Callable[[Item], Hashable], seed: Callable[[Item], int]) -> list[Item]:
+    """At most `CURVES` of them, early seeds first, each view in turn; in the order in which they came."""
+    before: Counter[Hashable] = Counter()
+    turns = []
+    for item in items:
+        turns.append((seed(item), before[view(item), seed(item)]))
+        before[view(item), seed(item)] += 1
+    kept = sorted(range(len(items)), key=lambda k: turns[k])[:CURVES]
+    return [items[k] for k in sorted(kept)]
+
+
+def _left_out(count: int) -> str:
+    return f" Left out, later seeds first: {count} curves." if count else ""
 
 
 def _thinned(trace: Sequence[TracePoint]) -> list[TracePoint]:
@@ -222,7 +241,8 @@ def rate(found: Sequence[Flow], look_of: Looks) -> Chart | None:
     """Squared error over that at the start, against flow time, with the line of the theory."""
     drawing = _Drawing("rate", "Rate of the flows", {"flow time t": "linear"})
     ends: dict[tuple[int, float], float] = {}
-    for flow in found[:CURVES]:
+    kept = _fair(found, lambda flow: (flow.problem, flow.planned.dim), lambda flow: flow.planned.cell.seed)
+    for flow in kept:
         index = drawing.view(f"{flow.problem}, d = {flow.planned.dim}", "|T_t - T*|^2 / |T_0 - T*|^2")
         seed = f"seed {flow.planned.cell.seed}"
         for trace, dash, note in (
@@ -241,10 +261,9 @@ def rate(found: Sequence[Flow], look_of: Looks) -> Chart | None:
             theory = np.linspace(0, end, CURVE)
             name = f"theory: e^(-2 lambda t), lambda = {number(convexity)}"
             drawing.add(index, name, _line(_BLACK, "dash"), theory, np.exp(-2 * convexity * theory), mode="lines")
-    left_out = f" {len(found) - CURVES} flows are left out." if len(found) > CURVES else ""
     return drawing.finished(
         "One curve a fit; dotted where the same fit was made at half the step. Black and dashed: the bound of the "
-        f"theory.{left_out}"
+        f"theory.{_left_out(len(found) - len(kept))}"
     )
 
 

@@ -17,6 +17,8 @@ from mongebench.run.record import Status
 
 BEYOND_NOISE = 2.0
 """Standard errors of a difference that make it one; both errors added in quadrature, which overstates them."""
+NAMED = 3
+"""Leaders that a sentence names."""
 PLACE = ["problem", "dim", "budget"]
 RULE = (
     "At each place (a problem in one dimension at one budget), an estimator's rank is 1 + the number of rivals of its "
@@ -113,6 +115,13 @@ def _line(tier: str, name: str, own: pd.DataFrame) -> dict[str, Any]:
     }
 
 
+def _listed(names: list[str]) -> str:
+    """As a sentence holds them: at most `NAMED` by name."""
+    others = [f"{len(names) - NAMED} others"] if len(names) > NAMED + 1 else []
+    *first, last = [*names[:NAMED], *others] if others else names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
 def verdict(lines: list[dict[str, Any]], rows: pd.DataFrame) -> list[str]:
     """The run in sentences: who leads each tier, and what was not measured."""
     said = []
@@ -129,7 +138,7 @@ def verdict(lines: list[dict[str, Any]], rows: pd.DataFrame) -> list[str]:
             "" if np.isnan(best["relative"]) else f", at the median {number(best['relative'])} of the identity's error"
         )
         said.append(
-            f"Knowing {tier}, {' and '.join(leaders)} {lead} ({of}): mean rank {best['mean_rank']:.3g} over "
+            f"Knowing {tier}, {_listed(leaders)} {lead} ({of}): mean rank {best['mean_rank']:.3g} over "
             f"{best['places']} places{scale if len(leaders) == 1 else ''}."
         )
     failed = Counter(rows.loc[~rows["status"].isin([Status.OK, Status.AT_FLOOR]), "status"])

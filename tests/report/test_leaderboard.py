@@ -90,6 +90,8 @@ def test_the_verdict_names_the_leader_and_what_failed() -> None:
 def test_equal_ranks_lead_together() -> None:
     rows = frame({"a": [1.0], "b": [1.0]})
     assert verdict(board(places(rows)), rows)[0].startswith("Knowing samples, a and b lead together (of 2 estimators)")
+    many = frame({name: [1.0] for name in "abcdefg"})
+    assert "a, b, c and 4 others lead together (of 7 estimators)" in verdict(board(places(many)), many)[0]
 
 
 def test_a_run_of_anchors_alone_has_a_board() -> None:

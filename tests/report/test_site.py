@@ -230,6 +230,14 @@ def test_the_front_is_whoever_nobody_beats_in_both() -> None:
     assert charts.front([3.0, 1.0, 2.0, 4.0], [1.0, 3.0, 5.0, 1.0]) == [1, 0]
 
 
+def test_of_many_curves_each_view_keeps_some_and_early_seeds_go_first() -> None:
+    items = [(view, seed) for view in range(100) for seed in range(5)]
+    kept = charts._fair(items, lambda item: item[0], lambda item: item[1])
+    assert len(kept) == charts.CURVES
+    assert {view for view, seed in kept if seed == 0} == set(range(100))
+    assert {seed for _, seed in kept} == {0, 1, 2}
+
+
 def many(count: int) -> SimpleNamespace:
     """A run of that many records in memory, each with a trace, an eighth of them failed."""
     planned, records, trace = [], {}, exponential(2.0, 0.02)
