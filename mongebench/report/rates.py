@@ -18,6 +18,8 @@ from mongebench.run.store import PlannedCell, Readable, RunError
 
 STEP_PARAMETERS = ("tau", "steps")
 """What tells a fit from its refinement, and from no other fit."""
+KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
+"""Verdicts of a flow that does what the theory says."""
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mongebench.plugins import DATASETS, ESTIMATORS, available
 from mongebench.report import charts, exports, figures, leaderboard, rates, tables
 from mongebench.report.formats import Format
+from mongebench.report.rates import KEPT
 from mongebench.run.record import Record, Status
 from mongebench.run.store import RunError, Runs
 
@@ -31,8 +32,8 @@ TRUTHS = {
 MISSING = "no record yet; run the experiment again"
 WHY = 300
 """Characters of a reason that a page shows; the exports hold it whole."""
-REASONS = 200
-"""Lines of the table of failures."""
+REASONS, VERDICTS = 200, 500
+"""Lines of the table of failures and of that of rates."""
 
 
 def build(runs: Runs, out: Path) -> Path:
@@ -104,11 +105,22 @@ class _Site:
         for estimator, page in self.estimators.items():
             self._estimator(estimator, page)
         if self.flows:
-            verdicts = rates.frame(self.runs).to_dict("records")
-            flow_looks = charts.looks(
-                [flow.estimator for flow in self.flows], anchors=[]
-            )  # their labels leave out steps
-            self._page("rates.html", verdicts=verdicts, charts=_drawn(charts.rate(self.flows, flow_looks)))
+            self._rates()
+
+    def _rates(self) -> None:
+        """The verdicts, those on flows that do not keep the bound first."""
+        verdicts = rates.frame(self.runs)
+        verdicts.to_csv(self.out / "downloads" / "rates.csv", index=False)
+        kept = verdicts["verdict"].isin(KEPT)
+        shown = verdicts.loc[kept.sort_values(kind="stable").index[:VERDICTS]]
+        looks = charts.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
+        self._page(
+            "rates.html",
+            verdicts=_dictionaries(shown),
+            kept=int(kept.sum()),
+            planned=len(verdicts),
+            charts=_drawn(charts.rate(self.flows, looks)),
+        )
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:
         text = self.environment.get_template(f"{template}.j2").render(page=page or template, **content)

@@ -17,15 +17,12 @@ from rich.text import Text
 
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
-from mongebench.metrics.rate import Verdict
 from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
 from mongebench.report import tables
 from mongebench.report.compare import Change
+from mongebench.report.rates import KEPT
 from mongebench.report.tables import circumstances, cost_exponents, number, row_order
 from mongebench.run.record import Record, Status
-
-KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
-"""Verdicts of a flow that does what the theory says."""
 
 
 def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:

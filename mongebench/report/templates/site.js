@@ -45,7 +45,7 @@ const COLUMNS = [
   { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
   { name: "why, again", cell: again },
 ];
-const FIRST_ROWS = 100;
+const FIRST_ROWS = 40;
 
 function answer(p) {
   if (p.kind === "value") return p.text;
@@ -213,11 +213,13 @@ function figure(frame) {
   function draw() {
     const v = Number(view.value), a = Number(axis.value);
     const named = new Set();
-    const traces = chart.series.filter((one) => one.view === v && one.x[a].some((value) => value !== null)).map((one) => {
+    const viewed = chart.series.filter((one) => one.view === v && one.x[a].some((value) => value !== null));
+    const middle = halfway(viewed.flatMap((one) => one.x[a]), chart.x[a].type);  // labels lean towards it
+    const traces = viewed.map((one) => {
       const first = !named.has(one.name);
       named.add(one.name);
       return {
-        type: "scatter", mode: one.mode, text: one.x[a].map(() => plain(one.name)), textposition: "top center", textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
+        type: "scatter", mode: one.mode, text: one.x[a].map(() => `  ${plain(one.name)}  `), textposition: one.x[a].map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
         line: { color: one.colour, dash: one.dash, width: 1.8, shape: one.shape ?? "linear" },
         marker: { color: one.colour, symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
         error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: one.colour } : undefined,
@@ -239,6 +241,11 @@ function figure(frame) {
     });
   }
   draw();
+}
+
+function halfway(values, type) {
+  const ends = [Math.min, Math.max].map((end) => end(...values.filter((value) => value !== null)));
+  return type === "log" ? Math.sqrt(ends[0] * ends[1]) : (ends[0] + ends[1]) / 2;
 }
 
 // Of a logarithmic axis: the values themselves where they are few whole numbers, else as many as the decades allow.
