@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mongebench.core.errors import MongebenchError, UnknownName, one_of
+from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
+from mongebench.report.formats import Format
 
 if TYPE_CHECKING:
     from mongebench.run.record import Cell
@@ -30,6 +31,9 @@ Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Class; class MyMap becomes my_map.")
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
+Metric = Annotated[
+    str | None, typer.Option(help="A metric, or fit_seconds, fit_cpu_seconds, compile_seconds, wall_seconds.")
+]
 Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
 
 
@@ -164,17 +168,14 @@ def new_estimator(
 @app.command()
 def table(
     run: RunPath,
-    metric: Annotated[str | None, typer.Option(help="A metric, or fit_seconds, compile_seconds, wall_seconds.")] = None,
+    metric: Metric = None,
     cost: Annotated[bool, typer.Option("--cost", help="Fit the exponent of fit seconds in n instead.")] = False,
 ) -> None:
     """The results of a run, grouped by problem and tier."""
-    from mongebench.plugins import METRICS, available
     from mongebench.report import tables, terminal
 
     rows = tables.frame(_directory(run))
-    if metric is not None and metric not in (valid := [*available(METRICS), *tables.TIME_COLUMNS]):
-        raise UnknownName(one_of(metric, valid, "metric"))
-    terminal.show(terminal.costs(rows) if cost else terminal.results(rows, metric))
+    terminal.show(terminal.costs(rows) if cost else terminal.results(rows, _checked(metric)))
 
 
 @app.command()
@@ -195,6 +196,52 @@ def draw_figures(
 
     for path in figures.draw(_directory(run), out or run / "figures"):
         typer.echo(f"figure: {path}")
+
+
+@app.command()
+def export(
+    run: RunPath,
+    format: Annotated[Format, typer.Option(help="Of the file.")] = Format.CSV,
+    out: Annotated[
+        Path | None, typer.Option(help="The file [default: RUN/results.csv, .parquet, .tex or .md].")
+    ] = None,
+    metric: Metric = None,
+) -> None:
+    """Write the results of a run: every cell as CSV or Parquet, the tables as LaTeX or Markdown."""
+    from mongebench.report import exports, tables
+
+    rows = tables.frame(_directory(run))
+    typer.echo(f"written: {exports.write(rows, format, out or run / f'results.{format.suffix}', _checked(metric))}")
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs, shown as one.")],
+    out: Annotated[Path | None, typer.Option(help="Folder of the pages [default: FIRST_RUN/report].")] = None,
+) -> None:
+    """Write a report: pages to open from disk, with a leaderboard, figures, failures, downloads."""
+    from mongebench.report import site
+    from mongebench.run.store import Runs
+
+    typer.echo(f"report: {site.build(Runs(runs), out or runs[0] / 'report')}")
+
+
+@app.command("compare")
+def compare_runs(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Directory of the run after.")],
+    metric: Metric = None,
+    level: Annotated[float, typer.Option(help="Probability that all intervals hold together.")] = 0.95,
+) -> None:
+    """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
+    from mongebench.report import tables, terminal
+    from mongebench.report.compare import compare
+
+    if not 0 < level < 1:
+        raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
+    before, after = tables.frame(_directory(first)), tables.frame(_directory(second))
+    only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
+    terminal.show(terminal.comparison(compare(before, after, _checked(metric), level), level, only))
 
 
 @app.command()
@@ -225,6 +272,16 @@ def _add(plugin: list[Path] | None) -> None:
 
     for path in plugin or []:
         plugins.add_file(path)
+
+
+def _checked(metric: str | None) -> str | None:
+    """A metric or a time column. Raises `UnknownName`."""
+    from mongebench.plugins import METRICS, available
+    from mongebench.report.tables import TIME_COLUMNS
+
+    if metric is not None and metric not in (valid := [*available(METRICS), *TIME_COLUMNS]):
+        raise UnknownName(one_of(metric, valid, "metric"))
+    return metric
 
 
 def _directory(run: Path) -> Any:

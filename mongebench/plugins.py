@@ -80,7 +80,11 @@ class Plugin:
         return Path(spec.origin) if spec and spec.origin and not rest else None
 
     def summary(self) -> str:
-        """First line of its docstring, read without importing it."""
+        """First line of its docstring."""
+        return self.docstring().partition("\n")[0]
+
+    def docstring(self) -> str:
+        """Read without importing it; empty where there is none."""
         path = self.source_file()
         if path is None:
             return ""
@@ -90,7 +94,7 @@ class Plugin:
             return f"cannot be read: {type(error).__name__}: {error}"
         for node in ast.walk(tree):
             if isinstance(node, (ast.ClassDef, ast.FunctionDef)) and node.name == self.attribute:
-                return (ast.get_docstring(node) or "").partition("\n")[0]
+                return ast.get_docstring(node) or ""
         return ""
 
 

@@ -13,32 +13,35 @@ from matplotlib.figure import Figure
 from mongebench.report import published, tables, traces
 from mongebench.report.style import FORMATS, STYLE, legend, look, panels
 from mongebench.report.tables import aggregate, row_order
-from mongebench.run.store import RunDirectory
+from mongebench.run.store import Readable
 
 
-def draw(directory: RunDirectory, folder: Path) -> list[Path]:
+def draw(directory: Readable, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
     `error` always; `rate` and `anytime` where there are traces; `clouds` where maps of the plane were measured, and
     `distribution` where there are many seeds.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     rows = tables.frame(directory)
-    paths = []
     with plt.rc_context(STYLE):
-        for name, figure in {
+        drawn = {
             "error": error_overview(rows),
             "rate": traces.rate(directory),
             "anytime": traces.anytime(directory, rows),
             "clouds": published.clouds(directory, rows),
             "distribution": published.distribution(rows),
-        }.items():
-            if figure is None:
-                continue
-            for suffix in FORMATS:
-                paths.append(folder / f"{name}.{suffix}")
-                figure.savefig(paths[-1], bbox_inches="tight", dpi=150)
-            plt.close(figure)
+        }
+    return [path for name, figure in drawn.items() if figure is not None for path in save(figure, name, folder)]
+
+
+def save(figure: Figure, name: str, folder: Path) -> list[Path]:
+    """Write a figure in each of `FORMATS` and close it; the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
+    with plt.rc_context(STYLE):
+        for path in paths:
+            figure.savefig(path, bbox_inches="tight", dpi=150)
+    plt.close(figure)
     return paths
 
 

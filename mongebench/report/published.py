@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mongebench.report.style import COLOURS, QUIET, look, panels
 from mongebench.report.tables import row_order
 from mongebench.run.sketch import Sketch
-from mongebench.run.store import RunDirectory
+from mongebench.run.store import Readable
 
 METRIC = "energy_distance_v"
 """As it is usually published; unlike the unbiased one it is positive, so that a logarithmic axis holds every value."""
@@ -30,7 +30,7 @@ Cloud = NDArray[np.float32]
 """(n, 2)."""
 
 
-def clouds(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
+def clouds(directory: Readable, rows: pd.DataFrame) -> Figure | None:
     """Source, pushed and target points: a line of panels a problem of the plane, a column a method, its first seed.
 
     Points keep the colour of the quadrant of the source that they come from; the target lies grey beneath the pushed

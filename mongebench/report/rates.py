@@ -14,10 +14,12 @@ from mongebench.core.errors import InvalidInput
 from mongebench.metrics.rate import RateVerdict, Verdict, rate_verdict
 from mongebench.report.tables import labels, labels_by_problem
 from mongebench.run.record import Cell, Record, TracePoint, budget
-from mongebench.run.store import PlannedCell, RunDirectory, RunError
+from mongebench.run.store import PlannedCell, Readable, RunError
 
 STEP_PARAMETERS = ("tau", "steps")
 """What tells a fit from its refinement, and from no other fit."""
+KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
+"""Verdicts of a flow that does what the theory says."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def _step(trace: Sequence[TracePoint]) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else float("nan")
 
 
-def flows(directory: RunDirectory) -> list[Flow]:
+def flows(directory: Readable) -> list[Flow]:
     """The flows of a run, in the plan's order; a refinement that serves another flow, and has none, not on its own.
 
     A flow is a cell of an estimator that left, on any cell, a trace with flow time.
@@ -145,7 +147,7 @@ def _refined_identity(cell: Cell) -> str | None:
     return _identity(cell, steps=2 * parameters["steps"], **halved)
 
 
-def frame(directory: RunDirectory) -> pd.DataFrame:
+def frame(directory: Readable) -> pd.DataFrame:
     """One row a flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
 
     A flow without a trace has its status, or "missing", in place of a verdict.

@@ -1,20 +1,24 @@
-"""Records -> tidy frame -> aggregates: what the terminal, the figures and the report read.
+"""Records -> tidy frame -> aggregates: what the terminal, the figures, the exports and the report read.
 
 No aggregate is without n_ok/n_planned; means are over the seeds that were measured, the failures stand beside them.
 """
 
 from __future__ import annotations
 
+import json
+import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mongebench.plugins import METRICS, find
 from mongebench.run.record import Cell, Record, Spec, Status, budget
-from mongebench.run.store import RunDirectory
+from mongebench.run.store import Readable
 
 ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
 TIME_COLUMNS = ("fit_seconds", "fit_cpu_seconds", "compile_seconds", "wall_seconds")
@@ -51,10 +55,10 @@ def labels_by_problem(cells: Iterable[Cell], ignore: Sequence[str] = ()) -> dict
     return short
 
 
-def frame(directory: RunDirectory) -> pd.DataFrame:
+def frame(directory: Readable) -> pd.DataFrame:
     """One row a planned cell: identity, status, times, and `<metric>`, `<metric>_se`, `<metric>_floor` columns.
 
-    Cells without a record have status "missing".
+    `key` is the name of the cell's record; parameters are JSON. Cells without a record have status "missing".
     """
     plan = directory.plan()
     cells = [planned.cell for planned in plan.cells]
@@ -72,11 +76,17 @@ def frame(directory: RunDirectory) -> pd.DataFrame:
                 "dim": planned.dim,
                 "tier": planned.tier,
                 "anchor": planned.anchor,
+                "truth_tier": planned.truth_tier,
+                "strong_convexity": np.nan if planned.strong_convexity is None else planned.strong_convexity,
                 "n_source": np.inf if cell.n_source is None else cell.n_source,
+                "n_target": np.inf if cell.n_target is None else cell.n_target,
                 "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
                 "seed": cell.seed,
                 "status": "missing",
                 "reason": "",
+                "key": cell.key,
+                "estimator_parameters": json.dumps(cell.estimator.parameters),
+                "problem_parameters": json.dumps(cell.problem.parameters),
                 **(_measured(record) if record else {}),
             }
         )
@@ -90,6 +100,10 @@ def _measured(record: Record) -> dict[str, Any]:
         "device": record.provenance.device,
         "threads": record.provenance.threads,
         "workers": record.provenance.workers,
+        "commit": record.provenance.commit,
+        "problem_digest": record.manifest.problem_digest,
+        "evaluation_points": record.manifest.evaluation_points,
+        "oracle_calls": sum(record.oracle_counts.values()),
     }
     if record.times is not None:
         row |= {"fit_seconds": record.times.fit, "fit_cpu_seconds": record.times.fit_cpu}
@@ -108,28 +122,150 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     adds that of the evaluation. With one seed it is the latter, and of a time the former.
     """
 
-    def summary(group: pd.DataFrame) -> pd.Series:
-        values = group[metric].dropna() if metric in group else pd.Series(dtype=float)
-        count = len(values)
-        of_fits = values.std(ddof=1) / np.sqrt(count) if count > 1 else np.nan
-        of_points = group.loc[values.index, f"{metric}_se"].mean() if f"{metric}_se" in group else np.nan
-        known = [error for error in (of_fits, of_points) if not np.isnan(error)]
-        failures = Counter(status for status in group["status"] if status not in (Status.OK, Status.AT_FLOOR))
-        return pd.Series(
-            {
-                "mean": values.mean() if count else np.nan,
-                "standard_error": float(np.linalg.norm(known)) if known else np.nan,
-                "floor": group[f"{metric}_floor"].max() if f"{metric}_floor" in group else np.nan,
-                "n_ok": count,
-                "n_planned": len(group),
-                "failures": dict(failures),
-                "tier": group["tier"].iloc[0],
-                "anchor": bool(group["anchor"].iloc[0]),
-            }
-        )
+    measured = rows.assign(
+        value=rows.get(metric, np.nan),
+        error=rows.get(f"{metric}_se", np.nan),
+        floor=rows.get(f"{metric}_floor", np.nan),
+    )
+    measured["error"] = measured["error"].where(measured["value"].notna())
+    summary = measured.groupby(IDENTITY_COLUMNS, sort=False, dropna=False).agg(
+        mean=("value", "mean"),
+        of_fits=("value", "sem"),
+        of_points=("error", "mean"),
+        floor=("floor", "max"),
+        n_ok=("value", "count"),
+        n_planned=("value", "size"),
+        tier=("tier", "first"),
+        anchor=("anchor", "first"),
+    )
+    errors = summary[["of_fits", "of_points"]]
+    summary["standard_error"] = np.hypot(*errors.fillna(0.0).to_numpy().T)
+    summary.loc[errors.isna().all(axis=1), "standard_error"] = np.nan
+    failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
+    failures: dict[Any, Counter[str]] = defaultdict(Counter)
+    for *key, status in failed[[*IDENTITY_COLUMNS, "status"]].itertuples(index=False):
+        failures[tuple(key)][status] += 1
+    counts = [dict(failures[key]) if key in failures else {} for key in summary.index]
+    summary["failures"] = pd.Series(counts, index=summary.index, dtype=object)
+    return summary.drop(columns=["of_fits", "of_points"]).reset_index()
 
-    grouped = rows.groupby(IDENTITY_COLUMNS, sort=False, dropna=False)
-    return pd.DataFrame([{**dict(zip(IDENTITY_COLUMNS, key, strict=True)), **summary(group)} for key, group in grouped])
+
+def number(value: float) -> str:
+    """Three significant digits, without an exponent between 0.001 and 10 000."""
+    if value == 0 or 1e-3 <= abs(value) < 1e4:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
+    return f"{value:.1e}"
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One aggregate as people read it: `text`, the `count` n_ok/n_planned, and what `kind` of answer it is."""
+
+    text: str
+    count: str
+    kind: Literal["value", "floor", "failed", "unsupported"]
+
+    @classmethod
+    def of(cls, row: Any) -> Shown:
+        """A row of `aggregate`: mean ± standard error, "at floor", or what became of the cells."""
+        count = f"{row['n_ok']}/{row['n_planned']}"
+        if row["n_ok"] == 0:
+            statuses = ", ".join(row["failures"]) or "no value"
+            return cls(statuses, count, "unsupported" if statuses == Status.UNSUPPORTED else "failed")
+        if row["mean"] <= row["floor"]:
+            return cls("at floor", count, "floor")
+        error = "" if math.isnan(row["standard_error"]) else f" ± {number(row['standard_error'])}"
+        return cls(number(row["mean"]) + error, count, "value")
+
+
+@dataclass(frozen=True)
+class Block:
+    """One table that people read: a problem at one budget, the rivals of one tier among the anchors.
+
+    Attributes
+    ----------
+    problem, budget, tier, metric
+        What it is about.
+    summary, seconds
+        `aggregate` of the metric and of the fit seconds, of these estimators.
+    """
+
+    problem: str
+    budget: str
+    tier: str
+    metric: str
+    summary: pd.DataFrame
+    seconds: pd.DataFrame
+
+    @property
+    def title(self) -> str:
+        """Everything but the numbers."""
+        return f"{self.problem}, {self.budget}: {self.metric}{unit(self.metric)}, tier: {self.tier}"
+
+    @property
+    def dims(self) -> list[int]:
+        """Columns of the table."""
+        return sorted(int(dim) for dim in self.summary["dim"].unique())
+
+    def lines(self) -> Iterator[tuple[str, list[Shown | None], str]]:
+        """(estimator, what it reached in each of `dims`, mean fit seconds at the largest), anchors first."""
+        for name in row_order(self.summary["estimator"]):
+            own = self.summary[self.summary["estimator"] == name].set_index("dim")
+            fit = self.seconds[(self.seconds["estimator"] == name) & (self.seconds["n_ok"] > 0)].sort_values("dim")
+            shown = [Shown.of(own.loc[dim]) if dim in own.index else None for dim in self.dims]
+            yield name, shown, number(fit["mean"].iloc[-1]) if len(fit) else ""
+
+    def floors(self) -> list[str]:
+        """What a perfect map would show in each of `dims`; empty where no metric has one."""
+        floors = self.summary.groupby("dim")["floor"].max()
+        if not floors.notna().any():
+            return []
+        return [number(floors[dim]) if math.isfinite(floors[dim]) else "" for dim in self.dims]
+
+
+def chosen_metric(rows: pd.DataFrame) -> str:
+    """UVP where the exact map is known, the energy distance where it is not."""
+    return "uvp" if "uvp" in rows and rows["uvp"].notna().any() else "energy_distance"
+
+
+def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
+    """The tables of a frame, one a problem, budget and tier; without `metric`, of the `chosen_metric`."""
+    for _, own in rows.groupby(["problem", "budget"], sort=False):
+        problem, draws = own[["problem", "budget"]].iloc[0]
+        chosen = metric or chosen_metric(own)
+        summary, seconds = aggregate(own, chosen), aggregate(own, "fit_seconds")
+        tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()
+        for tier in tiers or [summary["tier"].iloc[0]]:
+            rivals = (summary["tier"] == tier) | summary["anchor"]
+            yield Block(problem, draws, tier, chosen, summary[rivals], seconds[rivals])
+
+
+def unit(metric: str) -> str:
+    """Unit and direction of a metric or a time column, to be written behind its name."""
+    if metric.endswith("_seconds"):
+        return " [s]"
+    found = find(METRICS, metric).load()
+    return f" [{found.unit}], {found.direction} is better" if found.unit else f", {found.direction} is better"
+
+
+def circumstances(rows: pd.DataFrame) -> str:
+    """What the times of these rows were measured on."""
+    if "device" not in rows:
+        return "no times"
+    timed = rows.dropna(subset=["device"])
+    described = {
+        f"{row['device']}, {int(row['threads'])} thread(s), {int(row['workers'])} cell(s) at a time"
+        for row in timed[["device", "threads", "workers"]].drop_duplicates().to_dict("records")
+    }
+    return "on " + "; ".join(sorted(described))
+
+
+def legend(rows: pd.DataFrame) -> str:
+    """The sentence under tables of `blocks`."""
+    return (
+        "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
+        f"fit s: mean fit seconds at the largest dimension, compilation excluded, {circumstances(rows)}"
+    )
 
 
 def cost_exponents(rows: pd.DataFrame) -> pd.DataFrame:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from inspect import Parameter
+from typing import Any
 
 import pandas as pd
 from rich.console import Console, Group, RenderableType
@@ -17,20 +18,12 @@ from rich.text import Text
 from mongebench.check import Check, Outcome, Result
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
-from mongebench.metrics.rate import Verdict
 from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
-from mongebench.report.tables import aggregate, cost_exponents, row_order
+from mongebench.report import tables
+from mongebench.report.compare import Change
+from mongebench.report.rates import KEPT
+from mongebench.report.tables import circumstances, cost_exponents, number, row_order
 from mongebench.run.record import Record, Status
-
-KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
-"""Verdicts of a flow that does what the theory says."""
-
-
-def number(value: float) -> str:
-    """Three significant digits, without an exponent between 0.001 and 10 000."""
-    if value == 0 or 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"
-    return f"{value:.1e}"
 
 
 def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
@@ -38,74 +31,26 @@ def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
 
     Without `metric`: UVP where the exact map is known, the energy distance where it is not.
     """
-    parts: list[RenderableType] = []
-    for (problem, budget), block in rows.groupby(["problem", "budget"], sort=False):
-        chosen = metric or ("uvp" if "uvp" in block and block["uvp"].notna().any() else "energy_distance")
-        summary = aggregate(block, chosen)
-        seconds = aggregate(block, "fit_seconds")
-        for name in _tiers(summary):
-            rivals = summary[(summary["tier"] == name) | summary["anchor"]]
-            parts.append(_block(rivals, seconds, f"{problem}, {budget}: {chosen}{_unit(chosen)}, tier: {name}"))
-    parts.append(
-        "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
-        f"fit s: mean fit seconds at the largest dimension, compilation excluded, {_circumstances(rows)}"
-    )
-    return Group(*parts)
+    return Group(*(_block(block) for block in tables.blocks(rows, metric)), tables.legend(rows))
 
 
-def _circumstances(rows: pd.DataFrame) -> str:
-    """What the times of these rows were measured on."""
-    if "device" not in rows:
-        return "no times"
-    timed = rows.dropna(subset=["device"])
-    described = {
-        f"{row['device']}, {int(row['threads'])} thread(s), {int(row['workers'])} cell(s) at a time"
-        for row in timed[["device", "threads", "workers"]].drop_duplicates().to_dict("records")
-    }
-    return "on " + "; ".join(sorted(described))
-
-
-def _tiers(summary: pd.DataFrame) -> list[str]:
-    tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()
-    return tiers or [summary["tier"].iloc[0]]
-
-
-def _unit(metric: str) -> str:
-    if metric.endswith("_seconds"):
-        return " [s]"
-    found = find(METRICS, metric).load()
-    return f" [{found.unit}], {found.direction} is better" if found.unit else f", {found.direction} is better"
-
-
-def _block(summary: pd.DataFrame, seconds: pd.DataFrame, title: str) -> Table:
-    dims = sorted(summary["dim"].dropna().unique())
-    table = Table(title=escape(title), title_justify="left", title_style="bold")
+def _block(block: tables.Block) -> Table:
+    table = Table(title=escape(block.title), title_justify="left", title_style="bold")
     table.add_column("estimator")
-    for dim in dims:
-        table.add_column(f"d = {int(dim)}", justify="right")
+    for dim in block.dims:
+        table.add_column(f"d = {dim}", justify="right")
     table.add_column("fit s", justify="right", style="dim")
-    for name in row_order(summary["estimator"]):
-        own = summary[summary["estimator"] == name].set_index("dim")
-        fit = seconds[(seconds["estimator"] == name) & (seconds["n_ok"] > 0)].sort_values("dim")
-        cells = [_cell(own.loc[dim]) if dim in own.index else "" for dim in dims]
-        table.add_row(escape(name), *cells, number(fit["mean"].iloc[-1]) if len(fit) else "")
-    floors = summary.groupby("dim")["floor"].max()
-    if floors.notna().any():
-        shown = (number(floors[dim]) if math.isfinite(floors[dim]) else "" for dim in dims)
-        table.add_row("floor", *shown, "", style="dim")
+    for name, shown, seconds in block.lines():
+        table.add_row(escape(name), *("" if cell is None else _cell(cell) for cell in shown), seconds)
+    if floors := block.floors():
+        table.add_row("floor", *floors, "", style="dim")
     return table
 
 
-def _cell(row: pd.Series) -> str:
-    count = f"[dim]{row['n_ok']}/{row['n_planned']}[/dim]"
-    if row["n_ok"] == 0:
-        statuses = ", ".join(row["failures"]) or "no value"
-        style = "dim" if statuses == Status.UNSUPPORTED else "yellow"
-        return f"[{style}]{statuses}[/{style}] {count}"
-    if not math.isnan(row["floor"]) and row["mean"] <= row["floor"]:
-        return f"at floor {count}"
-    error = "" if math.isnan(row["standard_error"]) else f" ± {number(row['standard_error'])}"
-    return f"{number(row['mean'])}{error} {count}"
+def _cell(cell: tables.Shown) -> str:
+    style = {"failed": "yellow", "unsupported": "dim"}.get(cell.kind)
+    text = f"[{style}]{cell.text}[/{style}]" if style else cell.text
+    return f"{text} [dim]{cell.count}[/dim]"
 
 
 def costs(rows: pd.DataFrame) -> RenderableType:
@@ -126,7 +71,7 @@ def costs(rows: pd.DataFrame) -> RenderableType:
             number(row["largest_fit_seconds"]),
             f"{row['n_ok']}/{row['n_planned']}",
         )
-    return Group(table, f"fit seconds {_circumstances(rows)}; compilation and the drawing of samples excluded")
+    return Group(table, f"fit seconds {circumstances(rows)}; compilation and the drawing of samples excluded")
 
 
 def rates(rows: pd.DataFrame) -> RenderableType:
@@ -215,6 +160,43 @@ def status(rows: pd.DataFrame) -> RenderableType:
         state, estimator, reason = (escape(str(part)) for part in key)
         reasons.add_row(state, estimator, escape(", ".join(group["problem"].unique())), str(len(group)), reason)
     return Group(table, reasons)
+
+
+def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> RenderableType:
+    """What `compare.compare` found, in words; `only`: cells of the first run alone, and of the second alone."""
+    compared = int(found["compared"].max()) if len(found) else 0
+    counts = Counter(found["change"])
+    summary = ", ".join(f"{counts[change]} {change}" for change in Change if counts[change]) or "nothing in common"
+    parts: list[RenderableType] = [f"{len(found)} places (estimator x problem x budget) are in both runs: {summary}."]
+    for change in (Change.BETTER, Change.WORSE, Change.FAILS, Change.RECOVERED, Change.INCOMPARABLE):
+        rows = found[found["change"] == change].to_dict("records")
+        if rows:
+            lines = [f"[bold]{change}[/bold]: {change.meaning}", *(escape(f"  {_change(row)}") for row in rows)]
+            parts.append("\n".join(lines))
+    if any(only):
+        parts.append(f"{only[0]} cells are only in the first run, {only[1]} only in the second: not compared.")
+    seeds = found.loc[found["n_paired"] > 0, "n_paired"]
+    if compared:
+        parts.append(
+            f"Differences are paired by cell: same seed, same draws, same evaluation points; {seeds.min():.0f} to "
+            f"{seeds.max():.0f} seeds a place. The intervals of all {compared} places with a difference hold together "
+            f"at {100 * level:g} % (Bonferroni; Student's t over seeds, over evaluation points where there is one)."
+        )
+    return Group(*parts)
+
+
+def _change(row: dict[Hashable, Any]) -> str:
+    """One place of a comparison, a sentence."""
+    place = f"{row['estimator']} on {row['problem']}, d = {row['dim']}, {row['budget']}"
+    seeds = f"{row['n_paired']} of {row['n_planned']} seeds paired"
+    if not row["n_paired"]:
+        return f"{place}: {seeds}"
+    numbers = f"{row['metric']} {number(row['before'])} -> {number(row['after'])}"
+    if math.isnan(row["low"]):
+        return f"{place}: {numbers}, {seeds}"
+    verb, low, high = ("down", -row["high"], -row["low"]) if row["difference"] < 0 else ("up", row["low"], row["high"])
+    size = f"loss {verb} by {number(abs(row['difference']))} ({number(low)} .. {number(high)})"
+    return f"{place}: {numbers}, {size}, {seeds}"
 
 
 def record(found: Record) -> RenderableType:

@@ -14,10 +14,10 @@ from mongebench.report.rates import Flow, flows
 from mongebench.report.style import QUIET, legend, look, panels
 from mongebench.report.tables import row_order
 from mongebench.run.record import Record, TracePoint
-from mongebench.run.store import RunDirectory, RunError
+from mongebench.run.store import Readable, RunError
 
 
-def rate(directory: RunDirectory) -> Figure | None:
+def rate(directory: Readable) -> Figure | None:
     """Squared error against flow time, both in units of the flow: a panel a problem, e^{-2 lambda t} in each.
 
     None where no estimator of the run follows a flow.
@@ -80,7 +80,7 @@ def _relative(trace: Sequence[TracePoint]) -> tuple[np.ndarray, np.ndarray]:
     return time, error / error[0] if len(error) else error
 
 
-def anytime(directory: RunDirectory, rows: pd.DataFrame) -> Figure | None:
+def anytime(directory: Readable, rows: pd.DataFrame) -> Figure | None:
     """Error against fit seconds (left) and oracle calls (right), a line of panels a problem, a curve a seed.
 
     The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.

@@ -212,6 +212,8 @@ def _first(error: ValidationError, prefix: str = "") -> str:
 def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
     """The cells whose estimator or problem matches a shell pattern; if none does, those whose label does or has it.
 
+    A cell's key, or its whole label, selects it alone.
+
     Raises `ExperimentError` if there is none at all.
     """
     if pattern is None:
@@ -221,7 +223,12 @@ def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
         for cell in cells
         if any(fnmatch.fnmatchcase(name, pattern) for name in (cell.estimator.name, cell.problem.name))
     ]
-    chosen = by_name or [cell for cell in cells if pattern in cell.label or fnmatch.fnmatchcase(cell.label, pattern)]
+    exactly = [cell for cell in cells if pattern in (cell.key, cell.label)]  # "seed=1" is in "seed=10" too
+    chosen = (
+        by_name
+        or exactly
+        or [cell for cell in cells if pattern in cell.label or fnmatch.fnmatchcase(cell.label, pattern)]
+    )
     if not chosen:
         names = {cell.estimator.name for cell in cells} | {cell.problem.name for cell in cells}
         raise ExperimentError(f"--only {pattern!r} matches no cell; names here: {', '.join(sorted(names))}.")

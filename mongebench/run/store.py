@@ -10,9 +10,11 @@ Two runs may write into one directory: names are content hashes and every file a
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import shlex
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -40,6 +42,14 @@ class Invocation(Model):
     seeds: int | None = None
     only: str | None = None
     plugins: tuple[str, ...] = ()
+
+    def command(self, cell: Cell) -> str:
+        """The shell command that runs this cell again; with all of an estimator's that no file but --only names."""
+        only = self.only if self.only == cell.estimator.name else cell.key
+        words = ["mongebench", "run", self.experiment, "--only", only]
+        words += ["--seeds", str(self.seeds)] if self.seeds is not None else []
+        words += [word for path in self.plugins for word in ("--plugin", path)]
+        return shlex.join(words)
 
 
 class Plan(Model):
@@ -145,3 +155,51 @@ class RunDirectory:
         old, new = record.manifest.model_dump(exclude=ignored), planned.manifest.model_dump(exclude=ignored)
         changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
         return "; ".join(changes) or None
+
+
+class Runs:
+    """Several runs read as one; a cell of several of them is the last one's that recorded it.
+
+    Raises `RunError` where one of the paths is not a run.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self.directories = [RunDirectory(path) for path in paths]
+        self.plans = [directory.plan() for directory in self.directories]
+
+    @property
+    def path(self) -> str:
+        """Where they are, for messages."""
+        return ", ".join(str(directory.path) for directory in self.directories)
+
+    @functools.cached_property
+    def _holders(self) -> dict[str, tuple[RunDirectory, Plan, PlannedCell]]:
+        """Who answers for a cell, by its key."""
+        holders: dict[str, tuple[RunDirectory, Plan, PlannedCell]] = {}
+        for directory, plan in zip(self.directories, self.plans, strict=True):
+            for planned in plan.cells:
+                key = planned.cell.key
+                if key not in holders or directory.record_path(planned.cell).exists():
+                    holders[key] = (directory, plan, planned)
+        return holders
+
+    def plan(self) -> Plan:
+        """All cells; the invocation is the first run's."""
+        planned = [planned for _, _, planned in self._holders.values()]
+        return Plan(invocation=self.plans[0].invocation, cells=planned)
+
+    def invocation(self, cell: Cell) -> Invocation:
+        """What the run of this cell was asked with."""
+        return self._holders[cell.key][1].invocation
+
+    def read(self, cell: Cell) -> Record | None:
+        """As `RunDirectory.read`."""
+        return self._holders[cell.key][0].read(cell)
+
+    def sketch(self, cell: Cell) -> Sketch | None:
+        """As `RunDirectory.sketch`."""
+        return self._holders[cell.key][0].sketch(cell)
+
+
+Readable = RunDirectory | Runs
+"""What tables and figures read."""

@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mongebench.report.tables import aggregate, cost_exponents, labels, labels_by_problem, row_order
-from mongebench.report.terminal import number
+from mongebench.report.tables import aggregate, cost_exponents, labels, labels_by_problem, number, row_order
 from mongebench.run.record import Cell, Spec
 
 

@@ -1,0 +1,266 @@
+// Tables, filters and figures of the report. All text is set as text, never as markup.
+"use strict";
+
+const number = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: false });
+const shown = (value) => {
+  if (value === null) return "";
+  const size = Math.abs(value);
+  return value === 0 || (size >= 1e-3 && size < 1e4) ? number.format(value) : value.toExponential(1).replace(/([+-])(\d)$/, "$10$2");
+};
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function chooser(label, options, onChange) {
+  const select = element("select", {}, ...options.map(([text, value]) => element("option", { value }, text)));
+  select.addEventListener("change", onChange);
+  return [element("label", {}, label, select), select];
+}
+
+// Results --------------------------------------------------------------------------------------------------------
+
+function places() {
+  const { texts, rows } = JSON.parse(document.getElementById("data").textContent);
+  return rows.map((r) => ({
+    tier: texts[r[0]], estimator: texts[r[1]], estimatorPage: texts[r[2]], anchor: r[3] === 1, problem: texts[r[4]],
+    problemPage: texts[r[5]], dim: r[6], budget: texts[r[7]], metric: texts[r[8]], mean: r[9], seconds: r[10],
+    rank: r[11], relative: r[12], ok: r[13], planned: r[14], text: texts[r[15]], kind: texts[r[16]],
+    failures: texts[r[17]], reason: texts[r[18]], command: r[19],
+  }));
+}
+
+const COLUMNS = [
+  { name: "estimator", key: (p) => p.estimator, cell: (p) => element("a", { href: p.estimatorPage }, p.estimator) },
+  { name: "problem", key: (p) => p.problem, cell: (p) => element("a", { href: p.problemPage }, p.problem) },
+  { name: "d", key: (p) => p.dim, cell: (p) => String(p.dim), number: true },
+  { name: "budget", key: (p) => p.budget, cell: (p) => p.budget, className: "whole" },
+  { name: "metric", key: (p) => p.metric, cell: (p) => ({ uvp: "UVP %", energy_distance: "energy distance" })[p.metric] ?? p.metric },
+  { name: "error", key: (p) => (p.kind === "floor" ? 0 : p.mean), cell: answer, number: true },
+  { name: "/ identity", key: (p) => p.relative, cell: (p) => (p.kind === "floor" ? "" : shown(p.relative)), number: true },
+  { name: "rank", key: (p) => p.rank, cell: (p) => (p.anchor ? "anchor" : shown(p.rank)), number: true },
+  { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
+  { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
+  { name: "why, again", cell: again },
+];
+const FIRST_ROWS = 40;
+
+function answer(p) {
+  if (p.kind === "value") return p.text;
+  return element("span", { className: `tag ${p.kind === "failed" ? "bad" : ""}` }, p.text);
+}
+
+function again(p) {
+  const details = element("details", {}, element("summary", {}, p.failures ? "why, again" : "again"));
+  if (p.failures) details.append(element("p", {}, `${p.failures}${p.reason ? `: ${p.reason}` : ""}`));
+  details.append(element("code", {}, p.command));
+  return details;
+}
+
+// Missing values last, whichever way is up.
+function compare(a, b, up) {
+  if (a === null || b === null) return (a === null) - (b === null);
+  return (typeof a === "string" ? a.localeCompare(b) : a - b) * (up ? 1 : -1);
+}
+
+function results() {
+  const table = document.getElementById("results");
+  const all = places();
+  const state = { sort: null, up: true, whole: false };
+  const selects = filters(all, () => render());
+  const body = element("tbody");
+  const heads = COLUMNS.map((column) => {
+    const head = element("th", { scope: "col", className: column.number ? "number" : "" });
+    if (!column.key) return element("th", { scope: "col" }, column.name);
+    const button = element("button", { type: "button" }, column.name);
+    button.addEventListener("click", () => {
+      state.up = state.sort === column ? !state.up : true;
+      state.sort = column;
+      heads.forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", state.up ? "ascending" : "descending");
+      render();
+    });
+    head.append(button);
+    return head;
+  });
+  table.append(element("thead", {}, element("tr", {}, ...heads)), body);
+  const more = document.getElementById("more");
+  more.addEventListener("click", () => { state.whole = true; render(); });
+
+  function render() {
+    const chosen = all.filter((place) => selects.every(({ column, select }) => !select.value || String(place[column]) === select.value
+      || (column === "tier" && place.anchor)));
+    const sorted = state.sort ? [...chosen].sort((a, b) => compare(state.sort.key(a), state.sort.key(b), state.up)) : chosen;
+    const drawn = state.whole ? sorted : sorted.slice(0, FIRST_ROWS);
+    body.replaceChildren(...drawn.map((place) => element("tr", { className: place.anchor ? "anchor" : "" },
+      ...COLUMNS.map((column) => element("td", { className: column.number ? "number" : column.className ?? "" }, column.cell(place))))));
+    more.hidden = drawn.length === sorted.length;
+    const ok = chosen.reduce((sum, place) => sum + place.ok, 0);
+    const planned = chosen.reduce((sum, place) => sum + place.planned, 0);
+    document.getElementById("shown").textContent =
+      `${drawn.length} of ${sorted.length} results shown; ${ok}/${planned} of their cells were measured.`;
+    if (document.getElementById("board") && selects.some(({ select }) => select.value || select.dataset.used)) {
+      selects.forEach(({ select }) => { select.dataset.used = "yes"; });
+      board(chosen);
+    }
+  }
+  render();
+}
+
+function filters(all, onChange) {
+  const form = document.getElementById("filters");
+  form.addEventListener("submit", (event) => event.preventDefault());
+  const found = [];
+  for (const column of ["tier", "problem", "dim", "budget", "estimator"]) {
+    const rivals = column === "tier" ? all.filter((place) => !place.anchor) : all;
+    const values = [...new Set(rivals.map((place) => String(place[column])))];
+    if (values.length < 2) continue;
+    if (column === "dim") values.sort((a, b) => a - b);
+    const [label, select] = chooser(column === "dim" ? "dimension" : column, [["all", ""], ...values.map((value) => [value, value])], onChange);
+    form.append(label);
+    found.push({ column, select });
+  }
+  return found;
+}
+
+// The leaderboard of the chosen places, by the rule of leaderboard.py: ranks at each place come from there.
+function board(chosen) {
+  const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
+  const median = (values) => {
+    const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
+    const middle = sorted.length / 2;
+    if (!sorted.length) return null;
+    return sorted.length % 2 ? sorted[Math.floor(middle)] : (sorted[middle - 1] + sorted[middle]) / 2;
+  };
+  const where = (place) => JSON.stringify([place.problem, place.dim, place.budget]);
+  for (const section of document.querySelectorAll("#board .tier")) {
+    const rivals = chosen.filter((place) => place.tier === section.dataset.tier);
+    const visited = new Set(rivals.map(where));
+    const own = chosen.filter((place) => (place.anchor || place.tier === section.dataset.tier) && visited.has(where(place)));
+    const lines = [...Map.groupBy(own, (place) => place.estimator)].map(([name, mine]) => ({
+      name, mine, anchor: mine[0].anchor, rank: mine[0].anchor ? null : mean(mine.map((place) => place.rank).filter((rank) => rank !== null)),
+    }));
+    lines.sort((a, b) => a.anchor - b.anchor || (a.anchor ? 0 : compare(a.rank, b.rank, true)));
+    section.hidden = rivals.length === 0;
+    section.querySelector("tbody").replaceChildren(...lines.map(({ name, mine, anchor, rank }) => {
+      const against = mine.filter((place) => place.relative !== null);
+      const sum = (key) => mine.reduce((total, place) => total + place[key], 0);
+      const cells = [
+        anchor ? "anchor" : shown(rank),
+        anchor ? "" : `${mine.filter((place) => place.rank === 1).length} of ${mine.filter((place) => place.rank !== null).length}`,
+        shown(median(mine.map((place) => place.relative))),
+        name === "identity" ? "" : `${against.filter((place) => place.relative > 1).length} of ${against.length}`,
+        shown(median(mine.map((place) => place.seconds))),
+        `${sum("ok")}/${sum("planned")}`,
+      ];
+      const failed = mine.filter((place) => place.failures).map((place) => place.failures);
+      return element("tr", { className: anchor ? "anchor" : "" },
+        element("th", { scope: "row" }, element("a", { href: mine[0].estimatorPage }, name)),
+        ...cells.map((text) => element("td", { className: "number" }, text)),
+        element("td", {}, ...tally(failed)));
+    }));
+  }
+}
+
+function tally(failures) {
+  const counts = new Map();
+  for (const text of failures.flatMap((all) => all.split(", "))) {
+    const [count, status] = text.split(" ");
+    counts.set(status, (counts.get(status) ?? 0) + Number(count));
+  }
+  return [...counts].flatMap(([status, count]) =>
+    [element("span", { className: `tag ${status === "unsupported" ? "quiet" : "bad"}` }, `${count} ${status}`), " "]);
+}
+
+// Any other table whose headings should sort it.
+function sortable(table) {
+  [...table.tHead.rows[0].cells].forEach((head, index) => {
+    const button = element("button", { type: "button" }, ...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const up = head.getAttribute("aria-sort") !== "ascending";
+      [...table.tHead.rows[0].cells].forEach((other) => other.removeAttribute("aria-sort"));
+      head.setAttribute("aria-sort", up ? "ascending" : "descending");
+      const key = (row) => {
+        const text = row.cells[index].textContent.trim();
+        return text === "" ? null : head.classList.contains("number") ? Number(text) : text;
+      };
+      const body = table.tBodies[0];
+      body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b), up)));
+    });
+  });
+}
+
+// Figures --------------------------------------------------------------------------------------------------------
+
+// Plotly reads a few tags in text as markup: what comes from plugins is shown as it is.
+const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
+
+function figure(frame) {
+  const chart = JSON.parse(frame.querySelector("script").textContent);
+  const plot = frame.querySelector(".plot");
+  const choices = frame.querySelector(".choices");
+  const select = (label, names) => {
+    const [wrapped, made] = chooser(label, names.map((name, index) => [name, String(index)]), draw);
+    if (names.length > 1) choices.append(wrapped);
+    return made;
+  };
+  const view = select("show", chart.views.map((one) => one.label));
+  const axis = select("against", chart.x.map((one) => one.label));
+
+  function draw() {
+    const v = Number(view.value), a = Number(axis.value);
+    const named = new Set();
+    const viewed = chart.series.filter((one) => one.view === v && one.x[a].some((value) => value !== null));
+    const middle = halfway(viewed.flatMap((one) => one.x[a]), chart.x[a].type);  // labels lean towards it
+    const traces = viewed.map((one) => {
+      const first = !named.has(one.name);
+      named.add(one.name);
+      return {
+        type: "scatter", mode: one.mode, text: one.x[a].map(() => `  ${plain(one.name)}  `), textposition: one.x[a].map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
+        line: { color: one.colour, dash: one.dash, width: 1.8, shape: one.shape ?? "linear" },
+        marker: { color: one.colour, symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
+        error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: one.colour } : undefined,
+        hovertemplate: `${plain(one.name)}${one.note ? `, ${plain(one.note)}` : ""}<br>%{x:.4g}: %{y:.4g}<extra></extra>`,
+      };
+    });
+    const narrow = plot.clientWidth < 620;
+    const grid = { gridcolor: "#e6eaee", zerolinecolor: "#e6eaee", linecolor: "#7c8791", exponentformat: "power", automargin: true };
+    const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && ticks(values)) });
+    Plotly.react(plot, traces, {
+      xaxis: { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } },
+      yaxis: { ...axisOf(chart.y_type, traces.flatMap((trace) => trace.y)), title: { text: plain(chart.views[v].y) }, ...(chart.square && chart.views[v].y !== "T(x)" && { scaleanchor: "x" }) },
+      margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: "#1b1f24" },
+      paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
+      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", y: -0.25 } : { x: 1.02, y: 1 }) },
+    }, {
+      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
+      toImageButtonOptions: { format: "svg", filename: chart.name },
+    });
+  }
+  draw();
+}
+
+function halfway(values, type) {
+  const ends = [Math.min, Math.max].map((end) => end(...values.filter((value) => value !== null)));
+  return type === "log" ? Math.sqrt(ends[0] * ends[1]) : (ends[0] + ends[1]) / 2;
+}
+
+// Of a logarithmic axis: the values themselves where they are few whole numbers, else as many as the decades allow.
+function ticks(values) {
+  const positive = [...new Set(values.filter((value) => value > 0))];
+  if (positive.length <= 8 && positive.every(Number.isInteger)) return { tickmode: "array", tickvals: positive };
+  const decades = Math.log10(Math.max(...positive) / Math.min(...positive));
+  return { dtick: decades > 8 ? Math.ceil(decades / 8) : decades > 1.5 ? 1 : "D2" };
+}
+
+if (document.getElementById("data")) results();
+document.querySelectorAll("table.sortable").forEach(sortable);
+// A figure is drawn when it comes near the window: a page of many opens at once.
+const watcher = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
+  watcher.unobserve(entry.target);
+  figure(entry.target);
+}), { rootMargin: "600px" });
+document.querySelectorAll("figure.chart").forEach((frame) => watcher.observe(frame));
