@@ -14,8 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-# Okabe and Ito's colours without their yellow, which is too light for lines on white: colour-blind readers can tell them
-# apart; markers differ as well.
+# Okabe and Ito's colours, which colour-blind readers can tell apart, without their yellow, which is too light for lines
+# on white; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 QUIET = "0.45"
