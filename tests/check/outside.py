@@ -34,7 +34,7 @@ class MappingTransport(mb.MapEstimator):
 
     needs = SAMPLES
 
-    def __init__(self, mu=1.0, eta=1e-3, max_iter=10):
+    def __init__(self, mu=1.0, eta=1e-3, max_iter=5):
         self.mu = mu
         self.eta = eta
         self.max_iter = max_iter
