@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -62,8 +63,10 @@ class Stepwise(Flow):
         Of Adam, which starts anew at each outer step.
     """
 
-    linear: ClassVar[bool]
-    """Whether steps see the divergence through its derivative at T_k alone."""
+    @property
+    @abc.abstractmethod
+    def linear(self) -> bool:
+        """Whether steps see the divergence through its derivative at T_k alone."""
 
     def __init__(
         self,
