@@ -210,7 +210,9 @@ class _Child:
         self.current, self.together, self.since = cells, len(cells), time.monotonic()
 
     def end(self, key: str) -> None:
+        """Between two cells the child is starting up: a long cell's time is not the next one's."""
         del self.current[key]
+        self.since = time.monotonic()
 
     def messages(self) -> list[dict[str, Any]]:
         """What the child said in the last `POLL_SECONDS`."""

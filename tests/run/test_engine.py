@@ -6,14 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 
-from mongebench.run.engine import child_environment
+from mongebench.run.cell import Conditions
+from mongebench.run.engine import LocalEngine, _Child, child_environment
+from mongebench.run.experiment import read
 from mongebench.run.record import Record, Status
 from mongebench.run.store import RunDirectory
 
@@ -262,6 +267,35 @@ def test_seeds_fitted_together_leave_records_of_their_own(tmp_path: Path) -> Non
         if times := record.times:
             phases = times.imports + times.compile + times.fit + times.evaluate + times.overhead
             assert phases == pytest.approx(times.wall, rel=0.02)
+
+
+class Told(_Child):
+    """A child that says what it is told to, with a thousand seconds to every cell."""
+
+    def __init__(self, words: list[list[dict[str, Any]]]) -> None:
+        self.words, self.current, self.together, self.since = words, {}, 0, time.monotonic()
+        self.drained = False
+        self.process = SimpleNamespace(poll=lambda: None if self.words else 0)
+
+    def messages(self) -> list[dict[str, Any]]:
+        if self.current:
+            self.since -= 1000
+        said = self.words.pop(0)
+        self.drained = not self.words
+        return said
+
+    def memory(self) -> int:
+        return 0
+
+
+def test_the_time_of_a_long_cell_is_not_counted_as_its_neighbours_start_up(tmp_path: Path) -> None:
+    first, second = read(str(experiment(tmp_path, ["bures"], seeds=2))).cells()
+    child = Told(
+        [[{"start": [first.key]}], [{"done": first.key}], [], [{"start": [second.key]}], [{"done": second.key}]]
+    )
+    ignore = lambda *_: None  # noqa: E731
+    engine = LocalEngine(RunDirectory(tmp_path / "run"), Conditions(), [], tmp_path, ignore, ignore)
+    assert engine._watch(child, {first.key: first, second.key: second}, threading.Event()) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
