@@ -212,7 +212,8 @@ class _Child:
     def end(self, key: str) -> None:
         """Between two cells the child is starting up: a long cell's time is not the next one's."""
         del self.current[key]
-        self.since = time.monotonic()
+        if not self.current:  # seeds that were fitted together have one limit for all of them
+            self.since = time.monotonic()
 
     def messages(self) -> list[dict[str, Any]]:
         """What the child said in the last `POLL_SECONDS`."""

@@ -124,6 +124,12 @@ def test_equal_samples_are_a_minimum_of_zero(name, images, target, exact):
     assert np.linalg.norm(force) < 1e-8
 
 
+def test_equal_samples_are_nearer_than_others_in_energy_distance(images, target):
+    # its U-statistic of one sample with itself is below zero, so that the value alone can be compared
+    value = DIVERGENCES["energy_distance"](target).value
+    assert float(value(target, target)) < 0 < float(value(images, target))
+
+
 @pytest.mark.parametrize("name", list(NEEDS))
 def test_the_tier_follows_the_divergence(name):
     needs = FlowExplicit(divergence=name).needs

@@ -76,10 +76,12 @@ def test_a_decaying_rate_ends_descent_at_rest(gaussian_flow):
             return True
 
         # batches of a tenth of the sample: at a constant rate every one of them moves the map
-        descent = Euclidean("quadratic", learning_rate=0.02, schedule=schedule, steps=10, inner_steps=40, batch_size=40)
+        descent = Euclidean(
+            "quadratic", learning_rate=0.02, schedule=schedule, steps=10, inner_steps=100, batch_size=40
+        )
         descent.fit(flow.x, flow.target, trace=trace)
         last_moves[schedule] = flow.error(maps[-1], maps[-2])
-        assert flow.error(maps[-1], flow.exact_map(flow.x)) < 0.3  # 400 steps of 0.02 from the identity
+        assert flow.error(maps[-1], flow.exact_map(flow.x)) < 0.1
     # the rate over the last tenth of a half cosine is below sin(pi / 20)^2 = 0.024 of the first
     assert last_moves["cosine"] < 0.3 * last_moves["constant"]
 
