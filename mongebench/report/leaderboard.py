@@ -139,7 +139,7 @@ def verdict(lines: list[dict[str, Any]], rows: pd.DataFrame) -> list[str]:
         )
         said.append(
             f"Knowing {tier}, {_listed(leaders)} {lead} ({of}): mean rank {best['mean_rank']:.3g} over "
-            f"{best['places']} places{scale if len(leaders) == 1 else ''}."
+            f"{best['places']} place{'s' * (best['places'] != 1)}{scale if len(leaders) == 1 else ''}."
         )
     failed = Counter(rows.loc[~rows["status"].isin([Status.OK, Status.AT_FLOOR]), "status"])
     if failed:

@@ -118,6 +118,7 @@ class _Site:
             "rates.html",
             verdicts=_dictionaries(shown),
             kept=int(kept.sum()),
+            others=verdicts.loc[~kept, "verdict"].value_counts().to_dict(),
             planned=len(verdicts),
             charts=_drawn(charts.rate(self.flows, looks)),
         )

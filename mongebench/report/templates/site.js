@@ -234,7 +234,7 @@ function figure(frame) {
       yaxis: { ...axisOf(chart.y_type, traces.flatMap((trace) => trace.y)), title: { text: plain(chart.views[v].y) }, ...(chart.square && chart.views[v].y !== "T(x)" && { scaleanchor: "x" }) },
       margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: "#1b1f24" },
       paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
-      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", y: -0.25 } : { x: 1.02, y: 1 }) },
+      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : { x: 1.02, y: 1 }) },
     }, {
       responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: chart.name },
