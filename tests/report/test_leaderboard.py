@@ -82,7 +82,7 @@ def test_the_board_averages_ranks_and_holds_errors_against_the_identity() -> Non
 def test_the_verdict_names_the_leader_and_what_failed() -> None:
     rows = frame({"identity": [4.0, 4.0], "a": [1.0, 1.0], "b": [2.0, NAN]})
     leads, failed = verdict(board(places(rows)), rows)
-    assert leads.startswith("Knowing samples, a leads (of 2 estimators): mean rank 1 over 1 places, ")
+    assert leads.startswith("Knowing samples, a leads (of 2 estimators): mean rank 1 over 1 place, ")
     assert leads.endswith("at the median 0.25 of the identity's error.")
     assert failed == "Not measured: 1 timeout."
 
