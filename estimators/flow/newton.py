@@ -59,7 +59,7 @@ class FlowNewton(Flow):
     steps
         Steps in all.
     warm_steps
-        Steps of the quadratic part alone; 0 for none.
+        Steps of the quadratic part alone; 0 for none. A quadratic potential has no other part, and needs none.
     curvature_points
         Points of each batch that the matrix is summed over, while F and its gradient are over all of them: fewer make
         room for larger batches, and so for less noise. None for all.
@@ -97,7 +97,7 @@ class FlowNewton(Flow):
         check_counts(steps=self.steps)
         if self.curvature_points is not None:
             check_counts(curvature_points=self.curvature_points)
-        if not 0 <= self.warm_steps < self.steps:
+        if self.family != "quadratic" and not 0 <= self.warm_steps < self.steps:
             raise InvalidParameter(
                 f"warm_steps must be from 0 to steps - 1 = {self.steps - 1}, got {self.warm_steps!r}."
             )

@@ -210,6 +210,12 @@ def test_schedules_and_points_of_curvature_are_checked():
         small(FlowNewton, curvature_points=0).fit(X, TARGET)
 
 
+def test_warm_steps_leave_steps_to_the_other_units_where_there_are_any():
+    with pytest.raises(InvalidParameter, match="warm_steps must be from 0 to steps - 1 = 2, got 6"):
+        FlowNewton("ridge", units=4, steps=3).fit(X, TARGET)
+    assert FlowNewton("quadratic", steps=3).fit(X, TARGET).n_steps_ == 3
+
+
 @pytest.mark.parametrize("tau", [0.0, -1.0, float("nan"), float("inf")])
 @pytest.mark.parametrize("scheme", [FlowNewton, FlowPursuit, FlowImplicit, FlowExplicit])
 def test_steps_in_flow_time_are_positive(scheme, tau):
