@@ -226,6 +226,33 @@ def report(
     typer.echo(f"report: {site.build(Runs(runs), out or runs[0] / 'report')}")
 
 
+@app.command("asv")
+def import_to_asv(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    out: Annotated[Path | None, typer.Option(help="asv's results [default: results_dir of the configuration].")] = None,
+    html: Annotated[Path | None, typer.Option(help="asv's pages [default: html_dir of the configuration].")] = None,
+    publish: Annotated[bool, typer.Option("--publish", help="Then write the dashboard, to open from disk.")] = False,
+    commit: Annotated[str | None, typer.Option(help="What was measured [default: as the records say].")] = None,
+    machine: Annotated[str | None, typer.Option(help="Name of the machine [default: its processor's].")] = None,
+    config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
+) -> None:
+    """Import the records of runs as asv results: errors, rates, failures and times, to be compared over commits."""
+    from mongebench.report import asv_export, dashboard
+
+    found = dashboard.configuration(config)
+    found |= {key: str(path.resolve()) for key, path in (("results_dir", out), ("html_dir", html)) if path}
+    for run in runs:
+        directory = _directory(run)
+        written = asv_export.write(
+            directory, Path(found["results_dir"]), repository=Path(found["repo"]), commit=commit, machine=machine
+        )
+        typer.echo(f"asv results: {written}")
+        if dirty := sum(bool(record.provenance.dirty) for record in directory.records()):
+            typer.echo(f"{dirty} records of {run} were made with changes that no commit has.", err=True)
+    if publish:
+        typer.echo(f"dashboard: {dashboard.publish(found)}")
+
+
 @app.command("compare")
 def compare_runs(
     first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],

@@ -17,22 +17,9 @@ from mongebench.report import charts, figures, site, tables
 from mongebench.run.record import Facts, Record, Status
 from mongebench.run.store import Invocation, Plan, PlannedCell, Runs
 
-from .conftest import MANIFEST, PROVENANCE, TIMES, cell, exponential
+from .conftest import MANIFEST, PROVENANCE, TIMES, cell, exponential, report
 from .test_figures import sketch
 
-EXPERIMENT = """
-name = "small"
-seeds = 2
-evaluation_points = 100
-[[estimators]]
-name = ["identity", "truth", "bures", "sorting"]
-[[problems]]
-name = "gaussian"
-dim = [1, 2]
-[budget]
-n_source = [20, 40]
-n_target = [20, 40]
-"""
 HOSTILE = '"><img src=x onerror=alert(1)><b>'
 REASON = "</script><script>alert(1)</script>"
 
@@ -93,23 +80,6 @@ def check_harmless(folder: Path) -> None:
             assert not any(name.startswith("on") or name == "style" for name in attrs)
             if tag == "script":
                 assert attrs.get("type") == "application/json" or attrs["src"].startswith("assets/")
-
-
-def report(*words) -> str:
-    result = CliRunner().invoke(cli.app, ["report", *map(str, words)], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.output
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Path:
-    """A small run with failures, and its report in `site`."""
-    folder = tmp_path_factory.mktemp("real")
-    (folder / "small.toml").write_text(EXPERIMENT, encoding="utf-8")
-    said = CliRunner().invoke(cli.app, ["run", str(folder / "small.toml"), "--out", str(folder / "run")])
-    assert said.exit_code == 0, said.output
-    report(folder / "run", "--out", folder / "site")
-    return folder
 
 
 def test_every_link_resolves_and_nothing_comes_from_a_network(real: Path) -> None:
