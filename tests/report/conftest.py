@@ -126,20 +126,24 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
     return write
 
 
-def history(checkout: Path, write_run: Callable[..., RunDirectory]) -> None:
-    """A repository of two commits at `checkout`, each measured, imported and published as `mongebench asv` does."""
+def repository(checkout: Path) -> None:
+    """An empty repository at `checkout`, with a configuration of asv."""
     checkout.mkdir()
     settings = {"version": 1, "project": "small", "repo": ".", "branches": ["HEAD"], "dvcs": "git"}
     (checkout / "asv.conf.json").write_text(json.dumps(settings), encoding="utf-8")
+    git(checkout, "init", "--quiet")
+
+
+def git(checkout: Path, *words: str) -> None:
     identity = ["-c", "user.name=any", "-c", "user.email=any@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(checkout), *identity, *words], check=True, capture_output=True)
 
-    def git(*words: str) -> None:
-        subprocess.run(["git", "-C", str(checkout), *identity, *words], check=True, capture_output=True)
 
-    git("init", "--quiet")
-    git("add", "asv.conf.json")
+def history(checkout: Path, write_run: Callable[..., RunDirectory]) -> None:
+    """A repository of two commits at `checkout`, each measured, imported and published as `mongebench asv` does."""
+    repository(checkout)
     for rate in (2.0, 4.0):
-        git("commit", "--quiet", "--allow-empty", "--message", f"rate {rate}")
+        git(checkout, "commit", "--quiet", "--allow-empty", "--message", f"rate {rate}")
         run = write_run([(cell("flow"), exponential(rate, 0.1)), *((cell("late", seed=s), None) for s in (0, 1))])
         words = ["asv", str(run.path), "--config", str(checkout / "asv.conf.json"), "--commit", "HEAD"]
         done = CliRunner().invoke(cli.app, [*words, "--publish"] if rate == 4.0 else words, catch_exceptions=False)
