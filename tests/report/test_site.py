@@ -136,12 +136,18 @@ def test_the_command_of_a_result_runs_that_result_alone(real: Path) -> None:
     assert "1 cells planned" in said.output
 
 
-def test_the_script_draws_the_same_figure_again(real: Path) -> None:
-    picture = real / "site" / "downloads" / "error.png"
-    before = picture.read_bytes()
-    picture.unlink()
-    runpy.run_path(str(picture.with_name("draw_error.py")))
-    assert picture.read_bytes() == before
+def redrawn(folder: Path) -> list[str]:
+    """The names of the figures that the script draws again, each as it was."""
+    before = {path: path.read_bytes() for path in folder.glob("*.png")}
+    for path in before:
+        path.unlink()
+    runpy.run_path(str(folder / "draw_figures.py"))
+    assert {path: path.read_bytes() for path in folder.glob("*.png")} == before
+    return sorted(path.stem for path in before)
+
+
+def test_the_script_draws_the_same_figures_again(real: Path) -> None:
+    assert redrawn(real / "site" / "downloads") == ["clouds", "error"]
 
 
 @pytest.fixture
@@ -171,6 +177,7 @@ def test_flows_have_a_page_with_the_line_of_the_theory(hostile, tmp_path) -> Non
     page = Page(tmp_path / "site" / "rates.html")
     assert "2/2 planned flows keep the bound" in page.text
     (chart,) = [one for one in page.data if one.get("name") == "rate"]
+    assert redrawn(tmp_path / "site" / "downloads") == ["anytime", "clouds", "error", "rate"]
     (theory,) = [one for one in chart["series"] if one["name"].startswith("theory")]
     assert theory["y"][-1] == pytest.approx(pytest.approx(0.0183156, rel=1e-3))
     anytime = [
