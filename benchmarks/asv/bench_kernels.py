@@ -14,6 +14,7 @@ class Sorting:
     def setup(self, n):
         rng = np.random.default_rng(0)
         self.x, self.y = rng.normal(size=(n, 1)), rng.gumbel(size=(n, 1))
+        self.time_fit(n)  # what is imported at the first fit is not its time
 
     def time_fit(self, n):
         mb.estimator("sorting").fit(self.x, self.y)
