@@ -3,11 +3,12 @@ VENV ?= .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: help install bench test lint clean
+.PHONY: help install bench test browser lint clean
 
 help:
 	@echo "make bench   install, run the experiment quickstart, print its table, draw its figure (minutes)"
 	@echo "make test    install, run the tests"
+	@echo "make browser install Chromium and what drives it, test the report and the dashboard in it"
 	@echo "make lint    ruff and mypy"
 
 install: $(STAMP)
@@ -22,6 +23,17 @@ bench: install
 
 test: install
 	$(VENV)/bin/pytest --numprocesses auto --benchmark-disable
+
+# Debian's and Ubuntu's own Chromium: playwright's download of one is not needed.
+browser: install
+	@command -v chromium chromium-browser google-chrome > /dev/null || \
+	if command -v apt-get > /dev/null && [ "$$(id -u)" = 0 ]; then \
+	  apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium > /dev/null; \
+	else \
+	  echo "No Chromium here, and no apt-get run as root to install it: install chromium, then run make browser again." >&2; exit 1; \
+	fi
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[browser]"
+	$(VENV)/bin/pytest -m browser tests/report
 
 lint: install
 	$(VENV)/bin/ruff check .

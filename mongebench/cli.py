@@ -1,6 +1,7 @@
 """The command line.
 
-Exit codes: 0 all cells recorded, or all checks passed; 1 a check failed; 2 usage; 3 nothing could run; 130 interrupted.
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a night failed; 2 usage; 3 nothing could run;
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
+from mongebench.core.errors import ExperimentError, InvalidParameter, MongebenchError, UnknownName, one_of
 from mongebench.report.formats import Format
 
 if TYPE_CHECKING:
     from mongebench.run.record import Cell
     from mongebench.run.runner import Run
+    from mongebench.run.store import RunDirectory
 
 app = typer.Typer(
     help="The benchmark suite for Monge-map estimators: one clock, exact truths, honest records.",
@@ -226,6 +228,69 @@ def report(
     typer.echo(f"report: {site.build(Runs(runs), out or runs[0] / 'report')}")
 
 
+@app.command("asv")
+def import_to_asv(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Directories of runs.")],
+    out: Annotated[Path | None, typer.Option(help="asv's results [default: results_dir of the configuration].")] = None,
+    html: Annotated[Path | None, typer.Option(help="asv's pages [default: html_dir of the configuration].")] = None,
+    publish: Annotated[bool, typer.Option("--publish", help="Then write the dashboard, to open from disk.")] = False,
+    commit: Annotated[str | None, typer.Option(help="What was measured [default: as the records say].")] = None,
+    machine: Annotated[str | None, typer.Option(help="Name of the machine [default: its processor's].")] = None,
+    config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
+) -> None:
+    """Import the records of runs as asv results: errors, rates, failures and times, to be compared over commits."""
+    from mongebench.report import dashboard
+
+    found = dashboard.configuration(config)
+    found |= {key: str(path.resolve()) for key, path in (("results_dir", out), ("html_dir", html)) if path}
+    for run in runs:
+        _import(_directory(run), found, commit, machine)
+    if publish:
+        typer.echo(f"dashboard: {dashboard.publish(found)}")
+
+
+@app.command()
+def nightly(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment with gates, or a TOML file.")] = "nightly",
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME-COMMIT].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
+    commit: Annotated[str | None, typer.Option(help="What is measured [default: as the records say].")] = None,
+    config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
+    record: Annotated[bool, typer.Option("--record", help="Write the gates from this run.")] = False,
+) -> None:
+    """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
+    from mongebench.report import dashboard, site, tables
+    from mongebench.report import nightly as nights
+    from mongebench.run import experiment as experiments
+    from mongebench.run.provenance import current_commit
+    from mongebench.run.runner import Run
+    from mongebench.run.store import Invocation, RunDirectory, Runs, write_atomically
+
+    declared, found = experiments.read(experiment), dashboard.configuration(config)
+    if declared.gates is None:
+        raise ExperimentError(f'{declared.name} has no gates: name their file in it, gates = "gates.csv".')
+    gates = declared.base / declared.gates
+    recorded = None if record else nights.read(gates)  # what is wrong with them is said before the hour
+    name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
+    directory = RunDirectory(out or Path("results", "runs", name))
+    _execute(Run(Invocation(experiment=experiment), directory, workers))
+    _import(directory, found, commit, None)
+    typer.echo(f"dashboard: {dashboard.publish(found)}")
+    typer.echo(f"report: {site.build(Runs([directory.path]), directory.path / 'report')}")
+    rows = tables.frame(directory)
+    if recorded is None:
+        recorded = nights.record(rows)
+        nights.write(recorded, gates)
+        typer.echo(f"gates: {gates}")
+    judgement = nights.judge(rows, recorded)
+    said = judgement.sentences()
+    write_atomically(directory.path / "nightly.md", "".join(f"- {sentence}\n" for sentence in said))
+    for sentence in said:
+        typer.echo(sentence)
+    if judgement.failed:
+        raise typer.Exit(CHECK_FAILED)
+
+
 @app.command("compare")
 def compare_runs(
     first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],
@@ -290,6 +355,17 @@ def _directory(run: Path) -> Any:
     directory = RunDirectory(run)
     directory.plan()
     return directory
+
+
+def _import(directory: RunDirectory, found: dict[str, Any], commit: str | None, machine: str | None) -> None:
+    """Records -> asv's results, with a word on what no commit has."""
+    from mongebench.report import asv_export
+
+    results, repository = Path(found["results_dir"]), Path(found["repo"])
+    written = asv_export.write(directory, results, repository=repository, commit=commit, machine=machine)
+    typer.echo(f"asv results: {written}")
+    if dirty := sum(bool(record.provenance.dirty) for record in directory.records()):
+        typer.echo(f"{dirty} records of {directory.path} were made with changes that no commit has.", err=True)
 
 
 def _read_record(path: Path) -> Any:

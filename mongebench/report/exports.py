@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mongebench.report import tables
 from mongebench.report.formats import Format
+from mongebench.run.store import Readable, RunDirectory
 
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -35,6 +37,20 @@ def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = N
         rows.to_parquet(path, index=False)
     else:
         path.write_text(_render(rows, format, metric), encoding="utf-8")
+    return path
+
+
+def archive(runs: Readable, path: Path) -> Path:
+    """Every record and sketch as one zipped directory of a run; the path."""
+    plan = runs.plan()
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("plan.json", plan.model_dump_json())
+        for cell in (planned.cell for planned in plan.cells):
+            name = RunDirectory("").record_path(cell).as_posix()
+            if (record := runs.read(cell)) is not None:
+                packed.writestr(name, record.model_dump_json())
+            if (sketch := runs.sketch(cell)) is not None:
+                packed.writestr(RunDirectory("").sketch_path(cell).as_posix(), sketch.to_bytes())
     return path
 
 

@@ -141,7 +141,8 @@ class _Site:
         for format in Format:
             exports.write(self.rows, format, folder / f"results.{format.suffix}")
         figures.draw(self.runs, folder)
-        script = resources.files("mongebench.report") / "templates" / "draw_error.py"
+        exports.archive(self.runs, folder / "records.zip")
+        script = resources.files("mongebench.report") / "templates" / "draw_figures.py"
         shutil.copyfile(str(script), folder / script.name)
         return sorted(f"downloads/{path.name}" for path in folder.iterdir() if path.suffix != ".png")
 

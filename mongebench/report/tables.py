@@ -268,18 +268,22 @@ def legend(rows: pd.DataFrame) -> str:
     )
 
 
-def cost_exponents(rows: pd.DataFrame) -> pd.DataFrame:
-    """Slope of log fit seconds against log n_source, per estimator x problem x dim, with a 95 % interval.
+def exponents(rows: pd.DataFrame, column: str = "fit_seconds") -> pd.DataFrame:
+    """Slope of log `column` against log n_source, per estimator x problem x dim, with a 95 % interval.
 
-    Least squares over all measured seeds (Student's t with the residual degrees of freedom); at least three sizes.
+    Of fit seconds it says how the cost grows, of an error how fast it falls. Least squares over all measured seeds
+    (Student's t with the residual degrees of freedom); at least three sizes. A metric counts as its floor below it.
     """
     found = []
     measured = rows[rows["status"].isin([Status.OK, Status.AT_FLOOR]) & np.isfinite(rows["n_source"])]
+    value = measured.get(column, pd.Series(np.nan, measured.index))
+    measured = measured.assign(value=value.clip(lower=measured.get(f"{column}_floor")))
+    measured = measured[measured["value"] > 0]
     for key, group in measured.groupby(["estimator", "problem", "dim"], sort=False):
         sizes = np.sort(group["n_source"].unique())
         if len(sizes) < 3:
             continue
-        line = stats.linregress(np.log(group["n_source"].astype(float)), np.log(group["fit_seconds"]))
+        line = stats.linregress(np.log(group["n_source"].astype(float)), np.log(group["value"]))
         half = stats.t.ppf(0.975, len(group) - 2) * line.stderr
         planned = rows[(rows["estimator"] == key[0]) & (rows["problem"] == key[1]) & (rows["dim"] == key[2])]
         found.append(
@@ -291,7 +295,7 @@ def cost_exponents(rows: pd.DataFrame) -> pd.DataFrame:
                 "low": line.slope - half,
                 "high": line.slope + half,
                 "sizes": f"{int(sizes[0])} .. {int(sizes[-1])}",
-                "largest_fit_seconds": group.loc[group["n_source"] == sizes[-1], "fit_seconds"].median(),
+                "largest": group.loc[group["n_source"] == sizes[-1], "value"].median(),
                 "n_ok": len(group),
                 "n_planned": len(planned),
             }

@@ -22,7 +22,7 @@ from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, para
 from mongebench.report import tables
 from mongebench.report.compare import Change
 from mongebench.report.rates import KEPT
-from mongebench.report.tables import circumstances, cost_exponents, number, row_order
+from mongebench.report.tables import circumstances, exponents, number, row_order
 from mongebench.run.record import Record, Status
 
 
@@ -55,20 +55,20 @@ def _cell(cell: tables.Shown) -> str:
 
 def costs(rows: pd.DataFrame) -> RenderableType:
     """Fitted cost exponents."""
-    exponents = cost_exponents(rows)
-    if exponents.empty:
+    fitted = exponents(rows)
+    if fitted.empty:
         return "No estimator was measured at three or more sizes: there is no exponent to fit."
     table = Table(title="fit seconds ~ n^exponent", title_justify="left", title_style="bold")
     for name in ("estimator", "problem", "d", "n", "exponent (95 %)", "fit s at the largest n", "n_ok/n_planned"):
         table.add_column(name, justify="left" if name in ("estimator", "problem") else "right")
-    for row in exponents.to_dict("records"):
+    for row in fitted.to_dict("records"):
         table.add_row(
             escape(row["estimator"]),
             escape(row["problem"]),
             str(int(row["dim"])),
             row["sizes"],
             f"{row['exponent']:.2f} ({row['low']:.2f} .. {row['high']:.2f})",
-            number(row["largest_fit_seconds"]),
+            number(row["largest"]),
             f"{row['n_ok']}/{row['n_planned']}",
         )
     return Group(table, f"fit seconds {circumstances(rows)}; compilation and the drawing of samples excluded")

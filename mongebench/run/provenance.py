@@ -67,6 +67,11 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
+def current_commit() -> str | None:
+    """Of the checkout this package runs from; None when it is installed."""
+    return _commit()[0]
+
+
 @functools.cache
 def _commit() -> tuple[str | None, bool | None]:
     """The commit of the checkout this package runs from, and whether its tracked files differ; None when installed."""

@@ -1,16 +1,33 @@
 """Runs made of records that nobody had to fit: the tests of the report write what it reads."""
 
+import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from mongebench import cli
 from mongebench.metrics.base import Value
 from mongebench.run.record import Cell, Facts, Manifest, Provenance, Record, Spec, Status, Times, TracePoint
 from mongebench.run.store import Invocation, Plan, PlannedCell, RunDirectory
 
+EXPERIMENT = """
+name = "small"
+seeds = 2
+evaluation_points = 100
+[[estimators]]
+name = ["identity", "truth", "bures", "sorting"]
+[[problems]]
+name = "gaussian"
+dim = [1, 2]
+[budget]
+n_source = [20, 40]
+n_target = [20, 40]
+"""
 MANIFEST = Manifest(problem_digest="0", estimator_source="0", evaluation_points=10, threads=1)
 PROVENANCE = Provenance(
     mongebench="0",
@@ -107,3 +124,44 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         return directory
 
     return write
+
+
+def repository(checkout: Path) -> None:
+    """An empty repository at `checkout`, with a configuration of asv."""
+    checkout.mkdir()
+    settings = {"version": 1, "project": "small", "repo": ".", "branches": ["HEAD"], "dvcs": "git"}
+    (checkout / "asv.conf.json").write_text(json.dumps(settings), encoding="utf-8")
+    git(checkout, "init", "--quiet")
+
+
+def git(checkout: Path, *words: str) -> None:
+    identity = ["-c", "user.name=any", "-c", "user.email=any@example.org", "-c", "commit.gpgsign=false"]
+    subprocess.run(["git", "-C", str(checkout), *identity, *words], check=True, capture_output=True)
+
+
+def history(checkout: Path, write_run: Callable[..., RunDirectory]) -> None:
+    """A repository of two commits at `checkout`, each measured, imported and published as `mongebench asv` does."""
+    repository(checkout)
+    for rate in (2.0, 4.0):
+        git(checkout, "commit", "--quiet", "--allow-empty", "--message", f"rate {rate}")
+        run = write_run([(cell("flow"), exponential(rate, 0.1)), *((cell("late", seed=s), None) for s in (0, 1))])
+        words = ["asv", str(run.path), "--config", str(checkout / "asv.conf.json"), "--commit", "HEAD"]
+        done = CliRunner().invoke(cli.app, [*words, "--publish"] if rate == 4.0 else words, catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+
+
+def report(*words) -> str:
+    result = CliRunner().invoke(cli.app, ["report", *map(str, words)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory) -> Path:
+    """A small run with failures, and its report in `site`."""
+    folder = tmp_path_factory.mktemp("real")
+    (folder / "small.toml").write_text(EXPERIMENT, encoding="utf-8")
+    said = CliRunner().invoke(cli.app, ["run", str(folder / "small.toml"), "--out", str(folder / "run")])
+    assert said.exit_code == 0, said.output
+    report(folder / "run", "--out", folder / "site")
+    return folder

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mongebench.report.tables import aggregate, cost_exponents, labels, labels_by_problem, number, row_order
+from mongebench.report.tables import aggregate, exponents, labels, labels_by_problem, number, row_order
 from mongebench.run.record import Cell, Spec
 
 
@@ -55,10 +55,10 @@ def test_cost_exponent_of_a_known_power(rng) -> None:
     n = np.repeat([100, 200, 400, 800], 5)
     seconds = 1e-6 * n**1.5 * np.exp(0.02 * rng.normal(size=n.size))
     table = rows([1.0] * n.size, n_source=n, fit_seconds=seconds)
-    (row,) = cost_exponents(table).to_dict("records")
+    (row,) = exponents(table).to_dict("records")
     assert row["low"] < 1.5 < row["high"]
     assert row["high"] - row["low"] < 0.1
-    assert cost_exponents(table[table["n_source"] < 400]).empty
+    assert exponents(table[table["n_source"] < 400]).empty
 
 
 def test_labels_show_what_differs() -> None:
