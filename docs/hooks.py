@@ -1,4 +1,4 @@
-"""What mkdocs asks for at build time: pages filled from the code, formulas as MathML, results beside the pages.
+"""What mkdocs asks for at build time: pages filled from the code, results beside the pages.
 
 A page asks with a line `<!-- generated: NAME -->`, where NAME is a function of `GENERATED`: what a docstring, a registry
 or the schema says is written there and nowhere else. Whatever is registered where the site is built is on its pages,
@@ -229,7 +229,7 @@ def _type(annotation: Any) -> str:
 
 def _links(plugins: dict[str, Plugin], modules: dict[str, str], bases: Iterable[str] = ()) -> Links:
     """Registered things are found by their names and those of their classes."""
-    links = {name: f"#{name}" for name in [*modules, *bases, *plugins]}
+    links = {name: f"#module-{name}" for name in modules} | {name: f"#{name}" for name in [*bases, *plugins]}
     return links | {plugin.attribute: f"#{plugin.name}" for plugin in plugins.values()}
 
 
@@ -243,7 +243,7 @@ def _section(name: str, *parts: str) -> str:
 
 def _behind(modules: dict[str, str], links: Links) -> list[str]:
     """The mathematics that docstrings refer to."""
-    told = [f"{heading(3, name)}\n\n{documentation(text, links, 4)}" for name, text in modules.items()]
+    told = [f"### {name} {{#module-{name}}}\n\n{documentation(text, links, 4)}" for name, text in modules.items()]
     return ["## What stands behind them", *told] if told else []
 
 
@@ -255,17 +255,6 @@ GENERATED = {
 def fill(markdown: str) -> str:
     """A page with what it asks for."""
     return re.sub(r"^<!-- generated: (\w+) -->$", lambda found: GENERATED[found[1]](), markdown, flags=re.MULTILINE)
-
-
-def formulas(content: str) -> str:
-    """HTML with MathML in place of the TeX that arithmatex marked: no script, no font, nothing from a network."""
-    from latex2mathml.converter import convert
-
-    def of(display: str) -> Callable[[re.Match[str]], str]:
-        return lambda found: convert(html.unescape(found[1]).strip(), display=display)
-
-    content = re.sub(r'<span class="arithmatex">\\\((.*?)\\\)</span>', of("inline"), content, flags=re.DOTALL)
-    return re.sub(r'<div class="arithmatex">\s*\\\[(.*?)\\\]\s*</div>', of("block"), content, flags=re.DOTALL)
 
 
 def on_config(config: Any) -> Any:
@@ -288,8 +277,3 @@ def on_files(files: Any, config: Any) -> Any:
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Fill what is generated; results lie above docs/ in the repository and beside the pages in the site."""
     return fill(markdown).replace("](../results/", "](results/")
-
-
-def on_page_content(content: str, **_: Any) -> str:
-    """Formulas."""
-    return formulas(content)
