@@ -61,7 +61,7 @@ def test_output_that_is_no_longer_true_is_noticed() -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_that_a_page_gives_exist(page) -> None:
-    given = set(re.findall(r"(?:^|`)mongebench ([a-z][a-z-]*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE))
+    given = set(re.findall(r"(?:^|`)mongebench ([a-z][a-z-]*)", "\n".join(code(page)), flags=re.MULTILINE))
     assert given <= set(COMMANDS)
 
 
