@@ -3,13 +3,14 @@ VENV ?= .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: help install bench test browser lint clean
+.PHONY: help install bench test browser lint docs clean
 
 help:
 	@echo "make bench   install, run the experiment quickstart, print its table, draw its figure (minutes)"
 	@echo "make test    install, run the tests"
 	@echo "make browser install Chromium and what drives it, test the report and the dashboard in it"
 	@echo "make lint    ruff and mypy"
+	@echo "make docs    the documentation, site/index.html"
 
 install: $(STAMP)
 
@@ -40,5 +41,9 @@ lint: install
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: install
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info results/runs
+	rm -rf $(VENV) build dist *.egg-info results/runs site

@@ -1,6 +1,9 @@
-"""What the README shows runs as it stands there."""
+"""What the README and the documentation show runs as it stands there."""
 
+import contextlib
+import io
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -8,30 +11,61 @@ import pytest
 from mongebench import cli
 from mongebench.run.experiment import Experiment
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?"
 
 
-def blocks(language: str) -> list[str]:
-    found = re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-    assert found, f"the README has no {language} block"
-    return found
+def blocks(language: str, page: Path = ROOT / "README.md") -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
 
 
-def test_the_python_blocks_run(capsys) -> None:
-    session, estimator = blocks("python")
-    exec(compile(session, "README.md", "exec"), {})
-    said = capsys.readouterr().out
-    assert "'uvp'" in said
-    assert "ok 0." in said  # the status of the last record, and its UVP
-    namespace: dict[str, object] = {}
-    exec(compile(estimator, "README.md", "exec"), namespace)
-    mine = namespace["MyMap"]()
-    assert mine.fit([[0.0], [2.0]], [[1.0], [5.0]]).transform([[1.0]]).tolist() == [[3.0]]
+def run(page: Path) -> tuple[dict[str, object], list[str]]:
+    """The names that the Python blocks of a page leave, run one after the other, and what each printed."""
+    namespace: dict[str, object] = {"__name__": page.stem}
+    printed = []
+    for block in blocks("python", page):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            exec(compile(block, page.name, "exec"), namespace)
+        printed.append(said.getvalue())
+    return namespace, printed
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks("python", page)], ids=lambda page: page.name)
+def test_the_python_blocks_run(page, monkeypatch, tmp_path) -> None:
+    monkeypatch.chdir(tmp_path)
+    namespace, printed = run(page)
+    if page.name == "README.md":
+        (shown,) = blocks("text")
+        assert same_output(shown, printed[0])
+        mine = namespace["MyMap"]()
+        assert mine.fit([[0.0], [2.0]], [[1.0], [5.0]]).transform([[1.0]]).tolist() == [[3.0]]
+
+
+def same_output(shown: str, printed: str) -> bool:
+    """Word for word, and number for number up to what another machine's rounding changes; seconds are any."""
+    words, numbers = zip(*((re.sub(NUMBER, "#", text), re.findall(NUMBER, text)) for text in (shown, printed)))
+    seconds = {i for i, match in enumerate(re.finditer(NUMBER, printed)) if printed[match.end() :].startswith(" s")}
+    pairs = [pair for i, pair in enumerate(zip(*numbers, strict=False)) if i not in seconds]
+    close = all(float(a) == pytest.approx(float(b), rel=2e-2, abs=2e-4) for a, b in pairs)
+    return words[0] == words[1] and len(numbers[0]) == len(numbers[1]) and close
+
+
+def test_output_that_is_no_longer_true_is_noticed() -> None:
+    assert same_output("uvp 0.5412 in 0.01 s\n", "uvp 0.5413 in 3.2 s\n")
+    assert not same_output("uvp 0.5412 in 0.01 s\n", "uvp 0.6412 in 0.01 s\n")
+    assert not same_output("uvp 0.5412\n", "l2 0.5412\n")
+    assert not same_output("uvp 0.5412\n", "uvp 0.5412 1\n")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_that_a_page_gives_exist(page) -> None:
+    given = set(re.findall(r"(?:^|`)mongebench ([a-z][a-z-]*)", "\n".join(code(page)), flags=re.MULTILINE))
+    assert given <= set(COMMANDS)
 
 
 def test_the_toml_block_is_a_valid_experiment() -> None:
-    import tomllib
-
     (text,) = blocks("toml")
     declared = Experiment.model_validate(tomllib.loads(text))
     assert declared.named() == {"bures", "exact", "entropic"}
