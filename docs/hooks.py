@@ -78,7 +78,7 @@ def signature(kind: str, name: str, function: Callable[..., Any]) -> str:
         f"    {key}," if parameter.default is inspect.Parameter.empty else f"    {key}={parameter.default!r},"
         for key, parameter in parameters_of(function).items()
     ]
-    call = "\n".join([f'mb.{kind}(', f'    "{name}",', *lines, ")"]) if lines else f'mb.{kind}("{name}")'
+    call = "\n".join([f"mb.{kind}(", f'    "{name}",', *lines, ")"]) if lines else f'mb.{kind}("{name}")'
     return f"<pre><code>{html.escape(call)}</code></pre>"
 
 
@@ -123,7 +123,9 @@ def estimators() -> str:
             call = signature("estimator", name, cls)
         rows.append([_link(name), html.escape(sees), inline(plugin.summary(), links)])
         sections.append(_section(name, facts, call, documentation(plugin.docstring(), links)))
-    shared = [f"{heading(3, name)}\n\n{documentation(inspect.getdoc(base) or '', links, 4)}" for name, base in bases.items()]
+    shared = [
+        f"{heading(3, name)}\n\n{documentation(inspect.getdoc(base) or '', links, 4)}" for name, base in bases.items()
+    ]
     head = table(("name", "may see", "what it is"), rows)
     return "\n\n".join([head, *sections, "## What several share", *shared, *_behind(modules, links)])
 
@@ -159,11 +161,15 @@ def metrics() -> str:
     rows, sections = [], []
     for name, plugin in plugins.items():
         metric = loaded(plugin)
-        facts = ["?", "?", "?"] if metric is None else [
-            html.escape(metric.unit) or "none",
-            f"{metric.direction} is better",
-            "yes" if metric.needs_truth else "no",
-        ]
+        facts = (
+            ["?", "?", "?"]
+            if metric is None
+            else [
+                html.escape(metric.unit) or "none",
+                f"{metric.direction} is better",
+                "yes" if metric.needs_truth else "no",
+            ]
+        )
         rows.append([_link(name), inline(plugin.summary(), links), *facts])
         sections.append(_section(name, documentation(plugin.docstring(), links)))
     head = table(("name", "what it measures", "unit", "direction", "needs T*"), rows)
@@ -172,7 +178,9 @@ def metrics() -> str:
 
 def checks() -> str:
     """What `mongebench check` asks."""
-    rows = [(f"<code>{one.name}</code>", *(inline(text, {}) for text in (one.what, one.why))) for one in CHECKS.values()]
+    rows = [
+        (f"<code>{one.name}</code>", *(inline(text, {}) for text in (one.what, one.why))) for one in CHECKS.values()
+    ]
     return table(("check", "what must hold", "why"), rows)
 
 
@@ -188,7 +196,9 @@ def schema() -> str:
     while len(parts) < len(models):
         name, model = list(models.items())[len(parts)]
         annotations = {
-            key: value for base in reversed(model.__mro__) for key, value in inspect.get_annotations(base, eval_str=True).items()
+            key: value
+            for base in reversed(model.__mro__)
+            for key, value in inspect.get_annotations(base, eval_str=True).items()
         }
         fields = getattr(model, "model_fields", None) or {field.name: field for field in dataclasses.fields(model)}
         for kind in (annotations[field] for field in fields):
@@ -247,9 +257,7 @@ def _behind(modules: dict[str, str], links: Links) -> list[str]:
     return ["## What stands behind them", *told] if told else []
 
 
-GENERATED = {
-    function.__name__: function for function in (estimators, problems, metrics, checks, statuses, schema)
-}
+GENERATED = {function.__name__: function for function in (estimators, problems, metrics, checks, statuses, schema)}
 
 
 def fill(markdown: str) -> str:

@@ -48,7 +48,9 @@ def test_parameters_that_a_base_class_documents_can_be_found(hooks) -> None:
     assert '<p class="item"><code>learning_rate</code></p>' in filled
 
 
-def test_an_estimator_of_another_package_is_escaped_and_one_that_cannot_be_imported_is_kept(hooks, tmp_path, monkeypatch):
+def test_an_estimator_of_another_package_is_escaped_and_one_that_cannot_be_imported_is_kept(
+    hooks, tmp_path, monkeypatch
+):
     path = tmp_path / "mine.py"
     path.write_text(
         "import mongebench as mb\n\nclass Mine(mb.MapEstimator):\n"
