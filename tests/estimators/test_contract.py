@@ -15,9 +15,18 @@ import mongebench.estimators as package
 from mongebench.core.errors import InvalidInput, MongebenchError
 from mongebench.core.estimator import MapEstimator, ProblemInfo
 from mongebench.core.oracle import Oracle
-from mongebench.plugins import ESTIMATORS, available, estimator, estimators
+from mongebench.plugins import ESTIMATORS, available, estimators
+from mongebench.plugins import estimator as with_defaults
 
 SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+SMALL = {"drifting": {"steps": 200, "width": 16, "batch_size": 64}}
+"""Budgets with which a network is trained in a second; all others are tried with their defaults."""
+
+
+def estimator(name: str) -> MapEstimator:
+    return with_defaults(name, **SMALL.get(name, {}))
+
+
 FROM_SAMPLES = [name for name in estimators() if estimator(name).needs <= SAMPLES]
 LEARNT = [name for name in FROM_SAMPLES if estimator(name).needs]
 every_name = pytest.mark.parametrize("name", FROM_SAMPLES)
@@ -65,7 +74,7 @@ def test_summary_is_one_sentence(name):
 
 @pytest.mark.parametrize("name", estimators())
 def test_parameters_survive_clone_and_set_params(name):
-    original = estimator(name)
+    original = with_defaults(name)
     assert clone(original).get_params() == original.get_params()
     assert original.set_params(**original.get_params()) is original
     assert not [key for key in vars(original) if key.endswith("_")]
