@@ -1,5 +1,7 @@
 """Every registered estimator passes the checks: with its defaults where they are cheap, else small."""
 
+import importlib.util
+
 import pytest
 
 import mongebench as mb
@@ -16,7 +18,9 @@ SMALL = {
 }
 """Parameters with which a flow or a network is fitted in a second or two, compilation included."""
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
-CHEAP = [name for name in mb.estimators() if name not in FLOWS]
+EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
+"""Not installed: its library is compiled against a system package (`make extras`)."""
+CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *EXTRA]]
 
 
 @parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in CHEAP])

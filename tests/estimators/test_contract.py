@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -29,8 +30,16 @@ def estimator(name: str) -> MapEstimator:
 
 FROM_SAMPLES = [name for name in estimators() if estimator(name).needs <= SAMPLES]
 LEARNT = [name for name in FROM_SAMPLES if estimator(name).needs]
-every_name = pytest.mark.parametrize("name", FROM_SAMPLES)
-every_learnt = pytest.mark.parametrize("name", LEARNT)
+
+
+def marked(names: list[str]) -> list[object]:
+    """With a mark where the library of an estimator needs a system package: `make extras` installs it."""
+    lacking = pytest.mark.skipif(not importlib.util.find_spec("MultiScaleOT"), reason="no MultiScaleOT: `make extras`")
+    return [pytest.param(name, marks=lacking) if name == "multiscale" else name for name in names]
+
+
+every_name = pytest.mark.parametrize("name", marked(FROM_SAMPLES))
+every_learnt = pytest.mark.parametrize("name", marked(LEARNT))
 
 
 def dimension(name: str) -> int:
