@@ -20,7 +20,12 @@ from mongebench.plugins import ESTIMATORS, available, estimators
 from mongebench.plugins import estimator as with_defaults
 
 SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-SMALL = {"drifting": {"steps": 200, "width": 16, "batch_size": 64}}
+NEURAL = ["w2_dual", "enot", "monge_gap"]
+"""Each fit compiles for seconds to tens of seconds: slow tests."""
+SMALL = {
+    "drifting": {"steps": 200, "width": 16, "batch_size": 64},
+    **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in NEURAL},
+}
 """Budgets with which a network is trained in a second; all others are tried with their defaults."""
 
 
@@ -33,9 +38,10 @@ LEARNT = [name for name in FROM_SAMPLES if estimator(name).needs]
 
 
 def marked(names: list[str]) -> list[object]:
-    """With a mark where the library of an estimator needs a system package: `make extras` installs it."""
+    """With a mark where an estimator is slow, or where its library needs a system package (`make extras`)."""
     lacking = pytest.mark.skipif(not importlib.util.find_spec("MultiScaleOT"), reason="no MultiScaleOT: `make extras`")
-    return [pytest.param(name, marks=lacking) if name == "multiscale" else name for name in names]
+    marks = {"multiscale": lacking, **dict.fromkeys(NEURAL, pytest.mark.slow)}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 
 every_name = pytest.mark.parametrize("name", marked(FROM_SAMPLES))
