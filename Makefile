@@ -3,12 +3,13 @@ VENV ?= .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: help install bench test browser lint docs clean
+.PHONY: help install extras bench test browser lint docs clean
 
 help:
 	@echo "make bench   install, run the experiment quickstart, print its table, draw its figure (minutes)"
 	@echo "make test    install, run the tests"
 	@echo "make browser install Chromium and what drives it, test the report and the dashboard in it"
+	@echo "make extras  the optional solvers; installs Debian's libeigen3-dev as root, says so otherwise (minutes)"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the documentation, site/index.html"
 
@@ -18,6 +19,13 @@ $(STAMP): pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[test]"
 	touch $@
+
+# MultiScaleOT is compiled at its installation and looks for Eigen where CPLUS_INCLUDE_PATH says.
+extras: install
+	test -d /usr/include/eigen3 || { test "$$(id -u)" = 0 && apt-get install --yes libeigen3-dev; } \
+	  || { echo "The extra multiscale needs Debian's libeigen3-dev: sudo apt-get install libeigen3-dev"; exit 1; }
+	CPLUS_INCLUDE_PATH=/usr/include/eigen3 $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	  --editable ".[multiscale,semidiscrete,neural]"
 
 bench: install
 	$(VENV)/bin/mongebench run quickstart

@@ -56,7 +56,7 @@ class Exact(MapEstimator):
 
     def supports(self, problem: ProblemInfo) -> Support:
         """Whether the cost matrix fits into `max_cost_bytes`."""
-        reason = self._too_large(problem.n_source or 0, problem.n_target or 0)
+        reason = cost_too_large(problem.n_source or 0, problem.n_target or 0, self.max_cost_bytes)
         return Support(not reason, reason)
 
     def fit(
@@ -88,9 +88,9 @@ class Exact(MapEstimator):
         del seed, trace
         if self.extension not in EXTENSIONS:
             raise InvalidParameter(one_of(str(self.extension), EXTENSIONS, "extension"))
-        x, a = _weighted(source.samples, source_weights, "source_weights")
-        y, b = _weighted(target.samples, target_weights, "target_weights")
-        if reason := self._too_large(len(x), len(y)):
+        x, a = weighted(source.samples, source_weights, "source_weights")
+        y, b = weighted(target.samples, target_weights, "target_weights")
+        if reason := cost_too_large(len(x), len(y), self.max_cost_bytes):
             raise InvalidInput(reason)
         coupling = optimal_coupling(x, y, a, b)
         self.points_, self.images_ = x, coupling @ y / coupling.sum(axis=1, keepdims=True)
@@ -105,16 +105,18 @@ class Exact(MapEstimator):
         images = self.images_[nearest]
         return images if self.extension == "nearest" else images + X - self.points_[nearest]
 
-    def _too_large(self, n: int, m: int) -> str:
-        if 8 * n * m <= self.max_cost_bytes:
-            return ""
-        return (
-            f"The {n} x {m} cost matrix takes {8 * n * m / 1024**3:.1f} GiB, above max_cost_bytes = "
-            f"{self.max_cost_bytes / 1024**3:.1f} GiB; take fewer samples, raise it, or use sorting, bures or entropic."
-        )
+
+def cost_too_large(n: int, m: int, max_cost_bytes: int) -> str:
+    """A sentence, where an n x m cost matrix of float64 takes more than `max_cost_bytes`; else nothing."""
+    if 8 * n * m <= max_cost_bytes:
+        return ""
+    return (
+        f"The {n} x {m} cost matrix takes {8 * n * m / 1024**3:.1f} GiB, above max_cost_bytes = "
+        f"{max_cost_bytes / 1024**3:.1f} GiB; take fewer samples, raise it, or use sorting, bures or entropic."
+    )
 
 
-def _weighted(points: Points, weights: ArrayLike | None, name: str) -> tuple[Points, NDArray[np.float64]]:
+def weighted(points: Points, weights: ArrayLike | None, name: str) -> tuple[Points, NDArray[np.float64]]:
     """The distinct points of positive weight, in lexicographic order, and their weights, of sum 1.
 
     Repeated points are one point: the mean of all their partners is then the image of each.

@@ -38,7 +38,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpstrf
-from scipy.optimize import minimize
 from scipy.spatial.distance import cdist
 from sklearn.neighbors import NearestNeighbors
 
@@ -47,6 +46,7 @@ from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
 from mongebench.core.estimator import MapEstimator, ProblemInfo, Support, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.discrete import optimal_coupling
+from mongebench.estimators.semidual import folds_of, held_out_value
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -395,57 +395,26 @@ def filling_pairs(x: Points, y: Points, max_pairs: int, rng: np.random.Generator
 def select(
     x: Points, y: Points, candidates: list[Setting], solver: Solver, folds: int, rng: np.random.Generator
 ) -> Setting:
-    """The setting with the largest held-out value of the semi-dual, mean f(x_v) + mean f^c(y_v).
-
-    f is fitted without the fold (x_v, y_v), and f^c(y) = min_x |x - y|^2 / 2 - f(x) is computed from f alone, not
-    taken from g: whatever f is, the expectation of this value is at most the cost of transport, which the true
-    potential attains. A setting that leaves f + g <= c violated gains nothing: a bump of f lowers f^c.
+    """The setting with the largest held-out value of the semi-dual (`semidual`).
 
     The first candidate is taken where a fold would have less than two samples.
     """
     if len(candidates) == 1 or min(len(x), len(y)) < 2 * folds:
         return candidates[0]
-    parts_x, parts_y = (np.arange(len(points)) % folds for points in (x, y))
-    parts_x, parts_y = rng.permutation(parts_x), rng.permutation(parts_y)
     values = np.zeros(len(candidates))
     solver = dataclasses.replace(solver, max_pairs=min(solver.max_pairs, SELECTION_PAIRS), rounds=1)
-    for fold in range(folds):
-        x_fit, x_out, y_fit, y_out = (
-            points[(parts == fold) == held_out]
-            for points, parts in ((x, parts_x), (y, parts_y))
-            for held_out in (False, True)
-        )
-        pairs = filling_pairs(x_fit, y_fit, solver.max_pairs, rng)
+    for fold in folds_of(x, y, folds, rng):
+        pairs = filling_pairs(fold.x_fit, fold.y_fit, solver.max_pairs, rng)
         for k, setting in enumerate(candidates):
             try:
-                *_, solution = solver.rounds_of(x_fit, y_fit, pairs, setting)
+                *_, solution = solver.rounds_of(fold.x_fit, fold.y_fit, pairs, setting)
             except NotConverged:
                 values[k] = -np.inf
                 continue
-            f = solution.f
-            values[k] += f.value(x_out).mean() + c_transform(f, y_out, x_fit).mean()
+            values[k] += held_out_value(solution.f, fold)
     if not np.isfinite(values).any():
         raise NotConverged("No setting of the grid could be solved on every fold; give bandwidth, lambda1 and lambda2.")
     return candidates[int(values.argmax())]
-
-
-def c_transform(f: RadialSum, y: Points, starts: Points) -> Vector:
-    """min_x |x - y_j|^2 / 2 - f(x) over the box around `starts`, (m, d) -> (m,), by L-BFGS from the best start of each.
-
-    A minimum over the starts alone would be above the true one wherever f has a bump between them: a semi-dual value
-    computed with it rewards potentials that break the constraint there.
-    """
-    at_starts = cdist(y, starts, "sqeuclidean") / 2 - f.value(starts)
-    best = starts[at_starts.argmin(axis=1)]
-
-    def total(flat: Vector) -> tuple[float, Vector]:
-        x = flat.reshape(y.shape)
-        return float(((x - y) ** 2).sum() / 2 - f.value(x).sum()), (x - y - f.gradient(x)).ravel()
-
-    bounds = list(zip(starts.min(axis=0), starts.max(axis=0), strict=True)) * len(y)
-    found = minimize(total, best.ravel(), jac=True, method="L-BFGS-B", bounds=bounds).x.reshape(y.shape)
-    at_found = ((found - y) ** 2).sum(axis=1) / 2 - f.value(found)
-    return np.asarray(np.minimum(at_found, at_starts.min(axis=1)))
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,6 @@
-"""Every registered estimator passes the checks: with its defaults where they are cheap, small where it is a flow."""
+"""Every registered estimator passes the checks: with its defaults where they are cheap, else small."""
+
+import importlib.util
 
 import pytest
 
@@ -11,19 +13,24 @@ SMALL = {
     "flow_natural": {"units": 4, "batch_size": 40, "steps": 2, "final_time": 0.5},
     "flow_implicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3},
     "flow_explicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3, "tau": 0.1},
+    "drifting": {"steps": 200, "width": 16, "batch_size": 64},
+    **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in ("w2_dual", "enot", "monge_gap")},
     "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
 }
-"""Parameters with which a flow is fitted in a second or two, compilation included."""
+"""Parameters with which a flow or a network is fitted in a second or two, compilation included."""
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
-CHEAP = [name for name in mb.estimators() if name not in FLOWS]
+EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
+"""Not installed: its library is compiled against a system package (`make extras`)."""
+NEURAL = [name for name, plugin in available(ESTIMATORS).items() if plugin.module.endswith(".neural")]
+CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *NEURAL, *EXTRA]]
 
 
-@parametrize_with_checks([mb.estimator(name) for name in CHEAP])
-def test_estimators_with_their_defaults(estimator, check) -> None:
+@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in CHEAP])
+def test_estimators_that_are_no_flow(estimator, check) -> None:
     check(estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in FLOWS])
-def test_flows(estimator, check) -> None:
+@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in [*FLOWS, *NEURAL]])
+def test_flows_and_networks(estimator, check) -> None:
     check(estimator)

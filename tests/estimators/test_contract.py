@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 
@@ -15,13 +16,36 @@ import mongebench.estimators as package
 from mongebench.core.errors import InvalidInput, MongebenchError
 from mongebench.core.estimator import MapEstimator, ProblemInfo
 from mongebench.core.oracle import Oracle
-from mongebench.plugins import ESTIMATORS, available, estimator, estimators
+from mongebench.plugins import ESTIMATORS, available, estimators
+from mongebench.plugins import estimator as with_defaults
 
 SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+NEURAL = ["w2_dual", "enot", "monge_gap"]
+"""Each fit compiles for seconds to tens of seconds: slow tests."""
+SMALL = {
+    "drifting": {"steps": 200, "width": 16, "batch_size": 64},
+    **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in NEURAL},
+}
+"""Budgets with which a network is trained in a second; all others are tried with their defaults."""
+
+
+def estimator(name: str) -> MapEstimator:
+    return with_defaults(name, **SMALL.get(name, {}))
+
+
 FROM_SAMPLES = [name for name in estimators() if estimator(name).needs <= SAMPLES]
 LEARNT = [name for name in FROM_SAMPLES if estimator(name).needs]
-every_name = pytest.mark.parametrize("name", FROM_SAMPLES)
-every_learnt = pytest.mark.parametrize("name", LEARNT)
+
+
+def marked(names: list[str]) -> list[object]:
+    """With a mark where an estimator is slow, or where its library needs a system package (`make extras`)."""
+    lacking = pytest.mark.skipif(not importlib.util.find_spec("MultiScaleOT"), reason="no MultiScaleOT: `make extras`")
+    marks = {"multiscale": lacking, **dict.fromkeys(NEURAL, pytest.mark.slow)}
+    return [pytest.param(name, marks=marks.get(name, ())) for name in names]
+
+
+every_name = pytest.mark.parametrize("name", marked(FROM_SAMPLES))
+every_learnt = pytest.mark.parametrize("name", marked(LEARNT))
 
 
 def dimension(name: str) -> int:
@@ -65,7 +89,7 @@ def test_summary_is_one_sentence(name):
 
 @pytest.mark.parametrize("name", estimators())
 def test_parameters_survive_clone_and_set_params(name):
-    original = estimator(name)
+    original = with_defaults(name)
     assert clone(original).get_params() == original.get_params()
     assert original.set_params(**original.get_params()) is original
     assert not [key for key in vars(original) if key.endswith("_")]

@@ -10,7 +10,14 @@ from scipy.spatial.distance import cdist
 from scipy.special import logsumexp, softmax
 
 from mongebench.core.errors import InvalidParameter, NotConverged
-from mongebench.estimators.entropic import SOLVERS, Entropic, SinkhornDivergence, SoftmaxPotential, absolute_epsilon
+from mongebench.estimators.entropic import (
+    EPSILONS,
+    SOLVERS,
+    Entropic,
+    SinkhornDivergence,
+    SoftmaxPotential,
+    absolute_epsilon,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore:JAXopt:DeprecationWarning")  # some tests import ott themselves
 BOTH = pytest.mark.parametrize("estimator", [Entropic, SinkhornDivergence])
@@ -228,3 +235,24 @@ def test_error_on_gaussians(gaussian_pair, estimator, dim, n, low, high):
 def test_defaults_converge(gaussian_pair, estimator, dim):
     fitted = estimator().fit(*gaussian_pair(dim).samples(2000))
     assert fitted.marginal_error_ <= fitted.tolerance
+
+
+def test_the_validated_epsilon_is_nearly_the_best_of_its_grid(gaussian_pair):
+    """Within a notch of it: neighbouring candidates differ by a factor of 1.7 in error at most."""
+    pair = gaussian_pair(2, 1)
+    x, y = pair.samples(120)
+    errors = [pair.uvp(Entropic(epsilon, tolerance=1e-3).fit(x, y).transform) for epsilon in EPSILONS]
+    chosen = Entropic("validated", tolerance=1e-3, folds=2).fit(x, y)
+    assert pair.uvp(chosen.transform) <= 1.7 * min(errors)
+    assert max(errors) > 2 * min(errors)  # there was something to choose
+    assert chosen.epsilon_ in [absolute_epsilon(epsilon, "mean_cost", x, y) for epsilon in EPSILONS]
+
+
+def test_validation_takes_the_default_for_too_few_samples_and_refuses_what_it_cannot_do(gaussian_pair):
+    x, y = gaussian_pair(2).samples(5)
+    assert Entropic("validated").fit(x, y).epsilon_ == absolute_epsilon(0.05, "mean_cost", x, y)
+    for parameters in ({"folds": 1}, {"scale": "absolute"}):
+        with pytest.raises(InvalidParameter, match="folds"):
+            Entropic("validated", **parameters).fit(x, y)
+    with pytest.raises(InvalidParameter, match="epsilon"):
+        Entropic("valid").fit(x, y)

@@ -19,13 +19,13 @@ from mongebench.estimators.kernel_sos import (
     RadialSum,
     Setting,
     Solver,
-    c_transform,
     filling_pairs,
     gaussian_kernel,
     low_rank_factor,
     select,
     solve_dual,
 )
+from mongebench.estimators.semidual import c_transform
 
 FIXED = {"bandwidth": 2.0, "lambda1": 1e-3, "lambda2": 1e-4}
 """One setting, so that a test takes one solve."""

@@ -1,0 +1,182 @@
+"""Drifting models: a free generator, trained by the field that drives its images to the target."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from typing import Any, Literal, Self
+
+import numpy as np
+
+from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.errors import InvalidParameter, one_of
+from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
+from mongebench.core.oracle import Oracle
+
+TRACES = 20
+"""Times a fit shows its map to the trace."""
+
+
+class Drifting(MapEstimator):
+    """Drifting model: a neural generator that pushes mu0 to the target, with nothing that makes it a gradient.
+
+    f_theta is regressed on where a field V would move its own images, f_theta(x) <- f_theta(x) + V(f_theta(x)), the
+    right-hand side held fixed: Deng, Li, Li, Du, He 2026, Generative modeling via drifting (arXiv 2602.04770). With
+    images f of a batch, target samples y and the kernel k(u, v) = exp(-|u - v| / (tau r)), r the mean distance of all
+    pairs, normalised over the pairs of a row and of a column (the geometric mean of both softmaxes),
+
+        V(u) = sum_j sum_k k(u, y_j) k(u, f_k) (y_j - f_k),    u not among the f_k,
+
+    attracts to the target and repels from the other images; it vanishes where both laws agree. V is brought to unit
+    mean square for each temperature tau and summed over them (the paper's algorithm 2 and appendix).
+
+    It is in the tables to show what good generation is worth as transport: its law comes close to the target, but every
+    rearrangement that keeps the law is as good to it, so that it need not come close to T*, the less so the higher the
+    dimension. It begins at the identity in centred coordinates of unit scale, which favours short ways.
+
+    Parameters
+    ----------
+    steps, batch_size
+        Of Adam, and samples of each side a step (all of them where there are no more).
+    width, depth
+        Of the network f(x) = x + MLP(x), GELU, whose last layer begins at zero.
+    learning_rate
+        At the start; it falls to zero like a cosine.
+    temperatures
+        tau, as in the paper.
+    dtype
+        "float64" or "float32", of the training; the map is evaluated in float64.
+    """
+
+    needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        batch_size: int = 128,
+        width: int = 64,
+        depth: int = 2,
+        learning_rate: float = 3e-3,
+        temperatures: Sequence[float] = (0.02, 0.05, 0.2),
+        dtype: Literal["float32", "float64"] = "float64",
+    ) -> None:
+        self.steps = steps
+        self.batch_size = batch_size
+        self.width = width
+        self.depth = depth
+        self.learning_rate = learning_rate
+        self.temperatures = temperatures
+        self.dtype = dtype
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Torch."""
+        return ("torch",)
+
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Train; the trace sees the map twenty times. Raises `InvalidParameter`."""
+        import torch
+
+        watch = trace or keep_going
+        self._check_parameters()
+        # In lexicographic order, so that the batches do not depend on the order the samples came in.
+        x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
+        self.source_mean_, self.target_mean_ = x.mean(axis=0), y.mean(axis=0)
+        # Samples without any extent, such as one point on each side, stay as they are.
+        self.scale_ = float(np.sqrt((x.var(axis=0).mean() + y.var(axis=0).mean()) / 2)) or 1.0
+        dtype = getattr(torch, self.dtype)
+        clouds = [
+            torch.tensor((points - mean) / self.scale_, dtype=dtype)
+            for points, mean in ((x, self.source_mean_), (y, self.target_mean_))
+        ]
+        generator = torch.Generator().manual_seed(seed)
+        self.network_ = _network(x.shape[1], self.width, self.depth, generator).to(dtype)
+        optimiser = torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
+        self.n_steps_ = 0
+        for step in range(1, self.steps + 1):
+            batch, goals = (
+                points[torch.randperm(len(points), generator=generator)[: self.batch_size]] for points in clouds
+            )
+            images = batch + self.network_(batch)
+            with torch.no_grad():
+                field = sum(drift(images, goals, tau) for tau in self.temperatures)
+                drifted = images + field
+            loss = ((images - drifted) ** 2).sum(dim=1).mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+            schedule.step()
+            self.n_steps_ = step
+            if step % -(-self.steps // TRACES) == 0 and not watch(self._map):
+                break
+        self.network_ = self.network_.double()
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The generator, (n, d) -> (n, d)."""
+        return self._map(X)
+
+    def _map(self, x: Points) -> Points:
+        import torch
+
+        images = np.empty_like(x)
+        kind = next(self.network_.parameters()).dtype
+        for rows in row_blocks(len(x), 8 * 4 * self.width, 1 << 22):
+            scaled = (x[rows] - self.source_mean_) / self.scale_
+            with torch.no_grad():
+                images[rows] = scaled + self.network_(torch.tensor(scaled, dtype=kind)).double().numpy()
+        moved: Points = self.target_mean_ + self.scale_ * images
+        return moved
+
+    def _check_parameters(self) -> None:
+        if self.dtype not in ("float32", "float64"):
+            raise InvalidParameter(one_of(str(self.dtype), ("float32", "float64"), "dtype"))
+        for name in ("steps", "batch_size", "width", "depth"):
+            if not getattr(self, name) >= 1:
+                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)!r}.")
+        for name, values in (("learning_rate", [self.learning_rate]), ("temperatures", list(self.temperatures))):
+            if not values or not all(0 < value < math.inf for value in values):
+                raise InvalidParameter(f"{name} must be positive, got {getattr(self, name)!r}.")
+
+
+def _network(dim: int, width: int, depth: int, generator: Any) -> Any:
+    """The MLP, from draws of `generator` alone: torch's own initialisation would use the global one."""
+    import torch
+
+    sizes = [dim, *[width] * depth, dim]
+    layers: list[torch.nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        skip_init: Any = torch.nn.utils.skip_init
+        linear = skip_init(torch.nn.Linear, inputs, outputs, dtype=torch.float64)
+        bound = 0.0 if len(layers) == 2 * depth else 1 / math.sqrt(inputs)
+        with torch.no_grad():
+            for parameter in linear.parameters():
+                parameter.uniform_(-1, 1, generator=generator).mul_(bound)
+        layers += [linear, torch.nn.GELU()]
+    return torch.nn.Sequential(*layers[:-1])
+
+
+def drift(images: Any, goals: Any, temperature: float, *, normalised: bool = True) -> Any:
+    """V of `Drifting` at the images (n, d) towards the goals (m, d), torch tensors; of mean square 1 in a coordinate.
+
+    It is zero for a single image, which has nothing to be repelled from.
+    """
+    import torch
+
+    distances = torch.cat([torch.cdist(images, goals), torch.cdist(images, images)], dim=1)
+    scale: Any = distances.mean()
+    if not scale > 0:
+        return torch.zeros_like(images)
+    distances[:, len(goals) :].fill_diagonal_(math.inf)
+    logits = -distances / (temperature * scale)
+    # of the softmax over a row and the softmax over a column, the geometric mean; no image repels itself
+    rows, columns = torch.log_softmax(logits, dim=1), torch.nan_to_num(torch.log_softmax(logits, dim=0), nan=-math.inf)
+    weights = torch.exp((rows + columns) / 2)
+    attraction, repulsion = weights[:, : len(goals)], weights[:, len(goals) :]
+    field = (attraction * repulsion.sum(dim=1, keepdim=True)) @ goals
+    field = field - (repulsion * attraction.sum(dim=1, keepdim=True)) @ images
+    size = torch.sqrt((field**2).mean())
+    return field / size if normalised and size > 0 else field

@@ -1,0 +1,65 @@
+"""Piecewise linear maps through given pairs of points, for estimators that know the map at finitely many of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import LinearNDInterpolator
+from scipy.spatial import QhullError
+from sklearn.neighbors import NearestNeighbors
+
+from mongebench.core.arrays import Points
+from mongebench.core.errors import InvalidInput
+
+MAX_DIM = 4
+"""A Delaunay triangulation of n points has up to n^(d/2) simplices: 2000 points take seconds in d = 4, not in d = 5."""
+
+
+@dataclass(frozen=True)
+class PiecewiseLinear:
+    """x_i -> y_i, linear on the simplices of the Delaunay triangulation of the x_i; y_i + x - x_i outside their hull.
+
+    Attributes
+    ----------
+    points, images
+        (n, d) distinct points x_i and their images y_i.
+    inside
+        The interpolation, NaN outside the hull; None where the points span no simplex.
+    nearest
+        Finds the nearest x_i.
+    """
+
+    points: Points
+    images: Points
+    inside: LinearNDInterpolator | None
+    nearest: NearestNeighbors
+
+    @classmethod
+    def through(cls, points: Points, images: Points) -> PiecewiseLinear:
+        """Triangulate. Raises `InvalidInput` above `MAX_DIM` dimensions."""
+        dim = points.shape[1]
+        if dim > MAX_DIM:
+            raise InvalidInput(f"Interpolation needs d <= {MAX_DIM}, got d = {dim}.")
+        inside = None
+        if dim > 1 and len(points) > dim:
+            try:
+                inside = LinearNDInterpolator(points, images)
+            except QhullError:  # all points in one hyperplane
+                inside = None
+        return cls(points, images, inside, NearestNeighbors(n_neighbors=1).fit(points))
+
+    def __call__(self, x: Points) -> Points:
+        """(k, d) -> (k, d)."""
+        near: NDArray[np.intp] = self.nearest.kneighbors(x, return_distance=False)[:, 0]
+        translated: Points = self.images[near] + x - self.points[near]
+        if x.shape[1] == 1:
+            order = np.argsort(self.points[:, 0])
+            knots, values = self.points[order, 0], self.images[order, 0]
+            hull = (x[:, 0] >= knots[0]) & (x[:, 0] <= knots[-1])
+            return np.where(hull[:, None], np.interp(x[:, 0], knots, values)[:, None], translated)
+        if self.inside is None:
+            return translated
+        interpolated = self.inside(x)
+        return np.where(np.isnan(interpolated), translated, interpolated)

@@ -1,0 +1,121 @@
+"""Multiscale Sinkhorn: entropic transport between large samples in low dimension."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+
+from mongebench.core.arrays import Points
+from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
+from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
+from mongebench.core.oracle import Oracle
+from mongebench.estimators.entropic import Scale, SoftmaxPotential, absolute_epsilon
+
+MAX_DIM = 3
+"""A tree of 2^d children a node prunes nothing in higher dimension."""
+
+
+class Multiscale(MapEstimator):
+    """Multiscale entropic map: stabilised sparse Sinkhorn from coarse to fine, extended by the entropic map.
+
+    The dual potential g of entropic transport is that of `Entropic`; it is found on a tree of both samples, from the
+    root down, with epsilon falling by four from layer to layer and the kernel truncated where it vanishes: Schmitzer
+    2019, Stabilized sparse scaling algorithms for entropy regularized transport problems, by his library MultiScaleOT
+    (the extra `multiscale`; it is compiled at its installation and needs Debian's libeigen3-dev: `make extras`).
+
+    The library knows the coupling at the samples alone. **Its out-of-sample rule is ours**: the entropic map,
+    T(x) = sum_j y_j exp((g_j - |x - y_j|^2 / 2) / eps) / sum_j exp((g_j - |x - y_j|^2 / 2) / eps).
+
+    Use it for d <= 3 and samples too many for `Entropic`, whose cost matrix is dense.
+
+    Parameters
+    ----------
+    epsilon, scale
+        As in `Entropic`, but smaller: a fine tree makes it affordable.
+    tolerance
+        Largest L1 error of a marginal.
+
+    Attributes
+    ----------
+    epsilon_
+        The regularisation in squared units of the data.
+    marginal_error_
+        The L1 error left.
+    """
+
+    needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset(Claim)
+
+    def __init__(self, epsilon: float = 0.02, scale: Scale = "mean_cost", tolerance: float = 1e-5) -> None:
+        self.epsilon = epsilon
+        self.scale = scale
+        self.tolerance = tolerance
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """MultiScaleOT."""
+        return ("MultiScaleOT",)
+
+    def supports(self, problem: ProblemInfo) -> Support:
+        """Whether d <= 3."""
+        return Support(problem.dim <= MAX_DIM, "" if problem.dim <= MAX_DIM else _refusal(problem.dim))
+
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Solve for the dual potential.
+
+        Raises
+        ------
+        InvalidInput
+            d > 3.
+        InvalidParameter
+            A parameter out of its range.
+        NotConverged
+            The library gave up, or its error is above `tolerance`.
+        """
+        import MultiScaleOT as library
+
+        del seed, trace
+        x, y = source.samples, target.samples
+        if x.shape[1] > MAX_DIM:
+            raise InvalidInput(_refusal(x.shape[1]))
+        if not self.tolerance > 0:
+            raise InvalidParameter(f"tolerance must be positive, got {self.tolerance!r}.")
+        self.epsilon_ = absolute_epsilon(self.epsilon, self.scale, x, y)
+        x0, y0 = x.mean(axis=0), y.mean(axis=0)
+        depth = max(1, round(np.log2(max(len(x), len(y))) / x.shape[1]))
+        trees = [_tree(library, points, depth) for points in (x - x0, y - y0)]
+        layers = trees[0].getNLayers()
+        schedule = library.TEpsScalingHandler()
+        # the library's cost has no 1/2, so that its epsilon is twice ours
+        steps = 2 * self.epsilon_ * np.array([4.0, 2.0, 1.0])
+        schedule.setupExplicit([steps * 4.0 ** (layers - 1 - layer) for layer in range(layers)])
+        cost = library.THierarchicalCostFunctionProvider_SquaredEuclidean(*trees)
+        solver = library.TSinkhornSolverStandard(schedule, 0, layers - 1, self.tolerance, *trees, cost)
+        failed = solver.initialize() or solver.solve() or solver.absorb()
+        self.marginal_error_ = float(solver.getError())
+        if failed or not self.marginal_error_ <= self.tolerance:
+            raise NotConverged(
+                f"MultiScaleOT ended with code {failed}, marginal error {self.marginal_error_:.1e}, tolerance = "
+                f"{self.tolerance:g}, at absolute epsilon {self.epsilon_:.3g}; raise epsilon or tolerance."
+            )
+        log_scaling = np.array(trees[1].getDual(layers - 1)) / (2 * self.epsilon_) - np.log(len(y))
+        self.cross_ = SoftmaxPotential(x0, y0, y - y0, log_scaling, self.epsilon_, 0, self.marginal_error_)
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The entropic map, (n, d) -> (n, d)."""
+        return self.cross_.gradient(X)
+
+    def potential(self, X: Any) -> Any:
+        """phi(x) = |x|^2 / 2 - f(x), (n, d) -> (n,)."""
+        return self.cross_.value(X)
+
+
+def _refusal(dim: int) -> str:
+    return f"A multiscale tree prunes little above d = {MAX_DIM}, and d = {dim}; use entropic."
+
+
+def _tree(library: Any, points: Points, depth: int) -> Any:
+    """A tree of equal masses whose empty branches are left out (childMode 0)."""
+    return library.TMultiScaleSetup(np.ascontiguousarray(points), np.full(len(points), 1 / len(points)), depth, 0)

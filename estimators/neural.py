@@ -1,0 +1,320 @@
+"""Neural rivals from ott: input-convex duals, expectile-regularised duals, the Monge gap; one way of training them.
+
+All train in float32, in centred coordinates divided by one scalar for both clouds, from batches of the fixed samples,
+with Adam at a constant rate, for a number of steps that is a parameter. What differs is the solver of ott, its networks
+and its loss. They need flax, the extra `neural` of mongebench.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import io
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any, Self
+
+import numpy as np
+
+from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.errors import Diverged, InvalidParameter
+from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
+from mongebench.core.oracle import Oracle
+
+TRACES = 10
+"""Times a fit shows its map to the trace."""
+BLOCK_ROWS = 1024
+"""Points mapped at once; the last block is filled up, so that one compilation serves any number of points."""
+
+
+class _Stop(Exception):
+    """The trace wants no further step; ott's loops end by an exception alone."""
+
+
+class Neural(MapEstimator):
+    """Base of the neural rivals: subclasses store the parameters below and write `_solver`, `_train` and `_images`.
+
+    Parameters
+    ----------
+    steps, batch_size
+        Of Adam, and samples of each side a step, drawn anew (all of them where there are no more).
+    width, depth
+        Hidden layers of each network.
+    learning_rate
+        Of Adam.
+
+    Attributes
+    ----------
+    parameters_
+        Of the network whose map is evaluated.
+    n_steps_
+        Steps taken.
+    """
+
+    needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+    steps: int
+    batch_size: int
+    width: int
+    depth: int
+    learning_rate: float
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """Jax, flax and optax; ott's modules are imported by `fit`, which silences their deprecations."""
+        return ("jax", "flax", "optax")
+
+    def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
+        """Train; the trace sees ten maps, the first before any step, which ott compiles in tens of seconds.
+
+        Raises
+        ------
+        InvalidParameter
+            A parameter out of its range.
+        Diverged
+            The parameters became NaN or infinite.
+        """
+        import jax
+
+        watch = trace or keep_going
+        for name in ("steps", "batch_size", "width", "depth"):
+            if not getattr(self, name) >= 1:
+                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)!r}.")
+        for name in [name for name in ("learning_rate", "epsilon", "strength") if hasattr(self, name)]:
+            if not 0 < getattr(self, name) < np.inf:
+                raise InvalidParameter(f"{name} must be a positive number, got {getattr(self, name)!r}.")
+        # In lexicographic order, so that the batches do not depend on the order the samples came in.
+        x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
+        self.source_mean_, self.target_mean_ = x.mean(axis=0), y.mean(axis=0)
+        self.scale_ = float(np.sqrt((x.var(axis=0).mean() + y.var(axis=0).mean()) / 2))
+        self.n_steps_, self.parameters_ = 0, None
+        if not self.scale_:
+            return self  # one point on each side: the translation, and nothing to train
+        clouds = [
+            ((points - mean) / self.scale_).astype(np.float32)
+            for points, mean in ((x, self.source_mean_), (y, self.target_mean_))
+        ]
+        with jax.enable_x64(False), contextlib.redirect_stderr(io.StringIO()):  # ott's progress bars
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "JAXopt", DeprecationWarning)  # ott's business, as in `entropic`
+                solver, images = self._solver(x.shape[1], jax.random.key(seed))
+            self._compiled = jax.jit(images)
+
+            def batches(points: Points, stream: int, at: Callable[[int], None]) -> Iterator[Points]:
+                rng = np.random.default_rng((seed, stream))
+                for step in range(self.steps):
+                    at(step)
+                    yield points[rng.permutation(len(points))[: self.batch_size]]
+
+            def look(step: int) -> None:
+                self.n_steps_, self.parameters_ = step, self._reached(solver)
+                if step % -(-self.steps // TRACES) == 0 and not watch(self._map):
+                    raise _Stop
+
+            loaders = batches(clouds[0], 0, look), batches(clouds[1], 1, lambda _: None)
+            try:
+                self._train(solver, *loaders)
+                self.n_steps_, self.parameters_ = self.steps, self._reached(solver)
+            except _Stop:
+                pass
+            if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.parameters_)):
+                raise Diverged(f"step {self.n_steps_}: parameters are NaN or infinite; lower learning_rate.")
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The map of the network, (n, d) -> (n, d)."""
+        return self._map(X)
+
+    def _map(self, x: Points) -> Points:
+        import jax
+
+        if self.parameters_ is None:
+            return x - self.source_mean_ + self.target_mean_
+        scaled = ((x - self.source_mean_) / self.scale_).astype(np.float32)
+        images = np.empty_like(x)
+        with jax.enable_x64(False):
+            for rows in row_blocks(len(x), 1, BLOCK_ROWS):
+                block = np.zeros((BLOCK_ROWS, x.shape[1]), np.float32)
+                count = len(scaled[rows])
+                block[:count] = scaled[rows]
+                images[rows] = np.asarray(self._compiled(self.parameters_, block))[:count]
+        moved: Points = self.target_mean_ + self.scale_ * images
+        return moved
+
+    @abc.abstractmethod
+    def _solver(self, dim: int, key: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
+        """The solver of ott, its networks initialised from `key`, and (parameters, (n, d)) -> (n, d), its map."""
+
+    @abc.abstractmethod
+    def _train(self, solver: Any, source: Iterator[Points], target: Iterator[Points]) -> None:
+        """Run the solver's own loop."""
+
+    def _reached(self, solver: Any) -> Any:
+        """The parameters of the map."""
+        return solver.state_f.params
+
+
+class W2Dual(Neural):
+    """Neural dual for W2: T = grad f with f an input-convex network (ICNN).
+
+    inf_f E f(X) + E f*(Y) over convex f, f*(y) = <x, y> - f(x) at x = grad g(y), g a second ICNN that maximises it:
+    Makkuva, Taghvaei, Oh, Lee 2020, Optimal transport mapping via input convex neural networks. By `W2NeuralDual` of
+    ott with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run from grad g(y)
+    (Amos 2023) a fit had not ended after 200 s on one busy core. `pos_weights` is set in the networks too, where ott's
+    default is another one, and they begin next to |x|^2 / 2, so T at the identity.
+
+    Parameters
+    ----------
+    steps, batch_size, width, depth, learning_rate
+        As in `Neural`.
+    """
+
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+
+    def __init__(
+        self,
+        steps: int = 1000,
+        batch_size: int = 128,
+        width: int = 64,
+        depth: int = 3,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        self.steps = steps
+        self.batch_size = batch_size
+        self.width = width
+        self.depth = depth
+        self.learning_rate = learning_rate
+
+    def _solver(self, dim: int, key: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
+        import optax
+        from ott.neural.methods.neuraldual import W2NeuralDual
+        from ott.neural.networks.icnn import ICNN
+
+        networks = [ICNN(dim_data=dim, dim_hidden=[self.width] * self.depth, pos_weights=True) for _ in "fg"]
+        solver = W2NeuralDual(
+            dim,
+            *networks,
+            optimizer_f=optax.adam(self.learning_rate, b1=0.5, b2=0.9),
+            optimizer_g=optax.adam(self.learning_rate, b1=0.5, b2=0.9),
+            num_train_iters=self.steps,
+            valid_freq=self.steps + 1,
+            conjugate_solver=None,
+            amortization_loss="objective",
+            rng=key,
+        )
+        return solver, lambda parameters, x: networks[0].potential_gradient_fn(parameters)(x)
+
+    def _train(self, solver: Any, source: Iterator[Points], target: Iterator[Points]) -> None:
+        solver(source, target, source, target)
+
+
+class ENOT(Neural):
+    """Expectile-regularised neural dual: T = x - grad f / 2, f and g free networks tied by an expectile loss.
+
+    sup_g inf_T E |X - T(X)|^2 + E g(Y) - E g(T(X)), with a penalty that binds f and g where they are each other's
+    c-transform, the expectile of f + g - c being small: Buzun, Bobrin, Dylov 2024, ENOT: Expectile regularization for
+    fast and accurate training of neural optimal transport. By `ExpectileNeuralDual` of ott, with its own expectile
+    (0.99) and weight (1), ELU networks with the initialisation of flax, so that T begins near the identity.
+
+    Parameters
+    ----------
+    steps, batch_size, width, depth, learning_rate
+        As in `Neural`.
+    """
+
+    def __init__(
+        self,
+        steps: int = 2000,
+        batch_size: int = 256,
+        width: int = 64,
+        depth: int = 3,
+        learning_rate: float = 1e-3,
+    ) -> None:
+        self.steps = steps
+        self.batch_size = batch_size
+        self.width = width
+        self.depth = depth
+        self.learning_rate = learning_rate
+
+    def _solver(self, dim: int, key: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
+        import jax
+        import optax
+        from ott.neural.methods.expectile_neural_dual import ExpectileNeuralDual
+        from ott.neural.networks.potentials import MLP
+
+        networks = [MLP(dim_hidden=[*[self.width] * self.depth, 1], act_fn=jax.nn.elu) for _ in "fg"]
+        solver = ExpectileNeuralDual(
+            dim,
+            *networks,
+            optimizer_f=optax.adam(self.learning_rate, b1=0.9, b2=0.9),
+            optimizer_g=optax.adam(self.learning_rate, b1=0.9, b2=0.9),
+            num_train_iters=self.steps,
+            valid_freq=self.steps + 1,
+            rng=key,
+        )
+        return solver, lambda parameters, x: x - jax.vmap(solver.neural_f.potential_gradient_fn(parameters))(x) / 2
+
+    def _train(self, solver: Any, source: Iterator[Points], target: Iterator[Points]) -> None:
+        solver(source, target, source, target)
+
+
+class MongeGap(Neural):
+    """Monge gap: a free network fitted to the target in Sinkhorn divergence, and penalised for not being optimal.
+
+    min_T S_eps(T#mu0, gamma) + lambda (E |X - T(X)|^2 - W_eps(mu0, T#mu0)), the second term zero exactly for optimal
+    maps as eps -> 0: Uscidda and Cuturi 2023, The Monge gap: a regularizer to learn all transport maps. By
+    `MongeGapEstimator` of ott; T(x) = x + MLP(x) with the initialisation of flax. T need not be a gradient.
+
+    Parameters
+    ----------
+    steps, batch_size, width, depth, learning_rate
+        As in `Neural`.
+    epsilon
+        Of both terms, in units of the mean of |x - y|^2 / 2 between two standardised clouds, d.
+    strength
+        lambda.
+    """
+
+    def __init__(
+        self,
+        steps: int = 500,
+        batch_size: int = 128,
+        width: int = 64,
+        depth: int = 2,
+        learning_rate: float = 3e-3,
+        epsilon: float = 0.05,
+        strength: float = 1.0,
+    ) -> None:
+        self.steps = steps
+        self.batch_size = batch_size
+        self.width = width
+        self.depth = depth
+        self.learning_rate = learning_rate
+        self.epsilon = epsilon
+        self.strength = strength
+
+    def _solver(self, dim: int, key: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
+        import optax
+        from ott.neural.methods.monge_gap import MongeGapEstimator, monge_gap_from_samples
+        from ott.neural.networks.potentials import PotentialMLP
+        from ott.tools.sinkhorn_divergence import sinkdiv
+
+        epsilon = 2 * self.epsilon * dim  # ott's cost has no 1/2
+        network = PotentialMLP(dim_hidden=[self.width] * self.depth, is_potential=False)
+        solver = MongeGapEstimator(
+            dim,
+            network,
+            optimizer=optax.adam(self.learning_rate),
+            fitting_loss=lambda mapped, goals: (sinkdiv(mapped, goals, epsilon=epsilon)[0], None),
+            regularizer=lambda points, mapped: (monge_gap_from_samples(points, mapped, epsilon=epsilon), None),
+            regularizer_strength=self.strength,
+            num_train_iters=self.steps,
+            rng=key,
+        )
+        return solver, lambda parameters, x: network.apply({"params": parameters}, x)
+
+    def _train(self, solver: Any, source: Iterator[Points], target: Iterator[Points]) -> None:
+        solver.train_map_estimator(source, target, source, target)
+
+    def _reached(self, solver: Any) -> Any:
+        return solver.state_neural_net.params

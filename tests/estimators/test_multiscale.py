@@ -1,0 +1,43 @@
+"""Multiscale Sinkhorn against plain Sinkhorn on all pairs.
+
+MultiScaleOT is compiled against a system package and not in the extra `test`: without `make extras` these tests are
+skipped, and say so.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mongebench.core.errors import InvalidInput, InvalidParameter
+from mongebench.core.estimator import ProblemInfo
+from mongebench.estimators.entropic import Entropic
+from mongebench.estimators.multiscale import Multiscale
+
+
+def test_dimensions_above_three_are_refused_in_a_sentence():
+    info = ProblemInfo(dim=4, n_source=9, n_target=9, offers=frozenset(), strong_convexity=None)
+    assert "d = 3" in Multiscale().supports(info).reason
+
+
+class TestWithTheLibrary:
+    @pytest.fixture(autouse=True)
+    def _library(self):
+        pytest.importorskip("MultiScaleOT", reason="MultiScaleOT is not installed: `make extras` does it")
+
+    @pytest.mark.parametrize("dim", [1, 2, 3])
+    def test_is_the_entropic_map(self, gaussian_pair, dim):
+        x, y = gaussian_pair(dim).samples(150, 120)
+        query = np.random.default_rng(5).normal(size=(20, dim))
+        expected = Entropic(0.1, backend="pot_numpy", tolerance=1e-8).fit(x, y)
+        fitted = Multiscale(0.1, tolerance=1e-8).fit(x, y)
+        assert fitted.epsilon_ == expected.epsilon_
+        # the kernel is cut at 1e-20; otherwise as in the test of the backends of `Entropic`
+        np.testing.assert_allclose(fitted.transform(query), expected.transform(query), atol=1e-5)
+
+    def test_refusals(self):
+        with pytest.raises(InvalidInput, match="d = 4"):
+            Multiscale().fit(np.eye(4), np.eye(4))
+        for parameters in ({"tolerance": 0.0}, {"epsilon": -1.0}, {"scale": "median"}):
+            with pytest.raises(InvalidParameter, match=next(iter(parameters))):
+                Multiscale(**parameters).fit(np.eye(2), np.eye(2))
