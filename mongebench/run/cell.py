@@ -27,7 +27,7 @@ from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value
 from mongebench.plugins import snake_case
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.provenance import provenance
-from mongebench.run.record import Cell, Manifest, Provenance, Record, Spec, Status, Times
+from mongebench.run.record import Cell, Manifest, PlannedCell, Provenance, Record, Spec, Status, Times
 from mongebench.run.sketch import Sketch
 from mongebench.run.trace import RunTrace, kl_offset
 
@@ -192,7 +192,7 @@ def measure_together(
     clock = clock or Clock()
     refused = refusal(cells[0], problem, estimator)
     if refused is not None:
-        return [(failed(cell, problem, estimator, conditions, *refused), None) for cell in cells]
+        return [(failed(planned(cell, problem, estimator, conditions), conditions, *refused), None) for cell in cells]
 
     share = len(cells)
     fits = [_Fit.of(cell, problem, estimator, clock) for cell in cells]
@@ -219,9 +219,7 @@ def measure_together(
     return [
         (
             Record(
-                cell=fit.cell,
-                manifest=manifest(problem, estimator, conditions),
-                **facts(problem, estimator),
+                **dict(planned(fit.cell, problem, estimator, conditions)),
                 status=fit.status,
                 reason=fit.reason,
                 metrics=fit.metrics,
@@ -306,22 +304,17 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
     return None if answer.ok else (Status.UNSUPPORTED, answer.reason)
 
 
-def failed(
-    cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions, status: Status, reason: str
-) -> Record:
-    """The record of a cell that left none itself; `estimator` is None where it could not be imported."""
-    return Record(
-        cell=cell,
-        manifest=manifest(problem, estimator, conditions),
-        **facts(problem, estimator),
-        status=status,
-        reason=reason,
-        provenance=_provenance(estimator, conditions),
-    )
+def failed(planned: PlannedCell, conditions: Conditions, status: Status, reason: str) -> Record:
+    """The record of a cell that left none itself."""
+    return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(None, conditions))
 
 
-def manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
-    """What a record of this cell depends on."""
+def planned(cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
+    """What is known of a cell before it runs; `estimator` is None where it could not be imported."""
+    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **_facts(problem, estimator))
+
+
+def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
     return Manifest(
         problem_digest=problem.digest,
         estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
@@ -332,8 +325,7 @@ def manifest(problem: Problem, estimator: MapEstimator | None, conditions: Condi
     )
 
 
-def facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
-    """The fields of `Facts`."""
+def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
     return {
         "tier": tier(estimator.needs) if estimator else "unknown",
         "anchor": estimator.anchor if estimator else False,

@@ -126,6 +126,13 @@ class Facts(Model):
     truth_tier: str
 
 
+class PlannedCell(Facts):
+    """A cell and what its record must have been made with."""
+
+    cell: Cell
+    manifest: Manifest
+
+
 class Times(Model):
     """Seconds by phase; the first five add up to `wall`.
 
@@ -198,11 +205,9 @@ class Provenance(Model):
     started_at: str
 
 
-class Record(Facts):
+class Record(PlannedCell):
     """What one cell left."""
 
-    cell: Cell
-    manifest: Manifest
     status: Status
     reason: str = ""
     metrics: dict[str, Value] = {}
