@@ -34,7 +34,9 @@ from mongebench.run.store import RunDirectory, RunStopped, write_atomically
 POLL_SECONDS = 0.2
 LOSSES = 3
 """Times a batch of one cell may lose its worker (after as many tries as the scheduler allows each)."""
-PATIENCE = 60.0
+REFILL_SECONDS = 10.0
+"""Between two looks whether this machine's own cluster still has its workers."""
+PATIENCE = 30.0
 """Seconds without a scheduler, or without a worker, before the run gives up."""
 
 
@@ -85,16 +87,16 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
     # What dask has to say of lost workers and schedulers is said here in a sentence.
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
     with contextlib.ExitStack() as stack:
-        if scheduler is None:
-            cluster = LocalCluster(
-                n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
-            )
-            stack.callback(cluster.close, timeout=10)
         try:
+            if scheduler is None:
+                cluster = LocalCluster(
+                    n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=logging.CRITICAL
+                )
+                stack.callback(cluster.close, timeout=10)
             client = Client(scheduler or cluster, set_as_default=False, timeout=10)
             stack.callback(client.close, timeout=5)
             client.wait_for_workers(1, timeout=PATIENCE)
-        except (OSError, ValueError, TimeoutError) as error:
+        except (OSError, ValueError, RuntimeError) as error:
             raise RunStopped(
                 f"No dask scheduler with a worker at {scheduler or 'this machine'}: {error}. Start one with "
                 "`dask scheduler` and `dask worker ADDRESS`"
@@ -113,7 +115,7 @@ class _Dispatch:
         self.on_progress = on_progress
         self.in_flight: dict[Any, list[PlannedCell]] = {}
         self.losses: Counter[str] = Counter()
-        self.well = time.monotonic()
+        self.well = self.filled = time.monotonic()
 
     def run(self, waiting: Sequence[list[PlannedCell]]) -> None:
         """Leave a record for every cell, or raise `RunStopped`."""
@@ -146,9 +148,14 @@ class _Dispatch:
                 missing = "" if self.client.nthreads() else "worker"
             except Exception:  # the connection broke while it was asked
                 missing = "scheduler"
+        now = time.monotonic()
         if not missing:
-            self.well = time.monotonic()
-        elif time.monotonic() - self.well > PATIENCE or self.client.status == "closed":
+            self.well = now
+            if self.client.cluster is not None and now - self.filled > REFILL_SECONDS:
+                # A nanny starts a lost worker again, unless it was lost while it started: then the nanny goes too.
+                self.filled = now
+                self.client.cluster.scale(self.job.conditions.workers)
+        elif now - self.well > PATIENCE or self.client.status == "closed":
             raise RunStopped(f"The dask {missing} is lost, and did not come back; {self._left()} cells are left")
         return not missing
 

@@ -145,18 +145,22 @@ class Run:
             self._engine(on_progress).run(to_run)
 
     def _engine(self, on_progress: Progress) -> Engine:
-        job = Job(
+        job = self._job()
+        if self.machinery.engine == "local":
+            return LocalEngine(job, on_progress)
+        from mongebench.run.dask_engine import DaskEngine
+
+        return DaskEngine(job, on_progress, self.machinery.scheduler)
+
+    def _job(self) -> Job:
+        """What all batches share."""
+        return Job(
             cells=[],
             run_directory=str(self.directory.path.resolve()),
             plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins],
             base=str(self.experiment.base),
             conditions=self.conditions,
         )
-        if self.machinery.engine == "local":
-            return LocalEngine(job, on_progress)
-        from mongebench.run.dask_engine import DaskEngine
-
-        return DaskEngine(job, on_progress, self.machinery.scheduler)
 
     @property
     def resume_command(self) -> str:

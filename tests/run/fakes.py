@@ -1,5 +1,6 @@
 """Estimators that each earn one status: a plugin file for the engine's tests."""
 
+import errno
 import os
 import signal
 import time
@@ -160,6 +161,17 @@ class ReturnsNothing(Shift):
 
     def fit(self, source, target, *, seed=0, trace=None):
         return None
+
+
+class FillsTheDisk(Shift):
+    """Nothing can be written any more once it was fitted."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        def full(_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        os.fsync = full
+        return super().fit(source, target, seed=seed, trace=trace)
 
 
 class Chatters(Shift):
