@@ -86,6 +86,9 @@ def run(
     scheduler: Annotated[
         str | None, typer.Option(metavar="ADDRESS", help="Of a running dask scheduler [default: workers here].")
     ] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
+    ] = False,
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.report import figures, tables, terminal
@@ -94,7 +97,9 @@ def run(
     from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory
 
-    invocation = Invocation(experiment=experiment, seeds=seeds, only=only, plugins=tuple(map(str, plugin or ())))
+    invocation = Invocation(
+        experiment=experiment, seeds=seeds, only=only, plugins=tuple(map(str, plugin or ())), exclusive=exclusive
+    )
     machinery = Machinery(engine, scheduler, workers)
     name = experiments.read(experiment).name
     planned = Run(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)

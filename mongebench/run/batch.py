@@ -7,6 +7,7 @@ in when it was killed or died gets its record from here, and a new child takes t
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import select
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -63,9 +64,24 @@ def run_batch(job: Job, on_progress: Progress, stopped: Stopped) -> None:
     """
     try:
         while job.cells and not stopped():
-            job = job.model_copy(update={"cells": _one_child(job, on_progress, stopped)})
+            with _turn(job.conditions.exclusive, stopped):
+                job = job.model_copy(update={"cells": _one_child(job, on_progress, stopped)})
     except OSError as error:
         raise RunStopped(f"A batch of cells could not be run: {error}.") from error
+
+
+@contextlib.contextmanager
+def _turn(exclusive: bool, stopped: Stopped) -> Iterator[None]:
+    """Wait for this machine: a batch of an exclusive run goes alone, others of any runs go beside each other."""
+    path = Path(tempfile.gettempdir(), f"mongebench-{os.getuid()}.lock")
+    with open(path, "ab") as lock:
+        while not stopped():
+            try:
+                fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(POLL_SECONDS)
+        yield  # closing the file, or dying, gives the machine back
 
 
 def _one_child(job: Job, on_progress: Progress, stopped: Stopped) -> list[PlannedCell]:

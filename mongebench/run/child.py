@@ -58,6 +58,9 @@ def main(job_file: str) -> None:
     _die_with_parent()
     protocol = _protocol()
     job = Job.model_validate_json(Path(job_file).read_text(encoding="utf-8"))
+    if job.conditions.exclusive and hasattr(os, "sched_setaffinity"):
+        # The last cores: the first ones serve interrupts, and the engine sits on another one.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-(job.conditions.threads or 1) :])
     directory = RunDirectory(job.run_directory)
     for path in job.plugin_files:
         plugins.add_file(path)

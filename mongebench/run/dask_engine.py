@@ -65,11 +65,12 @@ class DaskEngine:
         write_atomically(mark, "")
         try:
             with _client(self.scheduler, self.job.conditions.workers) as client:
-                conditions = replace(self.job.conditions, workers=sum(client.nthreads().values()))
+                count = sum(client.nthreads().values())
+                conditions = replace(self.job.conditions, workers=1 if self.job.conditions.exclusive else count)
                 job = self.job.model_copy(update={"conditions": conditions})
                 dispatch = _Dispatch(client, job, directory, mark.name, self.on_progress)
                 try:
-                    dispatch.run(batches(cells, conditions.workers, conditions.seeds_together))
+                    dispatch.run(batches(cells, count, conditions.seeds_together))
                 finally:
                     dispatch.give_up()
         finally:

@@ -103,11 +103,12 @@ class Run:
     @functools.cached_property
     def conditions(self) -> Conditions:
         """What all cells share."""
-        cores = os.cpu_count() or 1
+        cores, exclusive = os.cpu_count() or 1, self.invocation.exclusive
         return Conditions(
             evaluation_points=self.experiment.evaluation_points,
             threads=self.experiment.threads,
-            workers=self.machinery.workers or max(1, cores // self.experiment.threads),
+            workers=1 if exclusive else self.machinery.workers or max(1, cores // self.experiment.threads),
+            exclusive=exclusive,
             time_limit=self.experiment.time_limit,
             memory_limit=self.experiment.memory_limit,
             seeds_together=self.experiment.seeds_together,

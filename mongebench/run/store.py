@@ -39,6 +39,7 @@ class Invocation(Model):
     seeds: int | None = None
     only: str | None = None
     plugins: tuple[str, ...] = ()
+    exclusive: bool = False
 
     def command(self, cell: Cell | None = None, *more: str) -> str:
         """The shell command that runs this again with `more` options, or one cell of it.
@@ -50,6 +51,7 @@ class Invocation(Model):
         words += ["--only", only] if only is not None else []
         words += ["--seeds", str(self.seeds)] if self.seeds is not None else []
         words += [word for path in self.plugins for word in ("--plugin", path)]
+        words += ["--exclusive"] if self.exclusive else []
         return shlex.join([*words, *more])
 
 
@@ -163,6 +165,8 @@ class RunDirectory:
         if record is None:
             return "its record cannot be read"
         ignored = set() if record.status in ("timeout", "out_of_memory") else {"time_limit", "memory_limit"}
+        if record.manifest.exclusive:  # more than was asked
+            ignored |= {"exclusive"}
         old, new = record.manifest.model_dump(exclude=ignored), planned.manifest.model_dump(exclude=ignored)
         changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
         return "; ".join(changes) or None

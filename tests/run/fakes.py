@@ -174,6 +174,38 @@ class FillsTheDisk(Shift):
         return super().fit(source, target, seed=seed, trace=trace)
 
 
+class Remembers(Shift):
+    """Earns error: its second fit returns the first one's map."""
+
+    kept = None
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        Remembers.kept = self.shift_ if Remembers.kept is None else Remembers.kept
+        self.shift_ = Remembers.kept
+        return self
+
+
+class Dispatches(Shift):
+    """Sound, and returns from its fit long before the device has done what it was asked."""
+
+    modules = ("jax",)
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        import jax
+        import jax.numpy as jnp
+
+        x = jnp.ones((800, 800))
+        work = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: y @ x / 800, x)).lower(x).compile()
+        since = time.perf_counter()
+        self._pending = work(x)
+        self.dispatch_seconds_ = time.perf_counter() - since
+        return super().fit(source, target, seed=seed, trace=trace)
+
+    def transform(self, X):
+        return X + self.shift_ + 0 * float(self._pending[0, 0])
+
+
 class Chatters(Shift):
     """Sound, but prints to standard output, which is the engine's."""
 

@@ -2,6 +2,7 @@
 
 import base64
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ import psutil
 import pytest
 
 from mongebench import cli
+from mongebench.report import tables, terminal
+from mongebench.report.leaderboard import places
 from mongebench.run import dask_engine
 from mongebench.run.child import Job
 from mongebench.run.record import Record, Status
@@ -259,3 +262,37 @@ def test_mistakes_about_engines_are_sentences(tmp_path: Path, monkeypatch, capsy
         cli.main()
     assert exit_code.value.code == 2
     assert words in capsys.readouterr().err
+
+
+def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared_ones(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    words = command(tmp_path, ["shift"], 2)
+    assert subprocess.run(words, capture_output=True, env=env).returncode == 0
+    assert {record.provenance.exclusive for record in RunDirectory(tmp_path / "run").records()} == {False}
+    lock = tmp_path / f"mongebench-{os.getuid()}.lock"
+    with open(lock, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # another run on this machine
+        run = subprocess.Popen(
+            [*words, "--exclusive"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        time.sleep(8)
+        assert run.poll() is None
+        assert {record.provenance.exclusive for record in RunDirectory(tmp_path / "run").records()} == {False}
+    said, _ = run.communicate(timeout=120)
+    assert "0 already recorded, 2 to run" in said
+    records = list(RunDirectory(tmp_path / "run").records())
+    assert {(r.status, r.provenance.exclusive, r.provenance.workers) for r in records} == {(Status.OK, True, 1)}
+    if sys.platform == "linux":
+        assert {len(record.provenance.pinned_to) for record in records} == {1}
+    again = subprocess.run(words, capture_output=True, text=True, env=env)
+    assert "2 already recorded, 0 to run" in again.stdout  # an exclusive record is more than was asked
+    # One of them made beside others: no table shows both kinds of times.
+    path = next(tmp_path.glob("run/cells/*.json"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"exclusive": true', '"exclusive": false'), encoding="utf-8"
+    )
+    rows = tables.frame(RunDirectory(tmp_path / "run"))
+    assert "1 cells ran alone (--exclusive) and 1 did not" in terminal.costs(rows)
+    assert "1 cells ran alone" in tables.legend(rows)
+    assert {seconds for block in tables.blocks(rows) for *_, seconds in block.lines()} == {""}
+    assert places(rows)["fit_seconds"].isna().all()
