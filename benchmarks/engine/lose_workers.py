@@ -3,7 +3,6 @@
 python benchmarks/engine/lose_workers.py [CELLS] [WORKERS] [SECONDS]
 """
 
-import random
 import subprocess
 import sys
 import tempfile
@@ -48,13 +47,13 @@ def main(cells: int = 1000, workers: int = 2, seconds: float = 5.0) -> None:
         command += ["--engine", "dask", "--workers", str(workers)]
         began = time.monotonic()
         engine = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-        killed, choose = 0, random.Random(0)
+        killed = 0
         while engine.poll() is None and not list(out.glob("cells/*.json")):
             time.sleep(0.2)
         while engine.poll() is None:
             time.sleep(seconds)
             if engine.poll() is None and (alive := workers_of(psutil.Process(engine.pid))):
-                choose.choice(alive).kill()
+                min(alive, key=lambda worker: worker.create_time()).kill()  # the others may still be starting
                 killed += 1
                 print(f"{time.monotonic() - began:.0f} s: {len(list(out.glob('cells/*.json')))} recorded", flush=True)
         took = time.monotonic() - began

@@ -36,7 +36,7 @@ LOSSES = 3
 """Times a batch of one cell may lose its worker (after as many tries as the scheduler allows each)."""
 REFILL_SECONDS = 10.0
 """Between two looks whether this machine's own cluster still has its workers."""
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds without a scheduler, or without a worker, before the run gives up."""
 
 
