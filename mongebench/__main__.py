@@ -2,4 +2,5 @@
 
 from mongebench.cli import main
 
-main()
+if __name__ == "__main__":  # processes that dask spawns import this module
+    main()

@@ -1,14 +1,17 @@
 """The command line.
 
 Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a night failed; 2 usage; 3 nothing could run;
-130 interrupted.
+4 the run had to stop (disk full, no worker left); 130 interrupted; 143 terminated.
 """
 
 from __future__ import annotations
 
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
@@ -27,7 +30,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CHECK_FAILED, USAGE, NOTHING_RAN, INTERRUPTED = 1, 2, 3, 130
+CHECK_FAILED, USAGE, NOTHING_RAN, STOPPED, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
 
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Class; class MyMap becomes my_map.")
@@ -80,17 +83,27 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")] = False,
     workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
     plugin: Plugins = None,
+    engine: Annotated[str, typer.Option(help="local: child processes of this one; dask: of dask workers.")] = "local",
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a running dask scheduler [default: workers here].")
+    ] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
+    ] = False,
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.report import figures, tables, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.record import Status
-    from mongebench.run.runner import Run
+    from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory
 
-    invocation = Invocation(experiment=experiment, seeds=seeds, only=only, plugins=tuple(map(str, plugin or ())))
+    invocation = Invocation(
+        experiment=experiment, seeds=seeds, only=only, plugins=tuple(map(str, plugin or ())), exclusive=exclusive
+    )
+    machinery = Machinery(engine, scheduler, workers)
     name = experiments.read(experiment).name
-    planned = Run(invocation, RunDirectory(out or Path("results", "runs", name)), workers)
+    planned = Run(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)
     if dry_run:
         _print_plan(planned)
         return
@@ -380,9 +393,9 @@ def _read_record(path: Path) -> Any:
 
 
 def _print_plan(planned: Run) -> None:
-    pending = planned.pending()
-    for cell in pending:
-        typer.echo(cell.label)
+    pending = planned.pending
+    for waiting in pending:
+        typer.echo(waiting.cell.label)
     total = len(planned.cells)
     typer.echo(
         f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
@@ -401,7 +414,9 @@ def _execute(planned: Run) -> None:
         TimeRemainingColumn,
     )
 
-    total, pending = len(planned.cells), len(planned.pending())
+    from mongebench.run.store import RunStopped
+
+    total, pending = len(planned.cells), len(planned.pending)
     typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
     columns = (
         TextColumn("{task.description}"),
@@ -422,10 +437,39 @@ def _execute(planned: Run) -> None:
                 progress.advance(task)
 
         try:
-            planned.execute(on_progress)
+            with _terminable():
+                planned.execute(on_progress)
+        except _Terminated:
+            _stop("Terminated", TERMINATED, planned)
         except KeyboardInterrupt:
-            typer.echo("Interrupted; what was recorded stays, and the same command goes on from there.", err=True)
-            raise typer.Exit(INTERRUPTED) from None
+            _stop("Interrupted", INTERRUPTED, planned)
+        except RunStopped as error:
+            _stop(f"mongebench: {error}", STOPPED, planned)
+
+
+def _stop(what: str, code: int, planned: Run) -> NoReturn:
+    """End a run before its end."""
+    typer.echo(
+        f"{what}; what was recorded stays, and the same command goes on from there:\n  {planned.resume_command}",
+        err=True,
+    )
+    raise typer.Exit(code) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def terminate(*_: Any) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mongebench.report.tables import IDENTITY_COLUMNS, aggregate, chosen_metric, number, row_order
+from mongebench.report.tables import IDENTITY_COLUMNS, aggregate, chosen_metric, mixed, number, row_order
 from mongebench.run.record import Status
 
 BEYOND_NOISE = 2.0
@@ -41,7 +41,7 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for _, own in rows.groupby(["problem", "budget"], sort=False):
         metric = chosen_metric(own)
-        seconds = aggregate(own, "fit_seconds")["mean"]
+        seconds = np.nan if mixed(rows) else aggregate(own, "fit_seconds")["mean"]
         parts.append(aggregate(own, metric).assign(metric=metric, fit_seconds=seconds))
     found = pd.concat(parts, ignore_index=True)
     # An empty reason is the first value too, but of no use.

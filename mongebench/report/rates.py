@@ -13,8 +13,8 @@ import pandas as pd
 from mongebench.core.errors import InvalidInput
 from mongebench.metrics.rate import RateVerdict, Verdict, rate_verdict
 from mongebench.report.tables import labels, labels_by_problem
-from mongebench.run.record import Cell, Record, TracePoint, budget
-from mongebench.run.store import PlannedCell, Readable, RunError
+from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
+from mongebench.run.store import Readable, RunError
 
 STEP_PARAMETERS = ("tau", "steps")
 """What tells a fit from its refinement, and from no other fit."""

@@ -100,6 +100,7 @@ def _measured(record: Record) -> dict[str, Any]:
         "device": record.provenance.device,
         "threads": record.provenance.threads,
         "workers": record.provenance.workers,
+        "exclusive": record.provenance.exclusive,
         "commit": record.provenance.commit,
         "problem_digest": record.manifest.problem_digest,
         "evaluation_points": record.manifest.evaluation_points,
@@ -234,6 +235,8 @@ def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
         problem, draws = own[["problem", "budget"]].iloc[0]
         chosen = metric or chosen_metric(own)
         summary, seconds = aggregate(own, chosen), aggregate(own, "fit_seconds")
+        if mixed(rows):
+            seconds = seconds.assign(n_ok=0)
         tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()
         for tier in tiers or [summary["tier"].iloc[0]]:
             rivals = (summary["tier"] == tier) | summary["anchor"]
@@ -248,14 +251,30 @@ def unit(metric: str) -> str:
     return f" [{found.unit}], {found.direction} is better" if found.unit else f", {found.direction} is better"
 
 
+def mixed(rows: pd.DataFrame) -> str:
+    """Why the times of these rows are not comparable, if so: some cells ran alone, others beside others."""
+    if "exclusive" not in rows:
+        return ""
+    exclusive = rows["exclusive"].dropna().astype(bool)
+    if exclusive.nunique() < 2:
+        return ""
+    return (
+        f"no times: {exclusive.sum()} cells ran alone (--exclusive) and {(~exclusive).sum()} did not, which are not "
+        "comparable; run the rest with --exclusive too"
+    )
+
+
 def circumstances(rows: pd.DataFrame) -> str:
     """What the times of these rows were measured on."""
     if "device" not in rows:
         return "no times"
+    if told := mixed(rows):
+        return told
     timed = rows.dropna(subset=["device"])
     described = {
         f"{row['device']}, {int(row['threads'])} thread(s), {int(row['workers'])} cell(s) at a time"
-        for row in timed[["device", "threads", "workers"]].drop_duplicates().to_dict("records")
+        + (", nothing else of ours on the machine" if row["exclusive"] else "")
+        for row in timed[["device", "threads", "workers", "exclusive"]].drop_duplicates().to_dict("records")
     }
     return "on " + "; ".join(sorted(described))
 

@@ -22,7 +22,7 @@ from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, para
 from mongebench.report import tables
 from mongebench.report.compare import Change
 from mongebench.report.rates import KEPT
-from mongebench.report.tables import circumstances, exponents, number, row_order
+from mongebench.report.tables import circumstances, exponents, mixed, number, row_order
 from mongebench.run.record import Record, Status
 
 
@@ -55,6 +55,8 @@ def _cell(cell: tables.Shown) -> str:
 
 def costs(rows: pd.DataFrame) -> RenderableType:
     """Fitted cost exponents."""
+    if told := mixed(rows):
+        return told
     fitted = exponents(rows)
     if fitted.empty:
         return "No estimator was measured at three or more sizes: there is no exponent to fit."

@@ -19,20 +19,23 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
-from mongebench.core.errors import Diverged, InvalidInput, MongebenchError, OracleUnavailable
+from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, OracleUnavailable
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
-from mongebench.core.oracle import Meter, SourceView, TargetView, tier
+from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView, tier
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
 from mongebench.plugins import snake_case
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.provenance import provenance
-from mongebench.run.record import Cell, Manifest, Provenance, Record, Spec, Status, Times
+from mongebench.run.record import Cell, Manifest, PlannedCell, Provenance, Record, Spec, Status, Times
 from mongebench.run.sketch import Sketch
 from mongebench.run.trace import RunTrace, kl_offset
 
 DIVERGED_RATIO = 1e4
 """A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
+
+
+DRAWS = frozenset({Oracle.SOURCE_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLES, Oracle.TARGET_SAMPLER})
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,8 @@ class Conditions:
         Bytes; None for none. Only a child process can be held to it.
     seeds_together
         Most seeds of one cell that an estimator with `fit_together` fits in one call.
+    exclusive
+        No other cell of any run on this machine runs meanwhile.
     """
 
     evaluation_points: int = 10_000
@@ -61,6 +66,7 @@ class Conditions:
     time_limit: float | None = None
     memory_limit: int | None = None
     seeds_together: int = 1
+    exclusive: bool = False
 
 
 def _check_budget(**budgets: int | None) -> None:
@@ -192,7 +198,7 @@ def measure_together(
     clock = clock or Clock()
     refused = refusal(cells[0], problem, estimator)
     if refused is not None:
-        return [(failed(cell, problem, estimator, conditions, *refused), None) for cell in cells]
+        return [(failed(planned(cell, problem, estimator, conditions), conditions, *refused), None) for cell in cells]
 
     share = len(cells)
     fits = [_Fit.of(cell, problem, estimator, clock) for cell in cells]
@@ -216,16 +222,18 @@ def measure_together(
         except Exception as error:  # the runner alone may catch everything, and always records it
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
+    times = [_times(clock, fit.transform_seconds, share) for fit in fits]
+    for fit, timed in zip(fits, times, strict=True):
+        if timed.doubt and fit.status.measured:
+            fit.status, fit.reason = Status.ERROR, f"the times are not to be trusted: {timed.doubt}"
     return [
         (
             Record(
-                cell=fit.cell,
-                manifest=manifest(problem, estimator, conditions),
-                **facts(problem, estimator),
+                **dict(planned(fit.cell, problem, estimator, conditions)),
                 status=fit.status,
                 reason=fit.reason,
                 metrics=fit.metrics,
-                times=_times(clock, fit.transform_seconds, share),
+                times=timed,
                 compile_cache=_cache_state(clock),
                 oracle_counts={str(oracle): count for oracle, count in fit.meter.counts.items()},
                 learned=_learned(fit.fitted),
@@ -236,7 +244,7 @@ def measure_together(
             ),
             fit.sketch,
         )
-        for fit in fits
+        for fit, timed in zip(fits, times, strict=True)
     ]
 
 
@@ -271,9 +279,30 @@ class _Fit:
                 self.transform_seconds = clock.seconds("evaluate") - before
                 self.metrics = compute(evaluation)
             self.status, self.reason = _judge(evaluation, self.metrics)
+            if self.status.measured and (other := self._same_as(evaluation)):
+                raise ContractViolation(
+                    f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws: it "
+                    "keeps something from one fit to the next, and neither its error nor its time is its own"
+                )
             self.sketch = Sketch.of(evaluation) if self.status.measured else None
         except Exception as error:  # of one map, not of its neighbours
             self.status, self.reason = status_of(error)
+
+    def _same_as(self, evaluation: Evaluation) -> Cell | None:
+        """An earlier cell of this process, equal but for the seed, with the same map; None where that may be so."""
+        drawn = sum(count for oracle, count in self.meter.counts.items() if oracle in DRAWS)
+        finite = any(measure.size is not None for measure in (self.source._measure, self.target._measure))
+        # A fit stopped before its first step leaves the identity; all of a cloud is the same draws in another order.
+        if not drawn or finite or np.array_equal(evaluation.pushed, evaluation.points.x):
+            return None
+        content = hashlib.sha256(np.ascontiguousarray(evaluation.pushed).tobytes()).hexdigest()
+        alike = self.cell.model_copy(update={"seed": 0}).key
+        other = _seen.setdefault((alike, content), self.cell)
+        return other if other.seed != self.cell.seed else None
+
+
+_seen: dict[tuple[str, str], Cell] = {}
+"""The first cell of this process to have a map, by its key but for the seed and the map's values."""
 
 
 def _fit_all(fits: Sequence[_Fit]) -> None:
@@ -306,22 +335,17 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
     return None if answer.ok else (Status.UNSUPPORTED, answer.reason)
 
 
-def failed(
-    cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions, status: Status, reason: str
-) -> Record:
-    """The record of a cell that left none itself; `estimator` is None where it could not be imported."""
-    return Record(
-        cell=cell,
-        manifest=manifest(problem, estimator, conditions),
-        **facts(problem, estimator),
-        status=status,
-        reason=reason,
-        provenance=_provenance(estimator, conditions),
-    )
+def failed(planned: PlannedCell, conditions: Conditions, status: Status, reason: str) -> Record:
+    """The record of a cell that left none itself."""
+    return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(None, conditions))
 
 
-def manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
-    """What a record of this cell depends on."""
+def planned(cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
+    """What is known of a cell before it runs; `estimator` is None where it could not be imported."""
+    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **_facts(problem, estimator))
+
+
+def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
     return Manifest(
         problem_digest=problem.digest,
         estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
@@ -329,11 +353,11 @@ def manifest(problem: Problem, estimator: MapEstimator | None, conditions: Condi
         threads=conditions.threads or 0,
         time_limit=conditions.time_limit,
         memory_limit=conditions.memory_limit,
+        exclusive=conditions.exclusive,
     )
 
 
-def facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
-    """The fields of `Facts`."""
+def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
     return {
         "tier": tier(estimator.needs) if estimator else "unknown",
         "anchor": estimator.anchor if estimator else False,
@@ -467,7 +491,7 @@ def _provenance(estimator: MapEstimator | None, conditions: Conditions) -> Prove
     if jax is not None and estimator is not None and "jax" in estimator.modules:
         device = jax.devices()[0].device_kind
     threads = conditions.threads or os.cpu_count() or 1
-    return provenance(threads=threads, workers=conditions.workers, device=device)
+    return provenance(threads=threads, workers=conditions.workers, exclusive=conditions.exclusive, device=device)
 
 
 def _peak_bytes() -> int | None:

@@ -24,14 +24,14 @@ STARTED = time.perf_counter()  # before the imports below, which belong to the f
 from mongebench import plugins  # noqa: E402
 from mongebench.run.cell import Conditions, measure_together, reset_peak  # noqa: E402
 from mongebench.run.clock import Clock  # noqa: E402
-from mongebench.run.record import Cell, Model  # noqa: E402
-from mongebench.run.store import RunDirectory  # noqa: E402
+from mongebench.run.record import Cell, Model, PlannedCell  # noqa: E402
+from mongebench.run.store import RunDirectory, RunStopped  # noqa: E402
 
 
 class Job(Model):
     """What the engine hands to a child."""
 
-    cells: list[Cell]
+    cells: list[PlannedCell]
     run_directory: str
     plugin_files: list[str]
     base: str
@@ -58,6 +58,9 @@ def main(job_file: str) -> None:
     _die_with_parent()
     protocol = _protocol()
     job = Job.model_validate_json(Path(job_file).read_text(encoding="utf-8"))
+    if job.conditions.exclusive and hasattr(os, "sched_setaffinity"):
+        # The last cores: the first ones serve interrupts, and the engine sits on another one.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-(job.conditions.threads or 1) :])
     directory = RunDirectory(job.run_directory)
     for path in job.plugin_files:
         plugins.add_file(path)
@@ -66,18 +69,35 @@ def main(job_file: str) -> None:
     def problem(name: str, parameters: str) -> Any:
         return plugins.problem(name, base=job.base, **json.loads(parameters))
 
-    for index, cells in enumerate(groups(job.cells, job.conditions.seeds_together)):
-        print(json.dumps({"start": [cell.key for cell in cells]}), file=protocol)
+    def say(**words: Any) -> None:
+        print(json.dumps(words), file=protocol)
+
+    planned = {cell.cell.key: cell for cell in job.cells}
+    started: float | None = STARTED
+    for group in groups([cell.cell for cell in job.cells], job.conditions.seeds_together):
+        # Another run into this directory, or a worker that was thought lost, may have been faster.
+        cells = [cell for cell in group if directory.why_rerun(planned[cell.key]) is not None]
+        for cell in group:
+            if cell not in cells:
+                say(done=cell.key)
+        if not cells:
+            continue
+        say(start=[cell.key for cell in cells])
         reset_peak()
-        clock = Clock(STARTED) if index == 0 else Clock()
-        if index == 0:
+        clock = Clock(started)
+        if started is not None:
             clock.charge_start_up()
+            started = None
         first = cells[0]
         built = problem(first.problem.name, json.dumps(first.problem.parameters, sort_keys=True))
         estimator = plugins.estimator(first.estimator.name, **first.estimator.parameters)
         for record, sketch in measure_together(cells, built, estimator, job.conditions, clock):
-            directory.write(record, sketch)
-            print(json.dumps({"done": record.cell.key}), file=protocol)
+            try:
+                directory.write(record, sketch)
+            except RunStopped as error:
+                say(cannot_write=str(error))
+                return
+            say(done=record.cell.key)
 
 
 def groups(cells: Sequence[Cell], most: int) -> Iterator[list[Cell]]:

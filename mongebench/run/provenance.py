@@ -26,7 +26,9 @@ VARIABLES = (
 )
 
 
-def provenance(*, threads: int, workers: int, device: str = "cpu", dtype: str = "float64") -> Provenance:
+def provenance(
+    *, threads: int, workers: int, exclusive: bool = False, device: str = "cpu", dtype: str = "float64"
+) -> Provenance:
     """Of a record made now, in this process."""
     commit, dirty = _commit()
     return Provenance(
@@ -42,6 +44,8 @@ def provenance(*, threads: int, workers: int, device: str = "cpu", dtype: str = 
         threads=threads,
         workers=workers,
         versions=_versions(),
+        exclusive=exclusive,
+        pinned_to=sorted(os.sched_getaffinity(0)) if exclusive and hasattr(os, "sched_getaffinity") else [],
         environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
         started_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )

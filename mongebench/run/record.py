@@ -16,6 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from mongebench.metrics.base import Value
 
 SCHEMA_VERSION = 2
+SLACK = 0.02
+"""Share of the wall time by which the phases may miss it."""
 
 
 class Status(StrEnum):
@@ -114,6 +116,7 @@ class Manifest(Model):
     threads: int
     time_limit: float | None = None
     memory_limit: int | None = None
+    exclusive: bool = False
 
 
 class Facts(Model):
@@ -124,6 +127,13 @@ class Facts(Model):
     dim: int
     strong_convexity: float | None
     truth_tier: str
+
+
+class PlannedCell(Facts):
+    """A cell and what its record must have been made with."""
+
+    cell: Cell
+    manifest: Manifest
 
 
 class Times(Model):
@@ -144,6 +154,16 @@ class Times(Model):
     fit_cpu: float
     transform: float
     together: int = 1
+
+    @property
+    def doubt(self) -> str:
+        """Why these times cannot be true, if so."""
+        phases = (self.imports, self.compile, self.fit, self.evaluate, self.overhead)
+        if min(phases) < 0:
+            return f"a phase took {min(phases):.3g} s: the clock went backwards"
+        if abs(sum(phases) - self.wall) > max(SLACK * self.wall, 1e-3):
+            return f"the phases add up to {sum(phases):.6g} s of {self.wall:.6g} s"
+        return ""
 
 
 class TracePoint(Model):
@@ -180,7 +200,11 @@ class TracePoint(Model):
 
 
 class Provenance(Model):
-    """Where and with what a record was made; no host name, no user, no path."""
+    """Where and with what a record was made; no host name, no user, no path.
+
+    `workers` cells ran beside each other, unless `exclusive`: then no other of any run on the machine did, and the
+    process was `pinned_to` these cores (where the system can).
+    """
 
     mongebench: str
     commit: str | None
@@ -194,15 +218,15 @@ class Provenance(Model):
     threads: int
     workers: int
     versions: dict[str, str]
+    exclusive: bool = False
+    pinned_to: list[int] = []
     environment: dict[str, str]
     started_at: str
 
 
-class Record(Facts):
+class Record(PlannedCell):
     """What one cell left."""
 
-    cell: Cell
-    manifest: Manifest
     status: Status
     reason: str = ""
     metrics: dict[str, Value] = {}

@@ -11,15 +11,52 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mongebench import plugins
-from mongebench.core.errors import PluginError
+from mongebench.core.errors import InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.run import experiment as experiments
-from mongebench.run.cell import Conditions, facts, failed, manifest, refusal, status_of
-from mongebench.run.engine import LocalEngine
+from mongebench.run.batch import Progress
+from mongebench.run.cell import Conditions, failed, planned, refusal, status_of
+from mongebench.run.child import Job
+from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
-from mongebench.run.record import Cell, Spec, Status
-from mongebench.run.store import Invocation, Plan, PlannedCell, RunDirectory
+from mongebench.run.record import Cell, PlannedCell, Spec, Status
+from mongebench.run.store import Invocation, Plan, RunDirectory
+
+ENGINES = ("local", "dask")
+
+
+@dataclass(frozen=True)
+class Machinery:
+    """Who runs the cells; no part of what is recorded.
+
+    Attributes
+    ----------
+    engine
+        "local" or "dask".
+    scheduler
+        Address of a dask scheduler; None for a cluster of this machine's own.
+    workers
+        Child processes beside each other; None for as many as the cores allow.
+    """
+
+    engine: str = "local"
+    scheduler: str | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise UnknownName(one_of(self.engine, ENGINES, "engine"))
+        if self.scheduler is not None and self.engine != "dask":
+            raise InvalidParameter("--scheduler is the address of a dask scheduler; give --engine dask with it.")
+        if self.scheduler is not None and self.workers is not None:
+            raise InvalidParameter("--workers starts workers here; those of --scheduler are as many as it has.")
+
+    def options(self) -> list[str]:
+        """As the command line takes them."""
+        words = ["--engine", self.engine] if self.engine != "local" else []
+        words += ["--scheduler", self.scheduler] if self.scheduler is not None else []
+        return words + (["--workers", str(self.workers)] if self.workers is not None else [])
 
 
 @dataclass
@@ -32,13 +69,13 @@ class Run:
         What was asked.
     directory
         Where records go.
-    workers
-        Child processes beside each other; None for as many as the cores allow.
+    machinery
+        Who runs it.
     """
 
     invocation: Invocation
     directory: RunDirectory
-    workers: int | None = None
+    machinery: Machinery = Machinery()
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -66,11 +103,12 @@ class Run:
     @functools.cached_property
     def conditions(self) -> Conditions:
         """What all cells share."""
-        cores = os.cpu_count() or 1
+        cores, exclusive = os.cpu_count() or 1, self.invocation.exclusive
         return Conditions(
             evaluation_points=self.experiment.evaluation_points,
             threads=self.experiment.threads,
-            workers=self.workers or max(1, cores // self.experiment.threads),
+            workers=1 if exclusive else self.machinery.workers or max(1, cores // self.experiment.threads),
+            exclusive=exclusive,
             time_limit=self.experiment.time_limit,
             memory_limit=self.experiment.memory_limit,
             seeds_together=self.experiment.seeds_together,
@@ -85,36 +123,50 @@ class Run:
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
-        problem, estimator = self.problem(cell.problem), self.estimator(cell.estimator)
-        return PlannedCell(
-            cell=cell, manifest=manifest(problem, estimator, self.conditions), **facts(problem, estimator)
-        )
+        return planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
 
-    def pending(self) -> list[Cell]:
-        """The cells still to run."""
-        return [planned.cell for planned in self.directory.pending(self.plan.cells)]
+    @functools.cached_property
+    def pending(self) -> list[PlannedCell]:
+        """The cells still to run, as it was when first asked."""
+        return self.directory.pending(self.plan.cells)
 
-    def execute(self, on_progress: Callable[[Cell, str], None] = lambda cell, event: None) -> None:
-        """Leave a record for every pending cell. `on_progress` is called from the workers' threads."""
+    def execute(self, on_progress: Progress = lambda cell, event: None) -> None:
+        """Leave a record for every pending cell; raises what `Engine.run` raises."""
         self.directory.create()
         self.directory.write_plan(self.plan)
         to_run = []
-        for cell in self.pending():
-            refusal = self._refusal(cell)
+        for waiting in self.pending:
+            refusal = self._refusal(waiting.cell)
             if refusal is None:
-                to_run.append(cell)
+                to_run.append(waiting)
             else:
-                self._record_failure(cell, *refusal)
-                on_progress(cell, "recorded")
-        engine = LocalEngine(
-            directory=self.directory,
-            conditions=self.conditions,
+                self.directory.write(failed(waiting, self.conditions, *refusal))
+                on_progress(waiting.cell, "recorded")
+        if to_run:
+            self._engine(on_progress).run(to_run)
+
+    def _engine(self, on_progress: Progress) -> Engine:
+        job = self._job()
+        if self.machinery.engine == "local":
+            return LocalEngine(job, on_progress)
+        from mongebench.run.dask_engine import DaskEngine
+
+        return DaskEngine(job, on_progress, self.machinery.scheduler)
+
+    def _job(self) -> Job:
+        """What all batches share."""
+        return Job(
+            cells=[],
+            run_directory=str(self.directory.path.resolve()),
             plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins],
-            base=self.experiment.base,
-            on_progress=on_progress,
-            on_failure=self._record_failure,
+            base=str(self.experiment.base),
+            conditions=self.conditions,
         )
-        engine.run(to_run)
+
+    @property
+    def resume_command(self) -> str:
+        """The shell command that goes on where this run stopped."""
+        return self.invocation.command(None, "--out", str(self.directory.path), *self.machinery.options())
 
     def statuses(self) -> Counter[Status]:
         """How many records of the plan have which status."""
@@ -126,10 +178,6 @@ class Run:
         if isinstance(estimator, Exception):
             return status_of(estimator)
         return refusal(cell, self.problem(cell.problem), estimator)
-
-    def _record_failure(self, cell: Cell, status: Status, reason: str) -> None:
-        problem, estimator = self.problem(cell.problem), self.estimator(cell.estimator)
-        self.directory.write(failed(cell, problem, estimator, self.conditions, status, reason))
 
     def problem(self, spec: Spec) -> Problem:
         """The problem of a spec, built once."""

@@ -20,7 +20,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from mongebench.core.errors import MongebenchError
-from mongebench.run.record import Cell, Facts, Manifest, Model, Record
+from mongebench.run.record import Cell, Model, PlannedCell, Record
 from mongebench.run.sketch import Sketch
 
 
@@ -28,11 +28,8 @@ class RunError(MongebenchError):
     """A directory that is not a run, or cannot be written."""
 
 
-class PlannedCell(Facts):
-    """A cell and what its record must have been made with."""
-
-    cell: Cell
-    manifest: Manifest
+class RunStopped(RunError):
+    """A run that cannot go on, through no fault of a cell: the disk is full, or nobody is left to run cells."""
 
 
 class Invocation(Model):
@@ -42,14 +39,20 @@ class Invocation(Model):
     seeds: int | None = None
     only: str | None = None
     plugins: tuple[str, ...] = ()
+    exclusive: bool = False
 
-    def command(self, cell: Cell) -> str:
-        """The shell command that runs this cell again; with all of an estimator's that no file but --only names."""
-        only = self.only if self.only == cell.estimator.name else cell.key
-        words = ["mongebench", "run", self.experiment, "--only", only]
+    def command(self, cell: Cell | None = None, *more: str) -> str:
+        """The shell command that runs this again with `more` options, or one cell of it.
+
+        With a cell come all of its estimator's that no file but --only names.
+        """
+        only = self.only if cell is None or self.only == cell.estimator.name else cell.key
+        words = ["mongebench", "run", self.experiment]
+        words += ["--only", only] if only is not None else []
         words += ["--seeds", str(self.seeds)] if self.seeds is not None else []
         words += [word for path in self.plugins for word in ("--plugin", path)]
-        return shlex.join(words)
+        words += ["--exclusive"] if self.exclusive else []
+        return shlex.join([*words, *more])
 
 
 class Plan(Model):
@@ -60,7 +63,17 @@ class Plan(Model):
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` so that a reader, or a kill -9, finds the old file or the new one, never a half."""
+    """Write `content` so that a reader, or a kill -9, finds the old file or the new one, never a half.
+
+    Raises `RunStopped` where the disk is full or the folder cannot be written; nothing is left of the attempt then.
+    """
+    try:
+        _write(path, content)
+    except OSError as error:
+        raise RunStopped(f"Cannot write {path}: {error.strerror or error}.") from error
+
+
+def _write(path: Path, content: str | bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -152,6 +165,8 @@ class RunDirectory:
         if record is None:
             return "its record cannot be read"
         ignored = set() if record.status in ("timeout", "out_of_memory") else {"time_limit", "memory_limit"}
+        if record.manifest.exclusive:  # more than was asked
+            ignored |= {"exclusive"}
         old, new = record.manifest.model_dump(exclude=ignored), planned.manifest.model_dump(exclude=ignored)
         changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
         return "; ".join(changes) or None

@@ -1,5 +1,6 @@
 """Estimators that each earn one status: a plugin file for the engine's tests."""
 
+import errno
 import os
 import signal
 import time
@@ -160,6 +161,49 @@ class ReturnsNothing(Shift):
 
     def fit(self, source, target, *, seed=0, trace=None):
         return None
+
+
+class FillsTheDisk(Shift):
+    """Nothing can be written any more once it was fitted."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        def full(_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        os.fsync = full
+        return super().fit(source, target, seed=seed, trace=trace)
+
+
+class Remembers(Shift):
+    """Earns error: its second fit returns the first one's map."""
+
+    kept = None
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        Remembers.kept = self.shift_ if Remembers.kept is None else Remembers.kept
+        self.shift_ = Remembers.kept
+        return self
+
+
+class Dispatches(Shift):
+    """Sound, and returns from its fit long before the device has done what it was asked."""
+
+    modules = ("jax",)
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        import jax
+        import jax.numpy as jnp
+
+        x = jnp.ones((800, 800))
+        work = jax.jit(lambda x: jax.lax.fori_loop(0, 60, lambda _, y: y @ x / 800, x)).lower(x).compile()
+        since = time.perf_counter()
+        self._pending = work(x)
+        self.dispatch_seconds_ = time.perf_counter() - since
+        return super().fit(source, target, seed=seed, trace=trace)
+
+    def transform(self, X):
+        return X + self.shift_ + 0 * float(self._pending[0, 0])
 
 
 class Chatters(Shift):

@@ -8,6 +8,7 @@ import pytest
 
 import mongebench as mb
 from mongebench.run.cell import source_files
+from mongebench.run.clock import Clock
 from mongebench.run.record import Record, Status
 
 
@@ -148,3 +149,32 @@ def test_a_record_depends_on_all_files_its_estimator_is_made_of(fake) -> None:
     assert {"newton.py", "base.py", "potential.py", "gauss_newton.py"} <= names(mb.estimator("flow_newton"))
     assert "entropic.py" not in names(mb.estimator("flow_newton"))
     assert names(fake("Shift")) == {"fakes.py"}
+
+
+def test_an_estimator_that_keeps_its_map_across_fits_is_caught(pair, fake) -> None:
+    first, again, second = (
+        mb.run_cell(pair, fake("Remembers"), n_source=50, n_target=50, seed=seed, evaluation_points=100)
+        for seed in (0, 0, 1)
+    )
+    assert first.status is again.status is Status.OK  # the same seed may give the same map
+    assert second.status is Status.ERROR
+    assert "the map is that of seed 0 to the last bit" in second.reason
+
+
+def test_a_fit_that_only_dispatches_is_charged_for_what_it_dispatched(pair, fake) -> None:
+    record = mb.run_cell(pair, fake("Dispatches"), n_source=50, n_target=50, evaluation_points=100)
+    assert record.status.measured, record.reason
+    assert record.learned["dispatch_seconds_"] < 0.5 * record.times.fit
+    assert record.times.transform < 0.5 * record.times.fit
+
+
+def test_times_that_cannot_be_true_are_an_error(pair, fake, monkeypatch) -> None:
+    """A clock that goes backwards between two looks at it."""
+    record = mb.run_cell(pair, fake("Shift"), n_source=50, n_target=50, evaluation_points=100)
+    assert record.times.doubt == ""
+    assert "add up to" in record.times.model_copy(update={"wall": 2 * record.times.wall + 0.1}).doubt
+    seconds = iter(range(10**6, 0, -1))
+    monkeypatch.setattr("mongebench.run.cell.Clock", lambda: Clock(now=lambda: float(next(seconds))))
+    record = mb.run_cell(pair, fake("Shift"), n_source=50, n_target=50, evaluation_points=100)
+    assert record.status is Status.ERROR
+    assert "the clock went backwards" in record.reason

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,11 +15,11 @@ from typing import Any
 import psutil
 import pytest
 
+from mongebench.run.batch import Child, child_environment, watch
 from mongebench.run.cell import Conditions
-from mongebench.run.engine import LocalEngine, _Child, child_environment
-from mongebench.run.experiment import read
 from mongebench.run.record import Record, Status
-from mongebench.run.store import RunDirectory
+from mongebench.run.runner import Run
+from mongebench.run.store import Invocation, RunDirectory
 
 FAKES = Path(__file__).with_name("fakes.py")
 EARNS = {
@@ -269,11 +268,11 @@ def test_seeds_fitted_together_leave_records_of_their_own(tmp_path: Path) -> Non
             assert phases == pytest.approx(times.wall, rel=0.02)
 
 
-class Told(_Child):
+class Told(Child):
     """A child that says what it is told to, with a thousand seconds to every cell."""
 
     def __init__(self, words: list[list[dict[str, Any]]]) -> None:
-        self.words, self.current, self.together, self.since = words, {}, 0, time.monotonic()
+        self.words, self.current, self.together, self.since = words, [], 0, time.monotonic()
         self.drained = False
         self.process = SimpleNamespace(poll=lambda: None if self.words else 0)
 
@@ -289,13 +288,13 @@ class Told(_Child):
 
 
 def test_the_time_of_a_long_cell_is_not_counted_as_its_neighbours_start_up(tmp_path: Path) -> None:
-    first, second = read(str(experiment(tmp_path, ["bures"], seeds=2))).cells()
-    child = Told(
-        [[{"start": [first.key]}], [{"done": first.key}], [], [{"start": [second.key]}], [{"done": second.key}]]
-    )
-    ignore = lambda *_: None  # noqa: E731
-    engine = LocalEngine(RunDirectory(tmp_path / "run"), Conditions(), [], tmp_path, ignore, ignore)
-    assert engine._watch(child, {first.key: first, second.key: second}, threading.Event()) is None
+    first, second = Run(
+        Invocation(experiment=str(experiment(tmp_path, ["bures"], seeds=2))), RunDirectory(tmp_path / "run")
+    ).plan.cells
+    keys = [first.cell.key, second.cell.key]
+    child = Told([[{"start": keys[:1]}], [{"done": keys[0]}], [], [{"start": keys[1:]}], [{"done": keys[1]}]])
+    waiting = dict(zip(keys, (first, second), strict=True))
+    assert watch(child, waiting, Conditions(), lambda *_: None, lambda: False) is None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")

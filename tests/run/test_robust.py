@@ -1,0 +1,298 @@
+"""What a run survives beside its cells: dask, lost workers, a lost scheduler, a full disk, signals, a second run."""
+
+import base64
+import errno
+import fcntl
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from mongebench import cli
+from mongebench.report import tables, terminal
+from mongebench.report.leaderboard import places
+from mongebench.run import dask_engine
+from mongebench.run.child import Job
+from mongebench.run.record import Record, Status
+from mongebench.run.runner import Run
+from mongebench.run.sketch import Sketch
+from mongebench.run.store import Invocation, RunDirectory, RunStopped, write_atomically
+
+FAKES = Path(__file__).with_name("fakes.py")
+GRID = """
+name = "grid"
+seeds = {seeds}
+time_limit = "60s"
+evaluation_points = 100
+[[estimators]]
+name = {names}
+[[problems]]
+name = "gaussian"
+dim = 2
+[budget]
+n_source = 50
+n_target = 50
+"""
+
+
+def command(folder: Path, names: list[str], seeds: int, *options: str) -> list[str]:
+    path = folder / "grid.toml"
+    path.write_text(GRID.format(names=str(names).replace("'", '"'), seeds=seeds), encoding="utf-8")
+    words = [sys.executable, "-m", "mongebench", "run", str(path), "--out", str(folder / "run")]
+    return [*words, "--plugin", str(FAKES), *options]
+
+
+def counts(folder: Path) -> Counter[Status]:
+    return Counter(record.status for record in RunDirectory(folder / "run").records())
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.1)
+    assert path.exists()
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler with one worker, as a user starts them: its address, and its process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    address = f"tcp://127.0.0.1:{port}"
+    words = {
+        "scheduler": ["--host", "127.0.0.1", "--port", port, "--no-dashboard"],
+        "worker": [address, "--nthreads", "1", "--no-dashboard", "--no-nanny"],
+    }
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-m", f"distributed.cli.dask_{role}", *options],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        for role, options in words.items()
+    ]
+    yield address, processes[0]
+    for process in reversed(processes):
+        process.kill()
+        process.wait()
+
+
+def test_dask_leaves_the_records_of_the_local_engine(tmp_path: Path, cluster) -> None:
+    """Through a worker that survives the crash of its child."""
+    address, _ = cluster
+    for engine in ("local", "dask"):
+        (tmp_path / engine).mkdir()
+    names, far = ["shift", "segfaults"], ["--engine", "dask", "--scheduler", address]
+    for engine, options in (("dask", far), ("local", [])):
+        done = subprocess.run(command(tmp_path / engine, names, 2, *options), capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+    here, there = (
+        {record.cell.key: record for record in RunDirectory(tmp_path / engine / "run").records()}
+        for engine in ("local", "dask")
+    )
+    assert len(here) == 4
+    for key, record in here.items():
+        assert there[key].model_fields_set == record.model_fields_set
+        for field in ("cell", "manifest", "status", "reason", "metrics", "oracle_counts"):
+            assert getattr(there[key], field) == getattr(record, field), field
+        assert there[key].provenance.workers == 1
+    assert not list((tmp_path / "dask" / "run").glob(".shared-*"))
+
+
+@pytest.mark.slow
+def test_a_lost_scheduler_ends_the_run_with_a_sentence(tmp_path: Path, cluster) -> None:
+    address, scheduler = cluster
+    words = command(tmp_path, ["shift", "hangs"], 1, "--engine", "dask", "--scheduler", address)
+    run = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/cells/shift*.json")) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    scheduler.kill()
+    _, said = run.communicate(timeout=180)
+    assert run.returncode == 4, said
+    assert "scheduler is lost" in said
+    assert f"--scheduler {address}" in said
+    assert counts(tmp_path)[Status.OK] == 1  # what was recorded stays
+
+
+def test_a_worker_that_does_not_see_the_directory_sends_the_records(tmp_path: Path, monkeypatch) -> None:
+    command(tmp_path, ["bures"], 2)
+    run = Run(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
+    job = Job(
+        cells=run.plan.cells, run_directory="/nowhere/at/all", plugin_files=[], base=".", conditions=run.conditions
+    )
+    monkeypatch.setattr(dask_engine, "_unwanted", lambda: False)
+    sent = json.loads(dask_engine.run_task(job.model_dump_json(), ".shared-by-nobody"))
+    records = [Record.model_validate_json(entry["record"]) for entry in sent]
+    assert [record.cell for record in records] == run.cells
+    assert {record.status for record in records} == {Status.OK}
+    assert Path("/nowhere").exists() is False
+    for entry in sent:
+        (tmp_path / "sketch.npz").write_bytes(base64.b64decode(entry["sketch"]))
+        assert Sketch.load(tmp_path / "sketch.npz") is not None
+
+
+class FakeFuture:
+    """One that has lost its worker."""
+
+    status = "cancelled"
+
+
+class LosesWorkers:
+    """A client whose every task loses its worker."""
+
+    status = "running"
+    cluster = None
+
+    def __init__(self) -> None:
+        self.batches: list[int] = []
+
+    def nthreads(self) -> dict[str, int]:
+        return {"worker": 1}
+
+    def submit(self, task, job_json: str, mark: str, **_) -> FakeFuture:
+        self.batches.append(len(json.loads(job_json)["cells"]))
+        return FakeFuture()
+
+
+def test_cells_that_keep_losing_their_worker_are_told_apart_and_recorded(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(dask_engine, "POLL_SECONDS", 0.0)
+    command(tmp_path, ["bures"], 4)
+    run = Run(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
+    run.directory.create()
+    run.directory.write_plan(run.plan)
+    client, job = LosesWorkers(), run._job()
+    dask_engine._Dispatch(client, job, run.directory, "", lambda *_: None).run([run.plan.cells])
+    assert client.batches == [4, 2, 2, *[1] * (4 * dask_engine.LOSSES)]
+    assert counts(tmp_path) == {Status.CRASHED: 4}
+    assert {"worker was lost 3 times" in record.reason for record in run.directory.records()} == {True}
+
+
+def test_without_a_scheduler_or_a_worker_the_run_stops(tmp_path: Path, monkeypatch) -> None:
+    command(tmp_path, ["bures"], 1)
+    run = Run(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
+    monkeypatch.setattr(dask_engine, "POLL_SECONDS", 0.0)
+    monkeypatch.setattr(dask_engine, "PATIENCE", 0.0)
+    for attribute, value, lost in (("status", "connecting", "scheduler"), ("nthreads", dict, "worker")):
+        client = LosesWorkers()
+        setattr(client, attribute, value)
+        dispatch = dask_engine._Dispatch(client, run._job(), run.directory, "", lambda *_: None)
+        with pytest.raises(RunStopped, match=f"dask {lost} is lost.*1 cells are left"):
+            dispatch.run([run.plan.cells])
+
+
+def test_a_full_disk_stops_the_run_and_blames_no_cell(tmp_path: Path) -> None:
+    words = command(tmp_path, ["shift", "fills_the_disk"], 2, "--workers", "1")
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "No space left on device" in done.stderr
+    assert "mongebench run" in done.stderr  # how to go on
+    assert "Traceback" not in done.stderr
+    # Names are in order: the first cell on the full disk ended the run, and left no record and no half of one.
+    assert not list(tmp_path.glob("run/cells/*"))
+    assert subprocess.run(command(tmp_path, ["shift"], 2), capture_output=True).returncode == 0
+    assert counts(tmp_path) == {Status.OK: 2}
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path, monkeypatch) -> None:
+    path = tmp_path / "record.json"
+    write_atomically(path, "old")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunStopped, match="No space left"):
+        write_atomically(path, "new")
+    assert [file.name for file in tmp_path.iterdir()] == ["record.json"]
+    assert path.read_text(encoding="utf-8") == "old"
+
+
+def test_sigterm_kills_the_children_and_says_how_to_go_on(tmp_path: Path) -> None:
+    started = tmp_path / "started"
+    run = subprocess.Popen(
+        command(tmp_path, ["hangs"], 1),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "FAKES_STARTED": str(started)},
+    )
+    wait_for(started, run)
+    children = psutil.Process(run.pid).children(recursive=True)
+    run.send_signal(signal.SIGTERM)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 143
+    assert f"mongebench run {tmp_path / 'grid.toml'} --plugin {FAKES} --out {tmp_path / 'run'}" in said
+    assert children
+    assert not psutil.wait_procs(children, timeout=10)[1]
+
+
+def test_two_runs_into_one_directory_share_the_work(tmp_path: Path) -> None:
+    words = command(tmp_path, ["shift", "steps"], 10, "--workers", "1")
+    runs = [subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for run in runs:
+        _, said = run.communicate(timeout=180)
+        assert run.returncode == 0, said
+    assert counts(tmp_path) == {Status.OK: 20}
+    assert len(list(tmp_path.glob("run/cells/*.json"))) == 20
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--engine", "dusk"], "Did you mean 'dask'"),
+        (["--scheduler", "tcp://127.0.0.1:1"], "give --engine dask"),
+        (["--engine", "dask", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], "as many as it has"),
+    ],
+)
+def test_mistakes_about_engines_are_sentences(tmp_path: Path, monkeypatch, capsys, options, words) -> None:
+    monkeypatch.setattr("sys.argv", ["mongebench", *command(tmp_path, ["shift"], 1, *options)[3:]])
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main()
+    assert exit_code.value.code == 2
+    assert words in capsys.readouterr().err
+
+
+def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared_ones(tmp_path: Path) -> None:
+    env = {**os.environ, "TMPDIR": str(tmp_path)}
+    words = command(tmp_path, ["shift"], 2)
+    assert subprocess.run(words, capture_output=True, env=env).returncode == 0
+    assert {record.provenance.exclusive for record in RunDirectory(tmp_path / "run").records()} == {False}
+    lock = tmp_path / f"mongebench-{os.getuid()}.lock"
+    with open(lock, "rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)  # another run on this machine
+        run = subprocess.Popen(
+            [*words, "--exclusive"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
+        )
+        time.sleep(8)
+        assert run.poll() is None
+        assert {record.provenance.exclusive for record in RunDirectory(tmp_path / "run").records()} == {False}
+    said, _ = run.communicate(timeout=120)
+    assert "0 already recorded, 2 to run" in said
+    records = list(RunDirectory(tmp_path / "run").records())
+    assert {(r.status, r.provenance.exclusive, r.provenance.workers) for r in records} == {(Status.OK, True, 1)}
+    if sys.platform == "linux":
+        assert {len(record.provenance.pinned_to) for record in records} == {1}
+    again = subprocess.run(words, capture_output=True, text=True, env=env)
+    assert "2 already recorded, 0 to run" in again.stdout  # an exclusive record is more than was asked
+    # One of them made beside others: no table shows both kinds of times.
+    path = next(tmp_path.glob("run/cells/*.json"))
+    path.write_text(
+        path.read_text(encoding="utf-8").replace('"exclusive": true', '"exclusive": false'), encoding="utf-8"
+    )
+    rows = tables.frame(RunDirectory(tmp_path / "run"))
+    assert "1 cells ran alone (--exclusive) and 1 did not" in terminal.costs(rows)
+    assert "1 cells ran alone" in tables.legend(rows)
+    assert {seconds for block in tables.blocks(rows) for *_, seconds in block.lines()} == {""}
+    assert places(rows)["fit_seconds"].isna().all()
