@@ -1,8 +1,8 @@
 """What mkdocs asks for at build time: pages filled from the code, results beside the pages.
 
-A page asks with a line `<!-- generated: NAME -->`, where NAME is a function of `GENERATED`: what a docstring, a registry
-or the schema says is written there and nowhere else. Whatever is registered where the site is built is on its pages,
-other people's estimators too, so all of it is escaped.
+A page asks with a line `<!-- generated: NAME -->`, where NAME is a function of `GENERATED`: what a docstring, a
+registry or the schema says is written there and nowhere else. Whatever is registered where the site is built is on its
+pages, other people's estimators too, so all of it is escaped.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import ast
 import dataclasses
 import html
 import inspect
+import itertools
 import re
 import typing
 from collections.abc import Callable, Iterable
@@ -192,7 +193,7 @@ def statuses() -> str:
 def schema() -> str:
     """The models that a record consists of, the record first."""
     models: dict[str, type] = {"Record": Record}
-    parts = []
+    parts: list[str] = []
     while len(parts) < len(models):
         name, model = list(models.items())[len(parts)]
         annotations = {
@@ -219,7 +220,7 @@ def _descriptions(docstring: str) -> dict[str, str]:
     pieces = paragraphs(docstring)
     return {
         name: text
-        for (kind, names), (following, text) in zip(pieces, pieces[1:], strict=False)
+        for (kind, names), (following, text) in itertools.pairwise(pieces)
         if kind == "item" and following == "description"
         for name in names.split(", ")
     }

@@ -1,4 +1,4 @@
-"""What the documentation is filled with and quotes: every registered name, the whole schema, numbers that were measured."""
+"""What the documentation is filled with and quotes: registered names, the schema, measured numbers."""
 
 import importlib.util
 import re
@@ -48,9 +48,7 @@ def test_parameters_that_a_base_class_documents_can_be_found(hooks) -> None:
     assert '<p class="item"><code>learning_rate</code></p>' in filled
 
 
-def test_an_estimator_of_another_package_is_escaped_and_one_that_cannot_be_imported_is_kept(
-    hooks, tmp_path, monkeypatch
-):
+def test_other_packages_are_escaped_and_those_that_cannot_be_imported_are_kept(hooks, tmp_path, monkeypatch):
     path = tmp_path / "mine.py"
     path.write_text(
         "import mongebench as mb\n\nclass Mine(mb.MapEstimator):\n"

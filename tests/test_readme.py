@@ -45,7 +45,8 @@ def test_the_python_blocks_run(page, monkeypatch, tmp_path) -> None:
 
 def same_output(shown: str, printed: str) -> bool:
     """Word for word, and number for number up to what another machine's rounding changes; seconds are any."""
-    words, numbers = zip(*((re.sub(NUMBER, "#", text), re.findall(NUMBER, text)) for text in (shown, printed)))
+    words = [re.sub(NUMBER, "#", text) for text in (shown, printed)]
+    numbers = [re.findall(NUMBER, text) for text in (shown, printed)]
     seconds = {i for i, match in enumerate(re.finditer(NUMBER, printed)) if printed[match.end() :].startswith(" s")}
     pairs = [pair for i, pair in enumerate(zip(*numbers, strict=False)) if i not in seconds]
     close = all(float(a) == pytest.approx(float(b), rel=2e-2, abs=2e-4) for a, b in pairs)
