@@ -129,7 +129,8 @@ class Neural(MapEstimator):
         import jax
 
         if self.parameters_ is None:
-            return x - self.source_mean_ + self.target_mean_
+            translated: Points = x - self.source_mean_ + self.target_mean_
+            return translated
         scaled = ((x - self.source_mean_) / self.scale_).astype(np.float32)
         images = np.empty_like(x)
         with jax.enable_x64(False):
@@ -160,7 +161,7 @@ class W2Dual(Neural):
     inf_f E f(X) + E f*(Y) over convex f, f*(y) = <x, y> - f(x) at x = grad g(y), g a second ICNN that maximises it:
     Makkuva, Taghvaei, Oh, Lee 2020, Optimal transport mapping via input convex neural networks. By `W2NeuralDual` of
     ott with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run from grad g(y)
-    (Amos 2023) a fit had not ended after 200 s on one busy core. `pos_weights` is set in the networks too, where ott's
+    (Amos 2023) a fit had not ended after 200 s on a busy machine. `pos_weights` is set in the networks too, where ott's
     default is another one, and they begin next to |x|^2 / 2, so T at the identity.
 
     Parameters
