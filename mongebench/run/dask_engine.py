@@ -150,12 +150,12 @@ class _Dispatch:
             except Exception:  # the connection broke while it was asked
                 missing = "scheduler"
         now = time.monotonic()
+        if missing != "scheduler" and self.client.cluster is not None and now - self.filled > REFILL_SECONDS:
+            # A nanny starts a lost worker again, unless it was lost while it started: then the nanny goes too.
+            self.filled = now
+            self.client.cluster.scale(self.job.conditions.workers)
         if not missing:
             self.well = now
-            if self.client.cluster is not None and now - self.filled > REFILL_SECONDS:
-                # A nanny starts a lost worker again, unless it was lost while it started: then the nanny goes too.
-                self.filled = now
-                self.client.cluster.scale(self.job.conditions.workers)
         elif now - self.well > PATIENCE or self.client.status == "closed":
             raise RunStopped(f"The dask {missing} is lost, and did not come back; {self._left()} cells are left")
         return not missing
