@@ -276,7 +276,7 @@ def nightly(
     from mongebench.report import nightly as nights
     from mongebench.run import experiment as experiments
     from mongebench.run.provenance import current_commit
-    from mongebench.run.runner import Run
+    from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory, Runs, write_atomically
 
     declared, found = experiments.read(experiment), dashboard.configuration(config)
@@ -286,7 +286,7 @@ def nightly(
     recorded = None if record else nights.read(gates)  # what is wrong with them is said before the hour
     name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
     directory = RunDirectory(out or Path("results", "runs", name))
-    _execute(Run(Invocation(experiment=experiment), directory, workers))
+    _execute(Run(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
     _import(directory, found, commit, None)
     typer.echo(f"dashboard: {dashboard.publish(found)}")
     typer.echo(f"report: {site.build(Runs([directory.path]), directory.path / 'report')}")
