@@ -143,7 +143,7 @@ def broken_package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("broken_package")
 def test_a_broken_package_harms_only_itself(tmp_path) -> None:
-    from mongebench.run.runner import Run
+    from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory
 
     for group, kind in plugins.KINDS.items():
@@ -155,7 +155,7 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
         '[[estimators]]\nname = ["bures", "broken_estimator"]\n[[problems]]\nname = "gaussian"\n'
         "[budget]\nn_source = 20\nn_target = 20\n",
     )
-    run = Run(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"), 1)
+    run = Run(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
     run.execute()
     records = {record.cell.estimator.name: record for record in run.directory.records()}
     assert records["bures"].status.measured
