@@ -22,8 +22,9 @@ from typing import IO, Any
 
 import psutil
 
-from mongebench.run.cell import Conditions, failed
+from mongebench.run.cell import failed
 from mongebench.run.child import Job
+from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, PlannedCell, Status
 from mongebench.run.store import RunDirectory, RunStopped
 

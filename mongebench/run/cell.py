@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import inspect
 import os
 import sys
 import traceback
@@ -21,13 +20,14 @@ from sklearn.base import clone
 
 from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, OracleUnavailable
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
-from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView, tier
+from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
 from mongebench.plugins import snake_case
 from mongebench.run.clock import Clock, watch_compiler
+from mongebench.run.planned import Conditions, planned
 from mongebench.run.provenance import provenance
-from mongebench.run.record import Cell, Manifest, PlannedCell, Provenance, Record, Spec, Status, Times
+from mongebench.run.record import Cell, PlannedCell, Provenance, Record, Spec, Status, Times
 from mongebench.run.sketch import Sketch
 from mongebench.run.trace import RunTrace, kl_offset
 
@@ -36,37 +36,6 @@ DIVERGED_RATIO = 1e4
 
 
 DRAWS = frozenset({Oracle.SOURCE_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLES, Oracle.TARGET_SAMPLER})
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What all cells of a run share.
-
-    Attributes
-    ----------
-    evaluation_points
-        Per side.
-    threads
-        Threads a child process may use; None in this process: whatever it uses.
-    workers
-        Children running beside each other.
-    time_limit
-        Seconds; None for none. An iterative fit is asked to stop at nine tenths of it, a child is killed at it.
-    memory_limit
-        Bytes; None for none. Only a child process can be held to it.
-    seeds_together
-        Most seeds of one cell that an estimator with `fit_together` fits in one call.
-    exclusive
-        No other cell of any run on this machine runs meanwhile.
-    """
-
-    evaluation_points: int = 10_000
-    threads: int | None = None
-    workers: int = 1
-    time_limit: float | None = None
-    memory_limit: int | None = None
-    seeds_together: int = 1
-    exclusive: bool = False
 
 
 def _check_budget(**budgets: int | None) -> None:
@@ -338,63 +307,6 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
 def failed(planned: PlannedCell, conditions: Conditions, status: Status, reason: str) -> Record:
     """The record of a cell that left none itself."""
     return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(None, conditions))
-
-
-def planned(cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
-    """What is known of a cell before it runs; `estimator` is None where it could not be imported."""
-    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **_facts(problem, estimator))
-
-
-def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
-    return Manifest(
-        problem_digest=problem.digest,
-        estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
-        evaluation_points=conditions.evaluation_points,
-        threads=conditions.threads or 0,
-        time_limit=conditions.time_limit,
-        memory_limit=conditions.memory_limit,
-        exclusive=conditions.exclusive,
-    )
-
-
-def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
-    return {
-        "tier": tier(estimator.needs) if estimator else "unknown",
-        "anchor": estimator.anchor if estimator else False,
-        "dim": problem.dim,
-        "strong_convexity": problem.strong_convexity,
-        "truth_tier": str(problem.truth_tier),
-    }
-
-
-@functools.cache
-def _source_digest(cls: type[MapEstimator]) -> str:
-    content = hashlib.sha256()
-    for path in source_files(cls):
-        content.update(path.read_bytes())
-    return content.hexdigest()[:16]
-
-
-def source_files(cls: type[MapEstimator]) -> list[Path]:
-    """The files an estimator is made of: its module's, and those of its own package that it uses, directly or not.
-
-    A class typed at a prompt has none.
-    """
-    name = cls.__module__
-    package = "mongebench.estimators." if name.startswith("mongebench.") else name.partition(".")[0]
-    found: dict[str, Path] = {}
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        if name in found or not name.startswith(package) or getattr(module, "__file__", None) is None:
-            continue
-        found[name] = Path(str(getattr(module, "__file__", "")))
-        waiting += [
-            value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", ""))
-            for value in vars(module).values()
-        ]
-    return [found[name] for name in sorted(found)]
 
 
 @functools.lru_cache(maxsize=4)

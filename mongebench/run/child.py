@@ -22,8 +22,9 @@ from typing import Any, TextIO
 STARTED = time.perf_counter()  # before the imports below, which belong to the first cell's import phase
 
 from mongebench import plugins  # noqa: E402
-from mongebench.run.cell import Conditions, measure_together, reset_peak  # noqa: E402
+from mongebench.run.cell import measure_together, reset_peak  # noqa: E402
 from mongebench.run.clock import Clock  # noqa: E402
+from mongebench.run.planned import Conditions  # noqa: E402
 from mongebench.run.record import Cell, Model, PlannedCell  # noqa: E402
 from mongebench.run.store import RunDirectory, RunStopped  # noqa: E402
 

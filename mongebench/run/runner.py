@@ -16,10 +16,11 @@ from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.run import experiment as experiments
 from mongebench.run.batch import Progress
-from mongebench.run.cell import Conditions, failed, planned, refusal, status_of
+from mongebench.run.cell import failed, refusal, status_of
 from mongebench.run.child import Job
 from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
+from mongebench.run.planned import Conditions, planned
 from mongebench.run.record import Cell, PlannedCell, Spec, Status
 from mongebench.run.store import Invocation, Plan, RunDirectory
 

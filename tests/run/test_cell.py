@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import mongebench as mb
-from mongebench.run.cell import source_files
 from mongebench.run.clock import Clock
+from mongebench.run.planned import source_files
 from mongebench.run.record import Record, Status
 
 

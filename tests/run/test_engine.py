@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from mongebench.run.batch import Child, child_environment, watch
-from mongebench.run.cell import Conditions
+from mongebench.run.planned import Conditions
 from mongebench.run.record import Record, Status
 from mongebench.run.runner import Run
 from mongebench.run.store import Invocation, RunDirectory

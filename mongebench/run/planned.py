@@ -1,0 +1,104 @@
+"""What is known of a cell before it runs: under which conditions, and what its record must be made with."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mongebench.core.estimator import MapEstimator
+from mongebench.core.oracle import tier
+from mongebench.core.problem import Problem
+from mongebench.run.record import Cell, Manifest, PlannedCell
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What all cells of a run share.
+
+    Attributes
+    ----------
+    evaluation_points
+        Per side.
+    threads
+        Threads a child process may use; None in this process: whatever it uses.
+    workers
+        Children running beside each other.
+    time_limit
+        Seconds; None for none. An iterative fit is asked to stop at nine tenths of it, a child is killed at it.
+    memory_limit
+        Bytes; None for none. Only a child process can be held to it.
+    seeds_together
+        Most seeds of one cell that an estimator with `fit_together` fits in one call.
+    exclusive
+        No other cell of any run on this machine runs meanwhile.
+    """
+
+    evaluation_points: int = 10_000
+    threads: int | None = None
+    workers: int = 1
+    time_limit: float | None = None
+    memory_limit: int | None = None
+    seeds_together: int = 1
+    exclusive: bool = False
+
+
+def planned(cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
+    """What is known of a cell before it runs; `estimator` is None where it could not be imported."""
+    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **_facts(problem, estimator))
+
+
+def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
+    return Manifest(
+        problem_digest=problem.digest,
+        estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
+        evaluation_points=conditions.evaluation_points,
+        threads=conditions.threads or 0,
+        time_limit=conditions.time_limit,
+        memory_limit=conditions.memory_limit,
+        exclusive=conditions.exclusive,
+    )
+
+
+def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
+    return {
+        "tier": tier(estimator.needs) if estimator else "unknown",
+        "anchor": estimator.anchor if estimator else False,
+        "dim": problem.dim,
+        "strong_convexity": problem.strong_convexity,
+        "truth_tier": str(problem.truth_tier),
+    }
+
+
+@functools.cache
+def _source_digest(cls: type[MapEstimator]) -> str:
+    content = hashlib.sha256()
+    for path in source_files(cls):
+        content.update(path.read_bytes())
+    return content.hexdigest()[:16]
+
+
+def source_files(cls: type[MapEstimator]) -> list[Path]:
+    """The files an estimator is made of: its module's, and those of its own package that it uses, directly or not.
+
+    A class typed at a prompt has none.
+    """
+    name = cls.__module__
+    package = "mongebench.estimators." if name.startswith("mongebench.") else name.partition(".")[0]
+    found: dict[str, Path] = {}
+    waiting = [name]
+    while waiting:
+        name = waiting.pop()
+        module = sys.modules.get(name)
+        if name in found or not name.startswith(package) or getattr(module, "__file__", None) is None:
+            continue
+        found[name] = Path(str(getattr(module, "__file__", "")))
+        waiting += [
+            value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", ""))
+            for value in vars(module).values()
+        ]
+    return [found[name] for name in sorted(found)]
