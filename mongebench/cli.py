@@ -37,7 +37,7 @@ Plugins = Annotated[
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
 Metric = Annotated[
-    str | None, typer.Option(help="A metric, or fit_seconds, fit_cpu_seconds, compile_seconds, wall_seconds.")
+    str | None, typer.Option(help="A metric, or a time such as fit_seconds, gpu_fit_seconds, wall_seconds.")
 ]
 Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
 
@@ -90,6 +90,7 @@ def run(
     exclusive: Annotated[
         bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
     ] = False,
+    device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.report import figures, tables, terminal
@@ -99,7 +100,12 @@ def run(
     from mongebench.run.store import Invocation, RunDirectory
 
     invocation = Invocation(
-        experiment=experiment, seeds=seeds, only=only, plugins=tuple(map(str, plugin or ())), exclusive=exclusive
+        experiment=experiment,
+        seeds=seeds,
+        only=only,
+        plugins=tuple(map(str, plugin or ())),
+        exclusive=exclusive,
+        device=device,
     )
     machinery = Machinery(engine, scheduler, workers)
     name = experiments.read(experiment).name
@@ -393,13 +399,30 @@ def _read_record(path: Path) -> Any:
 
 
 def _print_plan(planned: Run) -> None:
-    pending = planned.pending
-    for waiting in pending:
-        typer.echo(waiting.cell.label)
-    total = len(planned.cells)
+    """Every cell with what is known of its time, then the sums."""
+    from mongebench.run.forecast import forecast, spoken
+
+    total, pending = len(planned.cells), {waiting.cell.key for waiting in planned.pending}
+    known = forecast(planned.pending, planned.directory)
+    for cell in planned.cells:
+        if cell.key not in pending:
+            typer.echo(f"{cell.label}: recorded")
+        elif cell.key in known:
+            one = known[cell.key]
+            typer.echo(f"{cell.label}: about {spoken(one.seconds)}, from {one.records} earlier record(s)")
+        else:
+            typer.echo(f"{cell.label}: no earlier record")
     typer.echo(
         f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
     )
+    workers, seconds = planned.conditions.workers, sum(one.seconds for one in known.values())
+    if known:
+        typer.echo(
+            f"Predicted for {len(known)} of the {len(pending)} cells to run: about {spoken(seconds / workers)} "
+            f"({spoken(seconds)} of cells, {workers} at a time)."
+        )
+    if unknown := len(pending) - len(known):
+        typer.echo(f"Not predicted: {unknown} cells, which have no earlier record here or in the runs beside it.")
 
 
 def _execute(planned: Run) -> None:

@@ -81,7 +81,8 @@ def tracked(directory: RunDirectory) -> list[Tracked]:
     """What asv is told of a run: for each problem, its errors, failures, times and rates."""
     rows = tables.frame(directory)
     measured = rows["status"].isin([Status.OK, Status.AT_FLOOR])
-    rows["fit_seconds"] = rows.get("fit_seconds", pd.Series(np.nan, rows.index)).where(measured)
+    for column in tables.FIT_COLUMNS:
+        rows[column] = rows.get(column, pd.Series(np.nan, rows.index)).where(measured)
     try:
         flows = rates.frame(directory)
     except RunError:  # no estimator here follows a flow
@@ -104,7 +105,8 @@ def _values(own: pd.DataFrame, flows: pd.DataFrame) -> Iterator[tuple[str, str, 
     for metric, unit in ERRORS.items():
         summary = tables.aggregate(own, metric).set_index(place)
         yield f"track_{metric}", unit, summary["mean"].clip(lower=summary["floor"])
-    yield "time_fit", "seconds", tables.aggregate(own, "fit_seconds").set_index(place)["mean"]
+    for name, column in zip(("time_fit", "time_gpu_fit"), tables.FIT_COLUMNS, strict=True):
+        yield name, "seconds", tables.aggregate(own, column).set_index(place)["mean"]
     served = own[own["status"] != Status.UNSUPPORTED]
     failed = ~served["status"].isin([Status.OK, Status.AT_FLOOR])
     yield "track_failed", "cells", failed.groupby([served[axis] for axis in place], sort=False).sum()

@@ -184,7 +184,9 @@ def pareto(places: pd.DataFrame, look_of: Looks) -> Chart | None:
         spread = block["standard_error"].tolist()
         for name, x, y, error in zip(block["estimator"], seconds, errors, spread, strict=True):
             drawing.add(index, name, look_of(name), [x], [y], error=[error], mode=mode)
-    return drawing.finished("Mean fit seconds, compilation excluded. The line joins those that no other beats in both.")
+    return drawing.finished(
+        "Mean fit seconds on the CPU, compilation excluded. The line joins those that no other beats in both."
+    )
 
 
 def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> Chart | None:

@@ -65,7 +65,7 @@ def _render(rows: pd.DataFrame, format: Format, metric: str | None) -> str:
     )
     environment.filters |= {"tex": tex, "md": markdown}
     template = environment.get_template(f"tables.{format.suffix}.j2")
-    return template.render(blocks=list(tables.blocks(rows, metric)), legend=tables.legend(rows))
+    return template.render(blocks=list(tables.blocks(rows, metric)), legend=tables.legend(rows, metric))
 
 
 def tex(text: str) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mongebench.report.tables import IDENTITY_COLUMNS, aggregate, chosen_metric, mixed, number, row_order
+from mongebench.report.tables import FIT_COLUMNS, IDENTITY_COLUMNS, aggregate, chosen_metric, mixed, number, row_order
 from mongebench.run.record import Status
 
 BEYOND_NOISE = 2.0
@@ -33,7 +33,7 @@ RULE = (
 def places(rows: pd.DataFrame) -> pd.DataFrame:
     """One row an estimator and place, of a frame of `tables.frame`.
 
-    Columns: those of `tables.aggregate` of the problem's `chosen_metric`, and `metric`, `fit_seconds` (mean),
+    Columns: those of `tables.aggregate` of the problem's `chosen_metric`, and `metric`, `FIT_COLUMNS` (means),
     `n_source`, `n_target`, `key` (of its first cell), `estimator_name`, `reason` (of its first failure), `rank`
     (NaN for anchors, and where no rival was measured) and `relative` (error over the identity's; NaN where that was
     not measured). Anchors come first at each place.
@@ -41,8 +41,8 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
     parts = []
     for _, own in rows.groupby(["problem", "budget"], sort=False):
         metric = chosen_metric(own)
-        seconds = np.nan if mixed(rows) else aggregate(own, "fit_seconds")["mean"]
-        parts.append(aggregate(own, metric).assign(metric=metric, fit_seconds=seconds))
+        times = {name: np.nan if mixed(rows) else aggregate(own, name)["mean"] for name in FIT_COLUMNS}
+        parts.append(aggregate(own, metric).assign(metric=metric, **times))
     found = pd.concat(parts, ignore_index=True)
     # An empty reason is the first value too, but of no use.
     told = rows.assign(reason=rows["reason"].replace("", np.nan))
@@ -80,7 +80,7 @@ def board(found: pd.DataFrame) -> list[dict[str, Any]]:
 
     Keys: `tier`, `estimator`, `estimator_name`, `anchor`, `mean_rank`, `first` (places of rank 1), `places` (that are
     ranked), `lost` (places where the identity is better) of `against` (places where both were measured), `relative`
-    (median), `n_ok`, `n_planned`, `fit_seconds` (median), `failures`.
+    (median), `n_ok`, `n_planned`, `FIT_COLUMNS` (medians), `failures`.
     """
     tiers = list(dict.fromkeys(found.loc[~found["anchor"], "tier"])) or list(dict.fromkeys(found["tier"]))
     lines = []
@@ -110,7 +110,7 @@ def _line(tier: str, name: str, own: pd.DataFrame) -> dict[str, Any]:
         "relative": float(own["relative"].median()),
         "n_ok": int(own["n_ok"].sum()),
         "n_planned": int(own["n_planned"].sum()),
-        "fit_seconds": float(own["fit_seconds"].median()),
+        **{name: float(own[name].median()) for name in FIT_COLUMNS},
         "failures": dict(failures),
     }
 

@@ -172,6 +172,7 @@ class _Site:
                 index(", ".join(f"{count} {status}" for status, count in place["failures"].items())),
                 index(_short(place["reason"])),
                 self.runs.invocation(self.cells[place["key"]].cell).command(self.cells[place["key"]].cell),
+                *charts.rounded([place["gpu_fit_seconds"]]),
             ]
             for place, shown in ((place, tables.Shown.of(place)) for place in _dictionaries(places))
         ]

@@ -21,7 +21,10 @@ from mongebench.run.record import Cell, Record, Spec, Status, budget
 from mongebench.run.store import Readable
 
 ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
-TIME_COLUMNS = ("fit_seconds", "fit_cpu_seconds", "compile_seconds", "wall_seconds")
+FIT_COLUMNS = ("fit_seconds", "gpu_fit_seconds")
+"""Wall time of a fit: on the CPU, and on a GPU. No cell has both, so that neither stands under the other's name."""
+TIME_COLUMNS = (*FIT_COLUMNS, "fit_iqr_seconds", "fit_cpu_seconds", "compile_seconds", "wall_seconds")
+NO_GPU = "no gpu"
 IDENTITY_COLUMNS = ["problem", "dim", "budget", "estimator"]
 
 
@@ -58,6 +61,7 @@ def labels_by_problem(cells: Iterable[Cell], ignore: Sequence[str] = ()) -> dict
 def frame(directory: Readable) -> pd.DataFrame:
     """One row a planned cell: identity, status, times, and `<metric>`, `<metric>_se`, `<metric>_floor` columns.
 
+    Of `FIT_COLUMNS` a cell has that of its device: the median over its repeats, whose range is `fit_iqr_seconds`.
     `key` is the name of the cell's record; parameters are JSON. Cells without a record have status "missing".
     """
     plan = directory.plan()
@@ -87,6 +91,7 @@ def frame(directory: Readable) -> pd.DataFrame:
                 "key": cell.key,
                 "estimator_parameters": json.dumps(cell.estimator.parameters),
                 "problem_parameters": json.dumps(cell.problem.parameters),
+                **dict.fromkeys(TIME_COLUMNS, np.nan),
                 **(_measured(record) if record else {}),
             }
         )
@@ -107,8 +112,11 @@ def _measured(record: Record) -> dict[str, Any]:
         "oracle_calls": sum(record.oracle_counts.values()),
     }
     if record.times is not None:
-        row |= {"fit_seconds": record.times.fit, "fit_cpu_seconds": record.times.fit_cpu}
-        row |= {"compile_seconds": record.times.compile, "wall_seconds": record.times.wall}
+        on_cpu = record.provenance.device == "cpu"
+        row |= {"fit_seconds" if on_cpu else "gpu_fit_seconds": record.times.fit_median}
+        row |= {} if record.times.fit_iqr is None else {"fit_iqr_seconds": record.times.fit_iqr}
+        row |= {"fit_cpu_seconds": record.times.fit_cpu, "compile_seconds": record.times.compile}
+        row |= {"wall_seconds": record.times.wall}
     if record.status.measured:
         for name, value in record.metrics.items():
             row |= {name: value.value, f"{name}_se": value.standard_error, f"{name}_floor": value.floor}
@@ -167,11 +175,11 @@ class Shown:
     kind: Literal["value", "floor", "failed", "unsupported"]
 
     @classmethod
-    def of(cls, row: Any) -> Shown:
-        """A row of `aggregate`: mean ± standard error, "at floor", or what became of the cells."""
+    def of(cls, row: Any, metric: str = "") -> Shown:
+        """A row of `aggregate` of `metric`: mean ± standard error, "at floor", or what became of the cells."""
         count = f"{row['n_ok']}/{row['n_planned']}"
         if row["n_ok"] == 0:
-            statuses = ", ".join(row["failures"]) or "no value"
+            statuses = ", ".join(row["failures"]) or (NO_GPU if metric == "gpu_fit_seconds" else "no value")
             return cls(statuses, count, "unsupported" if statuses == Status.UNSUPPORTED else "failed")
         if row["mean"] <= row["floor"]:
             return cls("at floor", count, "floor")
@@ -187,8 +195,10 @@ class Block:
     ----------
     problem, budget, tier, metric
         What it is about.
-    summary, seconds
-        `aggregate` of the metric and of the fit seconds, of these estimators.
+    summary
+        `aggregate` of the metric, of these estimators.
+    seconds
+        Means over seeds of `FIT_COLUMNS` and of `fit_iqr_seconds`, by estimator and dim; empty where they are `mixed`.
     """
 
     problem: str
@@ -208,13 +218,25 @@ class Block:
         """Columns of the table."""
         return sorted(int(dim) for dim in self.summary["dim"].unique())
 
-    def lines(self) -> Iterator[tuple[str, list[Shown | None], str]]:
-        """(estimator, what it reached in each of `dims`, mean fit seconds at the largest), anchors first."""
+    def lines(self) -> Iterator[tuple[str, list[Shown | None], str, str]]:
+        """(estimator, what it reached in each of `dims`, fit seconds at the largest: on the CPU, on a GPU).
+
+        Anchors come first. The last one is "no gpu" where the fits were on the CPU.
+        """
         for name in row_order(self.summary["estimator"]):
             own = self.summary[self.summary["estimator"] == name].set_index("dim")
-            fit = self.seconds[(self.seconds["estimator"] == name) & (self.seconds["n_ok"] > 0)].sort_values("dim")
-            shown = [Shown.of(own.loc[dim]) if dim in own.index else None for dim in self.dims]
-            yield name, shown, number(fit["mean"].iloc[-1]) if len(fit) else ""
+            shown = [Shown.of(own.loc[dim], self.metric) if dim in own.index else None for dim in self.dims]
+            on_cpu, on_gpu = (self._fit(name, column) for column in FIT_COLUMNS)
+            yield name, shown, on_cpu, on_gpu or (on_cpu and NO_GPU)
+
+    def _fit(self, name: str, column: str) -> str:
+        """Mean seconds at the largest dimension, with the interquartile range of repeated fits."""
+        own = self.seconds[self.seconds["estimator"] == name].dropna(subset=[column]).sort_values("dim")
+        if own.empty:
+            return ""
+        last = own.iloc[-1]
+        spread = last["fit_iqr_seconds"]
+        return number(last[column]) + ("" if pd.isna(spread) else f" (IQR {number(spread)})")
 
     def floors(self) -> list[str]:
         """What a perfect map would show in each of `dims`; empty where no metric has one."""
@@ -234,13 +256,21 @@ def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
     for _, own in rows.groupby(["problem", "budget"], sort=False):
         problem, draws = own[["problem", "budget"]].iloc[0]
         chosen = metric or chosen_metric(own)
-        summary, seconds = aggregate(own, chosen), aggregate(own, "fit_seconds")
+        summary, seconds = aggregate(own, chosen), _fit_times(own)
         if mixed(rows):
-            seconds = seconds.assign(n_ok=0)
+            seconds = seconds.iloc[:0]
+        if chosen in TIME_COLUMNS and mixed(rows, chosen):
+            summary = summary.assign(n_ok=0)
         tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()
         for tier in tiers or [summary["tier"].iloc[0]]:
             rivals = (summary["tier"] == tier) | summary["anchor"]
-            yield Block(problem, draws, tier, chosen, summary[rivals], seconds[rivals])
+            yield Block(problem, draws, tier, chosen, summary[rivals], seconds)
+
+
+def _fit_times(rows: pd.DataFrame) -> pd.DataFrame:
+    columns = [*FIT_COLUMNS, "fit_iqr_seconds"]
+    times = rows.reindex(columns=["estimator", "dim", *columns]).astype(dict.fromkeys(columns, float))
+    return times.groupby(["estimator", "dim"], sort=False)[columns].mean().reset_index()
 
 
 def unit(metric: str) -> str:
@@ -251,26 +281,32 @@ def unit(metric: str) -> str:
     return f" [{found.unit}], {found.direction} is better" if found.unit else f", {found.direction} is better"
 
 
-def mixed(rows: pd.DataFrame) -> str:
-    """Why the times of these rows are not comparable, if so: some cells ran alone, others beside others."""
+def mixed(rows: pd.DataFrame, *columns: str) -> str:
+    """Why the times of these rows are not comparable, if so: some cells ran alone, or on another device.
+
+    `columns` are the `TIME_COLUMNS` that are shown, by default `FIT_COLUMNS`: each holds the times of one device.
+    """
     if "exclusive" not in rows:
         return ""
     exclusive = rows["exclusive"].dropna().astype(bool)
-    if exclusive.nunique() < 2:
-        return ""
-    return (
-        f"no times: {exclusive.sum()} cells ran alone (--exclusive) and {(~exclusive).sum()} did not, which are not "
-        "comparable; run the rest with --exclusive too"
-    )
+    if exclusive.nunique() > 1:
+        return (
+            f"no times: {exclusive.sum()} cells ran alone (--exclusive) and {(~exclusive).sum()} did not, which are "
+            "not comparable; run the rest with --exclusive too"
+        )
+    for column in columns or FIT_COLUMNS:
+        if column in rows and (devices := sorted(rows.loc[rows[column].notna(), "device"].unique()))[1:]:
+            return f"no times: {column} of {' and '.join(devices)} are not comparable; run all cells on one of them"
+    return ""
 
 
-def circumstances(rows: pd.DataFrame) -> str:
-    """What the times of these rows were measured on."""
-    if "device" not in rows:
+def circumstances(rows: pd.DataFrame, *columns: str) -> str:
+    """What the times of these rows were measured on, or why they are not shown; `columns` as in `mixed`."""
+    timed = rows.dropna(subset=["wall_seconds"])
+    if timed.empty:
         return "no times"
-    if told := mixed(rows):
+    if told := mixed(rows, *columns):
         return told
-    timed = rows.dropna(subset=["device"])
     described = {
         f"{row['device']}, {int(row['threads'])} thread(s), {int(row['workers'])} cell(s) at a time"
         + (", nothing else of ours on the machine" if row["exclusive"] else "")
@@ -279,11 +315,13 @@ def circumstances(rows: pd.DataFrame) -> str:
     return "on " + "; ".join(sorted(described))
 
 
-def legend(rows: pd.DataFrame) -> str:
+def legend(rows: pd.DataFrame, metric: str | None = None) -> str:
     """The sentence under tables of `blocks`."""
+    columns = FIT_COLUMNS if metric not in TIME_COLUMNS else (*FIT_COLUMNS, metric)
     return (
         "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
-        f"fit s: mean fit seconds at the largest dimension, compilation excluded, {circumstances(rows)}"
+        "fit s and GPU s: mean fit seconds at the largest dimension on the CPU and on a GPU, compilation excluded, "
+        f"of repeated fits the median with its interquartile range, {circumstances(rows, *columns)}"
     )
 
 

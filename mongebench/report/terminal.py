@@ -22,7 +22,7 @@ from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, para
 from mongebench.report import tables
 from mongebench.report.compare import Change
 from mongebench.report.rates import KEPT
-from mongebench.report.tables import circumstances, exponents, mixed, number, row_order
+from mongebench.report.tables import FIT_COLUMNS, NO_GPU, circumstances, exponents, mixed, number, row_order
 from mongebench.run.record import Record, Status
 
 
@@ -31,19 +31,20 @@ def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
 
     Without `metric`: UVP where the exact map is known, the energy distance where it is not.
     """
-    return Group(*(_block(block) for block in tables.blocks(rows, metric)), tables.legend(rows))
+    return Group(*(_block(block) for block in tables.blocks(rows, metric)), tables.legend(rows, metric))
 
 
 def _block(block: tables.Block) -> Table:
     table = Table(title=escape(block.title), title_justify="left", title_style="bold")
-    table.add_column("estimator")
+    table.add_column("estimator", no_wrap=True)  # it tells the rows apart; numbers fold at their spaces
     for dim in block.dims:
         table.add_column(f"d = {dim}", justify="right")
-    table.add_column("fit s", justify="right", style="dim")
-    for name, shown, seconds in block.lines():
-        table.add_row(escape(name), *("" if cell is None else _cell(cell) for cell in shown), seconds)
+    for head in ("fit s", "GPU s"):
+        table.add_column(head, justify="right", style="dim")
+    for name, shown, *seconds in block.lines():
+        table.add_row(escape(name), *("" if cell is None else _cell(cell) for cell in shown), *seconds)
     if floors := block.floors():
-        table.add_row("floor", *floors, "", style="dim")
+        table.add_row("floor", *floors, style="dim")
     return table
 
 
@@ -57,20 +58,22 @@ def costs(rows: pd.DataFrame) -> RenderableType:
     """Fitted cost exponents."""
     if told := mixed(rows):
         return told
-    fitted = exponents(rows)
-    if fitted.empty:
+    on_cpu, on_gpu = (exponents(rows, column).to_dict("records") for column in FIT_COLUMNS)
+    if not on_cpu and not on_gpu:
         return "No estimator was measured at three or more sizes: there is no exponent to fit."
     table = Table(title="fit seconds ~ n^exponent", title_justify="left", title_style="bold")
-    for name in ("estimator", "problem", "d", "n", "exponent (95 %)", "fit s at the largest n", "n_ok/n_planned"):
+    largest = ("fit s at the largest n", "GPU s at it")
+    for name in ("estimator", "problem", "d", "n", "exponent (95 %)", *largest, "n_ok/n_planned"):
         table.add_column(name, justify="left" if name in ("estimator", "problem") else "right")
-    for row in fitted.to_dict("records"):
+    for row in [*on_cpu, *on_gpu]:
+        seconds = number(row["largest"])
         table.add_row(
             escape(row["estimator"]),
             escape(row["problem"]),
             str(int(row["dim"])),
             row["sizes"],
             f"{row['exponent']:.2f} ({row['low']:.2f} .. {row['high']:.2f})",
-            number(row["largest"]),
+            *((seconds, NO_GPU) if row in on_cpu else ("", seconds)),
             f"{row['n_ok']}/{row['n_planned']}",
         )
     return Group(table, f"fit seconds {circumstances(rows)}; compilation and the drawing of samples excluded")
@@ -212,7 +215,14 @@ def record(found: Record) -> RenderableType:
         shown = f"{number(value.value)} ± {number(value.standard_error)}, floor {number(value.floor)}"
         table.add_row(escape(name), shown)
     if found.times:
-        table.add_row("seconds", ", ".join(f"{name} {number(s)}" for name, s in found.times.model_dump().items()))
+        phases = found.times.model_dump(exclude={"fits"})
+        table.add_row("seconds", ", ".join(f"{name} {number(s)}" for name, s in phases.items()))
+    if found.times and found.times.fit_iqr is not None:
+        fits, median, spread = len(found.times.fits), number(found.times.fit_median), number(found.times.fit_iqr)
+        table.add_row("repeats", f"{fits} fits, median {median} s, interquartile range {spread} s")
+    for name, size in (("peak memory", found.peak_bytes), ("peak memory of the GPU", found.gpu_peak_bytes)):
+        if size is not None:
+            table.add_row(name, f"{size / 2**20:.0f} MiB")
     table.add_row("compile cache", found.compile_cache)
     for name, content in (("oracle counts", found.oracle_counts), ("learned", found.learned)):
         table.add_row(name, escape(", ".join(f"{key} {value}" for key, value in content.items())))

@@ -17,11 +17,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO, Any
 
 import psutil
 
+from mongebench.run import device
 from mongebench.run.cell import failed
 from mongebench.run.child import Job
 from mongebench.run.planned import Conditions
@@ -42,16 +44,18 @@ Stopped = Callable[[], bool]
 """Whether to give up what is running."""
 
 
-def child_environment(threads: int, cache: Path) -> dict[str, str]:
-    """What must be set before any import: threads, JAX's platform and its compilation cache beside the run."""
+def child_environment(
+    threads: int, cache: Path, gpu: device.Gpu | None = None, framework: str = device.CPU_ALONE
+) -> dict[str, str]:
+    """What must be set before any import: threads, the device, JAX's compilation cache beside the run."""
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"},
         **dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
         # XLA's pool has a thread a core, whatever its flags say, unless NPROC tells it otherwise. Batched LAPACK calls
         # that run beside each other in a pool of several threads wait for each other's, for ever (jaxlib 0.10.2).
         "NPROC": str(threads),
         "XLA_FLAGS": f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()} intra_op_parallelism_threads={threads}",
-        "JAX_PLATFORMS": "cpu",
+        **device.environment(gpu, framework),
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "PYTHONUNBUFFERED": "1",
@@ -63,10 +67,11 @@ def run_batch(job: Job, on_progress: Progress, stopped: Stopped) -> None:
 
     Raises `RunStopped` where this machine cannot write: the cell is not to blame, and gets no record.
     """
+    on_gpu = job.conditions.device == "gpu" and job.cells[0].framework != device.CPU_ALONE
     try:
         while job.cells and not stopped():
-            with _turn(job.conditions.exclusive, stopped):
-                job = job.model_copy(update={"cells": _one_child(job, on_progress, stopped)})
+            with _turn(job.conditions.exclusive, stopped), _gpu(stopped) if on_gpu else nullcontext() as gpu:
+                job = job.model_copy(update={"cells": _one_child(job, gpu, on_progress, stopped)})
     except OSError as error:
         raise RunStopped(f"A batch of cells could not be run: {error}.") from error
 
@@ -74,25 +79,50 @@ def run_batch(job: Job, on_progress: Progress, stopped: Stopped) -> None:
 @contextlib.contextmanager
 def _turn(exclusive: bool, stopped: Stopped) -> Iterator[None]:
     """Wait for this machine: a batch of an exclusive run goes alone, others of any runs go beside each other."""
-    path = Path(tempfile.gettempdir(), f"mongebench-{os.getuid()}.lock")
-    with open(path, "ab") as lock:
-        while not stopped():
-            try:
-                fcntl.flock(lock, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
+    with _lock_file("") as lock:
+        while not stopped() and not _locked(lock, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH):
+            time.sleep(POLL_SECONDS)
+        yield
+
+
+@contextlib.contextmanager
+def _gpu(stopped: Stopped) -> Iterator[device.Gpu]:
+    """Wait for a GPU of this machine that no other child of this user has. Raises `OSError` where there is none."""
+    found = device.gpus()
+    if not found:
+        raise OSError(device.NO_GPU)
+    with contextlib.ExitStack() as stack:
+        locks = {gpu: stack.enter_context(_lock_file(f"-gpu-{gpu.uuid}")) for gpu in found}
+        free = None
+        while free is None and not stopped():
+            free = next((gpu for gpu, lock in locks.items() if _locked(lock, fcntl.LOCK_EX)), None)
+            if free is None:
                 time.sleep(POLL_SECONDS)
-        yield  # closing the file, or dying, gives the machine back
+        yield free or found[0]
 
 
-def _one_child(job: Job, on_progress: Progress, stopped: Stopped) -> list[PlannedCell]:
+def _lock_file(of: str) -> IO[bytes]:
+    """One that all runs of this user on this machine share; closing it, or dying, gives back what it locks."""
+    return open(Path(tempfile.gettempdir(), f"mongebench-{os.getuid()}{of}.lock"), "ab")
+
+
+def _locked(lock: IO[bytes], mode: int) -> bool:
+    try:
+        fcntl.flock(lock, mode | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _one_child(job: Job, gpu: device.Gpu | None, on_progress: Progress, stopped: Stopped) -> list[PlannedCell]:
     """Run one child on the job's cells; those that still wait when it ends."""
     waiting = {planned.cell.key: planned for planned in job.cells}
     directory = RunDirectory(job.run_directory)
     with tempfile.TemporaryDirectory(prefix="mongebench-") as scratch, open(Path(scratch, "stderr"), "w+b") as log:
         job_file = Path(scratch, "job.json")
         job_file.write_text(job.model_dump_json(), encoding="utf-8")
-        child = Child(job_file, log, child_environment(job.conditions.threads or 1, directory.path / ".jax"))
+        threads, framework = job.conditions.threads or 1, job.cells[0].framework
+        child = Child(job_file, log, child_environment(threads, directory.path / ".jax", gpu, framework))
         try:
             verdict = watch(child, waiting, job.conditions, on_progress, stopped)
         finally:
@@ -135,7 +165,7 @@ def watch(
         seconds = time.monotonic() - child.since
         limit: float | None = START_UP_LIMIT
         if child.current:
-            limit = conditions.time_limit and conditions.time_limit * child.together
+            limit = conditions.time_limit and conditions.time_limit * child.together * conditions.repeats
         if limit is not None and seconds > limit:
             what = "the time limit" if child.current else "the limit for starting up (imports)"
             return Status.TIMEOUT, f"killed after {seconds:.1f} s at {what} of {limit:g} s"

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import importlib
 import os
-import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,12 +17,14 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from mongebench.core.arrays import Points
 from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, OracleUnavailable
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
 from mongebench.plugins import snake_case
+from mongebench.run import device
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.planned import Conditions, planned
 from mongebench.run.provenance import provenance
@@ -169,7 +170,6 @@ def measure_together(
     if refused is not None:
         return [(failed(planned(cell, problem, estimator, conditions), conditions, *refused), None) for cell in cells]
 
-    share = len(cells)
     fits = [_Fit.of(cell, problem, estimator, clock) for cell in cells]
     with _caught_warnings() as caught:
         try:
@@ -178,23 +178,22 @@ def measure_together(
                     importlib.import_module(name)
             with watch_compiler(clock):
                 points = _evaluation_points(problem, conditions.evaluation_points)
-                limit = conditions.time_limit and 0.9 * conditions.time_limit
-                with clock.phase("evaluate"):
-                    offset = kl_offset(fits[0].fitted, points)
-                    for fit in fits:
-                        fit.trace = RunTrace(clock, points, (fit.meter,), limit, offset, share)
-                with clock.phase("fit"):
-                    _fit_all(fits)
+                _fit_all(fits, points, clock, conditions)
                 for fit in fits:
                     if fit.status is Status.OK:
                         fit.evaluate(points, clock)
         except Exception as error:  # the runner alone may catch everything, and always records it
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
-    times = [_times(clock, fit.transform_seconds, share) for fit in fits]
-    for fit, timed in zip(fits, times, strict=True):
-        if timed.doubt and fit.status.measured:
-            fit.status, fit.reason = Status.ERROR, f"the times are not to be trusted: {timed.doubt}"
+        times = [_times(clock, fit.transform_seconds, len(fits)) for fit in fits]
+        for fit, timed in zip(fits, times, strict=True):
+            if timed.doubt and fit.status.measured:
+                fit.status, fit.reason = Status.ERROR, f"the times are not to be trusted: {timed.doubt}"
+        framework = device.framework(estimator.modules)
+        peak, used = _peak_bytes(), device.use(framework)
+        if conditions.repeats > 1:
+            seconds = _repeat(fits, problem, estimator, conditions)
+            times = [timed.model_copy(update={"fits": [timed.fit, *seconds]}) for timed in times]
     return [
         (
             Record(
@@ -207,9 +206,13 @@ def measure_together(
                 oracle_counts={str(oracle): count for oracle, count in fit.meter.counts.items()},
                 learned=_learned(fit.fitted),
                 trace=fit.trace.points if fit.trace else [],
-                warnings=sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
-                peak_bytes=_peak_bytes(),
-                provenance=_provenance(estimator, conditions),
+                warnings=[
+                    *sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
+                    *fit.differences,
+                ],
+                peak_bytes=peak,
+                gpu_peak_bytes=used.peak_bytes,
+                provenance=_provenance(conditions, framework, used),
             ),
             fit.sketch,
         )
@@ -230,6 +233,8 @@ class _Fit:
     metrics: dict[str, Value] = field(default_factory=dict)
     sketch: Sketch | None = None
     transform_seconds: float = 0.0
+    pushed: Points = field(default_factory=lambda: np.empty((0, 0)))
+    differences: list[str] = field(default_factory=list)
     status: Status = Status.OK
     reason: str = ""
 
@@ -247,6 +252,7 @@ class _Fit:
                 evaluation = Evaluation.of(self.fitted.transform, points)
                 self.transform_seconds = clock.seconds("evaluate") - before
                 self.metrics = compute(evaluation)
+            self.pushed = evaluation.pushed
             self.status, self.reason = _judge(evaluation, self.metrics)
             if self.status.measured and (other := self._same_as(evaluation)):
                 raise ContractViolation(
@@ -274,8 +280,18 @@ _seen: dict[tuple[str, str], Cell] = {}
 """The first cell of this process to have a map, by its key but for the seed and the map's values."""
 
 
-def _fit_all(fits: Sequence[_Fit]) -> None:
-    """Fit, by one call where there are several; what ends one of them becomes its status."""
+def _fit_all(fits: Sequence[_Fit], points: EvaluationPoints, clock: Clock, conditions: Conditions) -> None:
+    """Fit under the clock, by one call where there are several; what ends one of them becomes its status."""
+    limit = conditions.time_limit and 0.9 * conditions.time_limit
+    with clock.phase("evaluate"):
+        offset = kl_offset(fits[0].fitted, points)
+        for fit in fits:
+            fit.trace = RunTrace(clock, points, (fit.meter,), limit, offset, len(fits))
+    with clock.phase("fit"):
+        _fit_untimed(fits)
+
+
+def _fit_untimed(fits: Sequence[_Fit]) -> None:
     if len(fits) == 1:
         (fit,) = fits
         fit.fitted.fit(fit.source, fit.target, seed=fit.cell.seed, trace=fit.trace)
@@ -294,6 +310,34 @@ def _fit_all(fits: Sequence[_Fit]) -> None:
             fit.status, fit.reason = status_of(error)
 
 
+def _repeat(fits: Sequence[_Fit], problem: Problem, estimator: MapEstimator, conditions: Conditions) -> list[float]:
+    """Fit again with the same seeds, until there were `conditions.repeats` fits; the seconds of each after the first.
+
+    Their maps are compared with the first ones, which are those that were measured.
+    """
+    seconds: list[float] = []
+    if not all(fit.status.measured for fit in fits):
+        return seconds
+    points = _evaluation_points(problem, conditions.evaluation_points)
+    for number in range(2, conditions.repeats + 1):
+        clock = Clock()
+        again = [_Fit.of(fit.cell, problem, estimator, clock) for fit in fits]
+        try:
+            with watch_compiler(clock):
+                _fit_all(again, points, clock, conditions)
+            maps = [Evaluation.of(other.fitted.transform, points).pushed for other in again]
+        except Exception as error:  # the first fit stands; what became of this one is told
+            for fit in fits:
+                fit.differences.append(f"fit {number} of the same seed failed: {status_of(error)[1]}")
+            break
+        seconds.append(clock.seconds("fit") / len(fits))
+        for fit, pushed in zip(fits, maps, strict=True):
+            if not np.array_equal(pushed, fit.pushed):
+                gap = np.abs(pushed - fit.pushed).max()
+                fit.differences.append(f"fit {number} of the same seed gave another map: it is up to {gap:.3g} away")
+    return seconds
+
+
 def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Status, str] | None:
     """Why a cell need not be tried, if so: the estimator does not support it, or cannot even be asked or cloned."""
     try:
@@ -306,7 +350,7 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
 
 def failed(planned: PlannedCell, conditions: Conditions, status: Status, reason: str) -> Record:
     """The record of a cell that left none itself."""
-    return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(None, conditions))
+    return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(conditions))
 
 
 @functools.lru_cache(maxsize=4)
@@ -397,13 +441,16 @@ def _plain(parameters: Any) -> dict[str, Any]:
     }
 
 
-def _provenance(estimator: MapEstimator | None, conditions: Conditions) -> Provenance:
-    device = "cpu"
-    jax = sys.modules.get("jax")
-    if jax is not None and estimator is not None and "jax" in estimator.modules:
-        device = jax.devices()[0].device_kind
-    threads = conditions.threads or os.cpu_count() or 1
-    return provenance(threads=threads, workers=conditions.workers, exclusive=conditions.exclusive, device=device)
+def _provenance(
+    conditions: Conditions, framework: str = device.CPU_ALONE, used: device.Use | None = None
+) -> Provenance:
+    return provenance(
+        threads=conditions.threads or os.cpu_count() or 1,
+        workers=conditions.workers,
+        exclusive=conditions.exclusive,
+        framework=framework,
+        used=used,
+    )
 
 
 def _peak_bytes() -> int | None:
@@ -416,7 +463,8 @@ def _peak_bytes() -> int | None:
 
 
 def reset_peak() -> None:
-    """Start a new peak for `peak_bytes`, where the system can."""
+    """Start a new peak for `peak_bytes` and `gpu_peak_bytes`, where system and framework can."""
+    device.reset_peak()
     try:
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
     except OSError:

@@ -1,7 +1,7 @@
 """Engines: who runs the batches of child processes. Here the interface and the local engine; `dask_engine` has another.
 
 Cells of one estimator on one problem family share a child, because starting one costs seconds; each still has its own
-limits and its own record.
+limits and its own record. Those of two frameworks do not: JAX and torch are never in one process.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Engine(Protocol):
 def batches(cells: Sequence[PlannedCell], workers: int, seeds_together: int = 1) -> list[list[PlannedCell]]:
     """Cells that share a child: one estimator on one problem family, in the given order, no more than is good."""
 
-    def family(planned: PlannedCell) -> tuple[str, str]:
-        return planned.cell.estimator.name, planned.cell.problem.name
+    def family(planned: PlannedCell) -> tuple[str, str, str]:
+        return planned.cell.estimator.name, planned.cell.problem.name, planned.framework
 
     size = -(-len(cells) // (BATCHES_PER_WORKER * workers))
     size = -(-size // seeds_together) * seeds_together

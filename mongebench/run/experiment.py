@@ -16,7 +16,9 @@
     n_target = [500, 2000]          # paired with n_source, not crossed
 
 `seeds_together = 25` lets estimators that can (the flows) fit up to so many seeds of a cell in one compiled call; their
-records say so, and show equal shares of its times. A problem may carry a `budget` of its own, in place of the common
+records say so, and show equal shares of its times. `repeats = 5` fits each cell five times in all, with the same seed:
+records and tables show the median of the fit seconds and their interquartile range, and the map that is measured is
+the first fit's. A problem may carry a `budget` of its own, in place of the common
 one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
 the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`. `gates` names a file, relative to this
 one, of the largest errors that `mongebench nightly` lets pass.
@@ -107,6 +109,7 @@ class Experiment(BaseModel):
     memory_limit: Annotated[int, BeforeValidator(size)] = 4 << 30
     threads: Annotated[int, Field(ge=1)] = 1
     seeds_together: Annotated[int, Field(ge=1)] = 1
+    repeats: Annotated[int, Field(ge=1)] = 1
     gates: str | None = None
     _base: Path = PrivateAttr(default=Path("."))
 

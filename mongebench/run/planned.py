@@ -13,6 +13,7 @@ from typing import Any
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Problem
+from mongebench.run.device import CPU_ALONE, Device, framework
 from mongebench.run.record import Cell, Manifest, PlannedCell
 
 
@@ -36,6 +37,10 @@ class Conditions:
         Most seeds of one cell that an estimator with `fit_together` fits in one call.
     exclusive
         No other cell of any run on this machine runs meanwhile.
+    device
+        Where estimators compute that can use a GPU; the others compute on the CPU.
+    repeats
+        Fits of each cell; the map of the first is measured, and the time of all.
     """
 
     evaluation_points: int = 10_000
@@ -45,6 +50,8 @@ class Conditions:
     memory_limit: int | None = None
     seeds_together: int = 1
     exclusive: bool = False
+    device: Device = "cpu"
+    repeats: int = 1
 
 
 def planned(cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
@@ -61,6 +68,8 @@ def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Cond
         time_limit=conditions.time_limit,
         memory_limit=conditions.memory_limit,
         exclusive=conditions.exclusive,
+        device="cpu" if _framework(estimator) == CPU_ALONE else conditions.device,
+        repeats=conditions.repeats,
     )
 
 
@@ -68,10 +77,15 @@ def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
     return {
         "tier": tier(estimator.needs) if estimator else "unknown",
         "anchor": estimator.anchor if estimator else False,
+        "framework": _framework(estimator),
         "dim": problem.dim,
         "strong_convexity": problem.strong_convexity,
         "truth_tier": str(problem.truth_tier),
     }
+
+
+def _framework(estimator: MapEstimator | None) -> str:
+    return framework(estimator.modules if estimator else ())
 
 
 @functools.cache

@@ -10,6 +10,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+from mongebench.run.device import CPU_ALONE, Use, precision
 from mongebench.run.record import Provenance
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "jax", "jaxlib", "torch", "POT", "ott-jax")
@@ -23,13 +24,16 @@ VARIABLES = (
     "JAX_PLATFORMS",
     "JAX_ENABLE_X64",
     "CUDA_VISIBLE_DEVICES",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "NVIDIA_TF32_OVERRIDE",
 )
 
 
 def provenance(
-    *, threads: int, workers: int, exclusive: bool = False, device: str = "cpu", dtype: str = "float64"
+    *, threads: int, workers: int, exclusive: bool = False, framework: str = CPU_ALONE, used: Use | None = None
 ) -> Provenance:
-    """Of a record made now, in this process."""
+    """Of a record made now, in this process, of a fit that computed with `framework` and `used` this of a device."""
+    used = used or Use()
     commit, dirty = _commit()
     return Provenance(
         mongebench=importlib.metadata.version("mongebench"),
@@ -39,8 +43,10 @@ def provenance(
         platform=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
         cores=os.cpu_count() or 1,
-        device=device,
-        dtype=dtype,
+        device=used.device,
+        driver=used.driver,
+        dtype="float64",
+        precision=precision(framework),
         threads=threads,
         workers=workers,
         versions=_versions(),

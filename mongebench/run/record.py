@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import statistics
 from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mongebench.metrics.base import Value
+from mongebench.run.device import CPU_ALONE, Device
 
 SCHEMA_VERSION = 2
 SLACK = 0.02
@@ -117,13 +119,16 @@ class Manifest(Model):
     time_limit: float | None = None
     memory_limit: int | None = None
     exclusive: bool = False
+    device: Device = "cpu"
+    repeats: int = 1
 
 
 class Facts(Model):
-    """What tables group cells by, known before a cell runs."""
+    """What tables group cells by, known before a cell runs; `framework` is what the estimator computes with."""
 
     tier: str
     anchor: bool
+    framework: str = CPU_ALONE
     dim: int
     strong_convexity: float | None
     truth_tier: str
@@ -142,7 +147,8 @@ class Times(Model):
     `fit` leaves out compilation, the trace's own work and the drawing of samples, which is the problem's.
     `evaluate` holds the map's own time at the evaluation points (`transform`) and the metrics'; `fit_cpu` is the
     process's CPU time in `fit`, all threads together, compilation included. Where several seeds were fitted `together`
-    in one call, all but `transform` are equal shares of the call's.
+    in one call, all but `transform` are equal shares of the call's. `fits` holds `fit` of each of the fits that an
+    experiment's `repeats` asked for, the first, which all the other fields are of, among them; it is empty for one.
     """
 
     imports: float
@@ -154,6 +160,20 @@ class Times(Model):
     fit_cpu: float
     transform: float
     together: int = 1
+    fits: list[float] = []
+
+    @property
+    def fit_median(self) -> float:
+        """Seconds of a fit, the median over its repeats."""
+        return statistics.median(self.fits or [self.fit])
+
+    @property
+    def fit_iqr(self) -> float | None:
+        """Interquartile range of the seconds of the repeated fits; None for a single fit."""
+        if len(self.fits) < 2:
+            return None
+        low, _, high = statistics.quantiles(self.fits, n=4, method="inclusive")
+        return high - low
 
     @property
     def doubt(self) -> str:
@@ -203,7 +223,9 @@ class Provenance(Model):
     """Where and with what a record was made; no host name, no user, no path.
 
     `workers` cells ran beside each other, unless `exclusive`: then no other of any run on the machine did, and the
-    process was `pinned_to` these cores (where the system can).
+    process was `pinned_to` these cores (where the system can). `device` is what the fit computed on: "cpu", or the name
+    of a GPU that it took memory of, with its `driver`. `precision` holds the framework's flags for products of
+    matrices, TF32 among them.
     """
 
     mongebench: str
@@ -214,7 +236,9 @@ class Provenance(Model):
     processor: str
     cores: int
     device: str
+    driver: str | None = None
     dtype: str
+    precision: dict[str, str] = {}
     threads: int
     workers: int
     versions: dict[str, str]
@@ -225,7 +249,11 @@ class Provenance(Model):
 
 
 class Record(PlannedCell):
-    """What one cell left."""
+    """What one cell left.
+
+    `peak_bytes` is the peak of the process's resident memory, `gpu_peak_bytes` that of its GPU's (None on the CPU). JAX
+    cannot reset the latter: it is the largest of this cell and those before it in the same process.
+    """
 
     status: Status
     reason: str = ""
@@ -239,4 +267,5 @@ class Record(PlannedCell):
     trace: list[TracePoint] = []
     warnings: list[str] = []
     peak_bytes: int | None = None
+    gpu_peak_bytes: int | None = None
     provenance: Provenance

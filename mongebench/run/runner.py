@@ -14,6 +14,7 @@ from mongebench import plugins
 from mongebench.core.errors import InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
+from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run.batch import Progress
 from mongebench.run.cell import failed, refusal, status_of
@@ -38,7 +39,7 @@ class Machinery:
     scheduler
         Address of a dask scheduler; None for a cluster of this machine's own.
     workers
-        Child processes beside each other; None for as many as the cores allow.
+        Child processes beside each other; None for as many as the cores, or the GPUs, allow.
     """
 
     engine: str = "local"
@@ -104,12 +105,16 @@ class Run:
     @functools.cached_property
     def conditions(self) -> Conditions:
         """What all cells share."""
-        cores, exclusive = os.cpu_count() or 1, self.invocation.exclusive
+        threads, exclusive = self.experiment.threads, self.invocation.exclusive
+        device = devices.chosen(self.invocation.device, elsewhere=self.machinery.scheduler is not None)
+        room = len(devices.gpus()) if device == "gpu" else (os.cpu_count() or 1) // threads
         return Conditions(
             evaluation_points=self.experiment.evaluation_points,
-            threads=self.experiment.threads,
-            workers=1 if exclusive else self.machinery.workers or max(1, cores // self.experiment.threads),
+            threads=threads,
+            workers=1 if exclusive else self.machinery.workers or max(1, room),
             exclusive=exclusive,
+            device=device,
+            repeats=self.experiment.repeats,
             time_limit=self.experiment.time_limit,
             memory_limit=self.experiment.memory_limit,
             seeds_together=self.experiment.seeds_together,

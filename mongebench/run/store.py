@@ -40,6 +40,7 @@ class Invocation(Model):
     only: str | None = None
     plugins: tuple[str, ...] = ()
     exclusive: bool = False
+    device: str = "auto"
 
     def command(self, cell: Cell | None = None, *more: str) -> str:
         """The shell command that runs this again with `more` options, or one cell of it.
@@ -52,6 +53,7 @@ class Invocation(Model):
         words += ["--seeds", str(self.seeds)] if self.seeds is not None else []
         words += [word for path in self.plugins for word in ("--plugin", path)]
         words += ["--exclusive"] if self.exclusive else []
+        words += ["--device", self.device] if self.device != "auto" else []
         return shlex.join([*words, *more])
 
 
@@ -167,6 +169,8 @@ class RunDirectory:
         ignored = set() if record.status in ("timeout", "out_of_memory") else {"time_limit", "memory_limit"}
         if record.manifest.exclusive:  # more than was asked
             ignored |= {"exclusive"}
+        if record.manifest.repeats > planned.manifest.repeats:
+            ignored |= {"repeats"}
         old, new = record.manifest.model_dump(exclude=ignored), planned.manifest.model_dump(exclude=ignored)
         changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
         return "; ".join(changes) or None

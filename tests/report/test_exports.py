@@ -55,7 +55,7 @@ def test_latex_has_the_numbers_and_its_columns_match(run, tmp_path) -> None:
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
     assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in lines)
     (block,) = tables.blocks(tables.frame(run))
-    for name, (shown,), _ in block.lines():
+    for name, (shown,), *_ in block.lines():
         (line,) = [line for line in lines if line.startswith(exports.tex(name) + " &")]
         assert f"{exports.tex(shown.text)} {{\\scriptsize {shown.count}}}" in line
     assert r"\input" not in text

@@ -8,6 +8,8 @@ const shown = (value) => {
   return value === 0 || (size >= 1e-3 && size < 1e4) ? number.format(value) : value.toExponential(1).replace(/([+-])(\d)$/, "$10$2");
 };
 
+const gpuSeconds = (seconds, onGpu) => (onGpu === null && seconds !== null ? "no gpu" : shown(onGpu));
+
 function element(name, properties = {}, ...children) {
   const made = Object.assign(document.createElement(name), properties);
   made.append(...children);
@@ -28,7 +30,7 @@ function places() {
     tier: texts[r[0]], estimator: texts[r[1]], estimatorPage: texts[r[2]], anchor: r[3] === 1, problem: texts[r[4]],
     problemPage: texts[r[5]], dim: r[6], budget: texts[r[7]], metric: texts[r[8]], mean: r[9], seconds: r[10],
     rank: r[11], relative: r[12], ok: r[13], planned: r[14], text: texts[r[15]], kind: texts[r[16]],
-    failures: texts[r[17]], reason: texts[r[18]], command: r[19],
+    failures: texts[r[17]], reason: texts[r[18]], command: r[19], onGpu: r[20],
   }));
 }
 
@@ -42,6 +44,7 @@ const COLUMNS = [
   { name: "/ identity", key: (p) => p.relative, cell: (p) => (p.kind === "floor" ? "" : shown(p.relative)), number: true },
   { name: "rank", key: (p) => p.rank, cell: (p) => (p.anchor ? "anchor" : shown(p.rank)), number: true },
   { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
+  { name: "GPU s", key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
   { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
   { name: "why, again", cell: again },
 ];
@@ -147,12 +150,14 @@ function board(chosen) {
     section.querySelector("tbody").replaceChildren(...lines.map(({ name, mine, anchor, rank }) => {
       const against = mine.filter((place) => place.relative !== null);
       const sum = (key) => mine.reduce((total, place) => total + place[key], 0);
+      const [seconds, onGpu] = [(place) => place.seconds, (place) => place.onGpu].map((of) => median(mine.map(of)));
       const cells = [
         anchor ? "anchor" : shown(rank),
         anchor ? "" : `${mine.filter((place) => place.rank === 1).length} of ${mine.filter((place) => place.rank !== null).length}`,
         shown(median(mine.map((place) => place.relative))),
         name === "identity" ? "" : `${against.filter((place) => place.relative > 1).length} of ${against.length}`,
-        shown(median(mine.map((place) => place.seconds))),
+        shown(seconds),
+        gpuSeconds(seconds, onGpu),
         `${sum("ok")}/${sum("planned")}`,
       ];
       const failed = mine.filter((place) => place.failures).map((place) => place.failures);
