@@ -57,9 +57,16 @@ def test_dry_run_prints_and_writes_nothing(ran: Path, tmp_path: Path) -> None:
     said = call("run", ran.parent / "small.toml", "--dry-run", "--seeds", "3", "--out", tmp_path / "new")
     assert "30 cells planned, 0 recorded, 30 to run" in said
     assert not (tmp_path / "new").exists()
+    assert "Not predicted: 30 cells" in said
+    assert said.count(": no earlier record\n") == 30
     assert "20 cells planned, 20 recorded, 0 to run" in call(
         "run", ran.parent / "small.toml", "--dry-run", "--out", ran
     )
+    said = call("run", ran.parent / "small.toml", "--dry-run", "--seeds", "3", "--out", ran)
+    assert said.count(": recorded\n") == 20
+    assert said.count(" s, from 2 earlier record(s)\n") == 10
+    assert "Predicted for 10 of the 10 cells to run: about " in said
+    assert "Not predicted" not in said
 
 
 def test_only_selects(ran: Path, tmp_path: Path) -> None:

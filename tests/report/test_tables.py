@@ -4,7 +4,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mongebench.report.tables import aggregate, exponents, labels, labels_by_problem, number, row_order
+from mongebench.report.tables import (
+    aggregate,
+    blocks,
+    circumstances,
+    exponents,
+    labels,
+    labels_by_problem,
+    legend,
+    number,
+    row_order,
+)
 from mongebench.run.record import Cell, Spec
 
 
@@ -86,3 +96,47 @@ def test_anchors_come_first() -> None:
 )
 def test_numbers_are_short(value, shown) -> None:
     assert number(value) == shown
+
+
+def timed(**devices: str) -> pd.DataFrame:
+    """One row an estimator, which took a second on its device."""
+    on_cpu = [device == "cpu" for device in devices.values()]
+    return rows([1.0] * len(devices)).assign(
+        estimator=list(devices),
+        device=list(devices.values()),
+        exclusive=False,
+        threads=1,
+        workers=1,
+        fit_seconds=np.where(on_cpu, 1.0, np.nan),
+        gpu_fit_seconds=np.where(on_cpu, np.nan, 1.0),
+        wall_seconds=2.0,
+    )
+
+
+def seconds(table: pd.DataFrame, metric: str = "uvp") -> dict[str, tuple[str, str]]:
+    return {name: (on_cpu, on_gpu) for block in blocks(table, metric) for name, _, on_cpu, on_gpu in block.lines()}
+
+
+def test_a_cpu_has_no_gpu_time_and_a_gpu_no_cpu_time() -> None:
+    table = timed(bures="cpu", flow="Fake H1")
+    assert seconds(table) == {"bures": ("1", "no gpu"), "flow": ("", "1")}
+    assert circumstances(table) == "on Fake H1, 1 thread(s), 1 cell(s) at a time; cpu, 1 thread(s), 1 cell(s) at a time"
+    (block,) = blocks(table, "gpu_fit_seconds")
+    assert {name: shown.text for name, (shown,), *_ in block.lines()} == {"bures": "no gpu", "flow": "1"}
+
+
+def test_times_of_different_devices_do_not_share_a_column() -> None:
+    table = timed(bures="cpu", flow="Fake H1", other="Fake A1")
+    assert set(seconds(table).values()) == {("", "")}
+    assert "gpu_fit_seconds of Fake A1 and Fake H1 are not comparable" in legend(table)
+    table = timed(bures="cpu", flow="Fake H1")
+    assert "no times" not in legend(table)
+    (block,) = blocks(table, "wall_seconds")
+    assert {shown.text for _, (shown,), *_ in block.lines()} == {"no value"}
+    assert "wall_seconds of Fake H1 and cpu are not comparable" in legend(table, "wall_seconds")
+    (block,) = blocks(timed(bures="cpu"), "wall_seconds")
+    assert {shown.text for _, (shown,), *_ in block.lines()} == {"2"}
+
+
+def test_repeated_fits_show_their_range() -> None:
+    assert seconds(timed(flow="Fake H1").assign(fit_iqr_seconds=0.25)) == {"flow": ("", "1 (IQR 0.25)")}

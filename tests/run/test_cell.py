@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import mongebench as mb
+from mongebench.run.cell import measure
 from mongebench.run.clock import Clock
-from mongebench.run.planned import source_files
-from mongebench.run.record import Record, Status
+from mongebench.run.planned import Conditions, source_files
+from mongebench.run.record import Cell, Record, Spec, Status
 
 
 @pytest.fixture(scope="module")
@@ -178,3 +179,66 @@ def test_times_that_cannot_be_true_are_an_error(pair, fake, monkeypatch) -> None
     record = mb.run_cell(pair, fake("Shift"), n_source=50, n_target=50, evaluation_points=100)
     assert record.status is Status.ERROR
     assert "the clock went backwards" in record.reason
+
+
+class Repeated(mb.MapEstimator):
+    """Takes 4, 1, 2, 8, ... seconds of a time that it moves itself; its third map and its fifth fit are as told."""
+
+    needs = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
+    now, fits = 0.0, 0
+
+    def __init__(self, wanders=0.0, fails=False):
+        self.wanders = wanders
+        self.fails = fails
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        cls = Repeated
+        cls.now += (4, 1, 2, 8, 100)[cls.fits]
+        cls.fits += 1
+        if self.fails and cls.fits == 3:
+            raise mb.Diverged("the third fit is lost")
+        self.shift_ = target.samples.mean(axis=0) - source.samples.mean(axis=0) + self.wanders * (cls.fits == 3)
+        return self
+
+    def transform(self, X):
+        return X + self.shift_
+
+
+@pytest.mark.parametrize(
+    ("parameters", "fits", "told"),
+    [
+        ({}, [4, 1, 2, 8], []),
+        ({"wanders": 0.5}, [4, 1, 2, 8], ["fit 3 of the same seed gave another map: it is up to 0.5 away"]),
+        ({"fails": True}, [4, 1], ["fit 3 of the same seed failed: the third fit is lost"]),
+    ],
+)
+def test_repeats_time_the_same_fit_again(pair, monkeypatch, parameters, fits, told) -> None:
+    monkeypatch.setattr(Repeated, "now", 0.0)
+    monkeypatch.setattr(Repeated, "fits", 0)
+    monkeypatch.setattr("mongebench.run.cell.Clock", lambda: Clock(now=lambda: Repeated.now))
+    cell = Cell(estimator=Spec(name="r"), problem=Spec(name="gaussian"), n_source=50, n_target=50, seed=1)
+    record, _ = measure(cell, pair, Repeated(**parameters), Conditions(evaluation_points=100, repeats=4))
+    assert record.status is Status.OK
+    assert record.warnings == told
+    times = record.times
+    # Everything but the repeats is of the first fit, whose map was measured.
+    assert (times.fit, times.wall, times.fits) == (4, 4, fits)
+    assert (times.fit_median, times.fit_iqr) == (np.median(fits), np.subtract(*np.percentile(fits, [75, 25])))
+    assert record.oracle_counts == {"source_samples": 50, "target_samples": 50}
+    once = mb.run_cell(pair, mb.estimator("mean_shift"), n_source=50, n_target=50, seed=1, evaluation_points=100)
+    assert record.metrics == once.metrics
+    assert (once.times.fits, once.times.fit_iqr) == ([], None)
+
+
+def test_a_record_of_before_there_were_devices_and_repeats_is_read(pair) -> None:
+    record = mb.run_cell(pair, mb.estimator("bures"), n_source=50, n_target=50, evaluation_points=100)
+    old = json.loads(record.model_dump_json())
+    for inside, names in {
+        "manifest": ["device", "repeats"],
+        "times": ["fits"],
+        "provenance": ["driver", "precision"],
+    }.items():
+        for name in names:
+            del old[inside][name]
+    del old["framework"], old["gpu_peak_bytes"]
+    assert Record.model_validate(old) == record

@@ -297,6 +297,17 @@ def test_the_time_of_a_long_cell_is_not_counted_as_its_neighbours_start_up(tmp_p
     assert watch(child, waiting, Conditions(), lambda *_: None, lambda: False) is None
 
 
+@pytest.mark.parametrize(("repeats", "killed"), [(1, True), (3, False)])
+def test_repeated_fits_have_a_time_limit_each(tmp_path: Path, repeats: int, killed: bool) -> None:
+    (planned,) = Run(
+        Invocation(experiment=str(experiment(tmp_path, ["bures"]))), RunDirectory(tmp_path / "run")
+    ).plan.cells
+    child = Told([[{"start": [planned.cell.key]}], [], [{"done": planned.cell.key}]])  # after 2000 seconds
+    conditions = Conditions(time_limit=900, repeats=repeats)
+    verdict = watch(child, {planned.cell.key: planned}, conditions, lambda *_: None, lambda: False)
+    assert (verdict is not None) == killed
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the names of threads are read from /proc")
 def test_a_child_of_one_thread_computes_with_one(tmp_path: Path) -> None:
     """XLA has a pool of its own, which the flags for its threads do not bind."""
