@@ -349,8 +349,9 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
 
 
 def failed(planned: PlannedCell, conditions: Conditions, status: Status, reason: str) -> Record:
-    """The record of a cell that left none itself."""
-    return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(conditions))
+    """The record of a cell that left none itself; its device is the kind that it was to have."""
+    used = device.Use(planned.manifest.device)
+    return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(conditions, used=used))
 
 
 @functools.lru_cache(maxsize=4)

@@ -154,7 +154,8 @@ def reset_peak() -> None:
 def precision(used: str) -> dict[str, str]:
     """The flags that say how exactly the framework multiplies matrices, TF32 among them; empty for `CPU_ALONE`."""
     if used == "jax" and (jax := sys.modules.get("jax")) is not None:
-        return {name: str(getattr(jax.config, name)) for name in ("jax_enable_x64", "jax_default_matmul_precision")}
+        # Not jax_enable_x64: estimators set it for the length of a fit.
+        return {"jax_default_matmul_precision": str(jax.config.jax_default_matmul_precision)}
     if used == "torch" and (torch := sys.modules.get("torch")) is not None:
         cuda, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
         try:
