@@ -185,6 +185,7 @@ def measure_together(
         except Exception as error:  # the runner alone may catch everything, and always records it
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
+        clock.stop()
         times = [_times(clock, fit.transform_seconds, len(fits)) for fit in fits]
         for fit, timed in zip(fits, times, strict=True):
             if timed.doubt and fit.status.measured:
