@@ -60,6 +60,12 @@ def test_curves_and_theory_start_at_one(write_run) -> None:
     assert axis.get_yscale() == "log"
 
 
+def test_a_bound_that_underflows_leaves_the_curves_their_room(write_run) -> None:
+    run = write_run([(cell("flow"), trace(np.arange(0, 6000.0, 100.0), np.geomspace(1.0, 1e-3, 60)))])
+    (axis,) = traces.rate(run).axes
+    assert 1e-6 < axis.get_ylim()[0] < 1e-3
+
+
 def test_the_plateau_is_shaded_as_floor(write_run) -> None:
     times = np.arange(0, 8.0, 0.2)
     run = write_run([(cell("flow"), trace(times, 3.0 * np.exp(-2 * times) + 0.01))])
