@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mongebench.report import published, tables, traces
+from mongebench.report import figures, published, tables, traces
 from mongebench.report.figures import draw
-from mongebench.report.style import FORMATS
+from mongebench.report.style import FORMATS, look
 from mongebench.run.record import Status
 from mongebench.run.sketch import POINTS, Sketch
 
@@ -47,6 +47,20 @@ def test_a_run_draws_what_it_has(write_run, tmp_path) -> None:
 def test_without_traces_sketches_and_seeds_only_the_overview_is_drawn(write_run, tmp_path) -> None:
     paths = draw(write_run([(cell("bures"), [])]), tmp_path / "figures")
     assert {path.stem for path in paths} == {"error"}
+
+
+def test_many_rivals_differ_in_colour_or_marker() -> None:
+    names = [f"rival {number}" for number in range(49)]
+    assert len({(look(name, names)["color"], look(name, names)["marker"]) for name in names}) == 49
+
+
+def test_one_dimension_is_no_curve_but_an_order_the_best_on_top(write_run) -> None:
+    errors = {"middling": 3.0, "best": 0.5, "worst": 40.0}
+    run = write_run([(cell(name), trace([0.0], [error / 100])) for name, error in errors.items()])
+    (axis,) = figures.error_overview(tables.frame(run)).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["worst", "middling", "best"]
+    drawn = [container.lines[0].get_xdata()[0] for container in axis.containers]
+    assert drawn == pytest.approx(sorted(errors.values(), reverse=True))
 
 
 def test_curves_and_theory_start_at_one(write_run) -> None:
