@@ -227,12 +227,20 @@ def export(
         Path | None, typer.Option(help="The file [default: RUN/results.csv, .parquet, .tex or .md].")
     ] = None,
     metric: Metric = None,
+    leaderboard: Annotated[bool, typer.Option("--leaderboard", help="That alone, in any format.")] = False,
 ) -> None:
-    """Write the results of a run: every cell as CSV or Parquet, the tables as LaTeX or Markdown."""
+    """Write the results of a run: every cell as CSV or Parquet, the tables as LaTeX or Markdown; or its leaderboard."""
     from mongebench.report import exports, tables
 
     rows = tables.frame(_directory(run))
-    typer.echo(f"written: {exports.write(rows, format, out or run / f'results.{format.suffix}', _checked(metric))}")
+    name = "leaderboard" if leaderboard else "results"
+    path = out or run / f"{name}.{format.suffix}"
+    if leaderboard and metric is not None:
+        raise InvalidParameter("--leaderboard ranks by each problem's own metric; leave --metric out.")
+    written = (
+        exports.write_board(rows, format, path) if leaderboard else exports.write(rows, format, path, _checked(metric))
+    )
+    typer.echo(f"written: {written}")
 
 
 @app.command()

@@ -190,6 +190,8 @@ def rate_verdict(
         return RateVerdict(Verdict.INCONCLUSIVE, flaw or few, 2 * lam, len(curve.time), curve.floor, curve.extrapolated)
     fit = _fit(curve.time, curve.log_error, seed)
     excess = (curve.log_error - curve.log_error[0] + 2 * lam * (curve.time - curve.time[0]))[1:]  # log C(t)
+    with np.errstate(over="ignore"):  # after a long flow the bound is 0 to machine precision
+        constant = float(np.exp(excess.max()))
     unexplained = excess - fit.noise - curve.slack[1:] - curve.slack[0]
     broken = int(np.argmax(unexplained > 0))
     low, high = fit.rate - fit.margin - curve.remainder, fit.rate + fit.margin + curve.remainder
@@ -199,7 +201,7 @@ def rate_verdict(
         verdict, reason = Verdict.INCONCLUSIVE, f"the theorem does not apply: strong convexity is {strong_convexity}"
     elif unexplained[broken] > 0:
         time = curve.time[broken + 1]
-        reason = f"from t = {time:.3g} on the error is up to {np.exp(excess.max()):.3g} times the bound"
+        reason = f"from t = {time:.3g} on the error is up to {constant:.3g} times the bound"
         left = max(_left_unsolved(steps, time) for steps in (trace, refined or ()))
         if left > inner_tolerance:
             verdict = Verdict.INCONCLUSIVE
@@ -214,7 +216,7 @@ def rate_verdict(
         verdict, reason = Verdict.CONSISTENT, "the bound holds as far as noise tells"
     else:
         verdict, reason = Verdict.INCONCLUSIVE, "noise or floor hide whether the bound holds"
-    found = fit.rate, (low, high), float(np.exp(excess.max()))
+    found = fit.rate, (low, high), constant
     return RateVerdict(verdict, f"{reason}{halved}", 2 * lam, len(curve.time), curve.floor, curve.extrapolated, *found)
 
 

@@ -1,15 +1,16 @@
-"""Results for other programs: every cell as CSV or Parquet, the tables that people read as LaTeX or Markdown."""
+"""Results for other programs: every cell as CSV or Parquet, the tables and the leaderboard as LaTeX or Markdown."""
 
 from __future__ import annotations
 
 import re
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mongebench.report import tables
+from mongebench.report import leaderboard, tables
 from mongebench.report.formats import Format
 from mongebench.run.store import Readable, RunDirectory
 
@@ -30,13 +31,26 @@ def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = N
     CSV and Parquet hold the frame itself, a line a planned cell, in full precision. LaTeX (to be \\input, with
     \\usepackage{booktabs}) and Markdown hold its `tables.blocks` of `metric`.
     """
+    if format in (Format.CSV, Format.PARQUET):
+        return _write_frame(rows, format, path)
+    return _render("tables", format, path, blocks=list(tables.blocks(rows, metric)), legend=tables.legend(rows, metric))
+
+
+def write_board(rows: pd.DataFrame, format: Format, path: Path) -> Path:
+    """Write the leaderboard of a frame of `tables.frame`, in any format; the path."""
+    lines = leaderboard.board(leaderboard.places(rows))
+    if format in (Format.CSV, Format.PARQUET):
+        failures = [", ".join(f"{count} {status}" for status, count in line["failures"].items()) for line in lines]
+        return _write_frame(pd.DataFrame(lines).assign(failures=failures), format, path)
+    return _render("leaderboard", format, path, lines=lines, rule=leaderboard.RULE)
+
+
+def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     if format is Format.CSV:
-        rows.to_csv(path, index=False)
-    elif format is Format.PARQUET:
-        rows.to_parquet(path, index=False)
+        frame.to_csv(path, index=False)
     else:
-        path.write_text(_render(rows, format, metric), encoding="utf-8")
+        frame.to_parquet(path, index=False)
     return path
 
 
@@ -54,7 +68,7 @@ def archive(runs: Readable, path: Path) -> Path:
     return path
 
 
-def _render(rows: pd.DataFrame, format: Format, metric: str | None) -> str:
+def _render(name: str, format: Format, path: Path, **context: Any) -> Path:
     environment = Environment(
         loader=PackageLoader("mongebench.report"),
         undefined=StrictUndefined,
@@ -63,9 +77,14 @@ def _render(rows: pd.DataFrame, format: Format, metric: str | None) -> str:
         keep_trailing_newline=True,
         autoescape=False,  # neither is HTML: each template passes every text through its filter
     )
-    environment.filters |= {"tex": tex, "md": markdown}
-    template = environment.get_template(f"tables.{format.suffix}.j2")
-    return template.render(blocks=list(tables.blocks(rows, metric)), legend=tables.legend(rows, metric))
+    environment.filters |= {"tex": tex, "md": markdown, "number": _number, "gpu_seconds": leaderboard.gpu_seconds}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(environment.get_template(f"{name}.{format.suffix}.j2").render(context), encoding="utf-8")
+    return path
+
+
+def _number(value: float) -> str:
+    return "" if pd.isna(value) else tables.number(value)
 
 
 def tex(text: str) -> str:

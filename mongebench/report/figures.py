@@ -9,11 +9,15 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mongebench.report import published, tables, traces
 from mongebench.report.style import FORMATS, STYLE, legend, look, panels
 from mongebench.report.tables import aggregate, row_order
 from mongebench.run.store import Readable
+
+LINE = 0.17
+"""Inches of an estimator's line."""
 
 
 def draw(directory: Readable, folder: Path) -> list[Path]:
@@ -46,21 +50,26 @@ def save(figure: Figure, name: str, folder: Path) -> list[Path]:
 
 
 def error_overview(rows: pd.DataFrame) -> Figure | None:
-    """UVP against dimension, a panel a problem; energy distance by estimator where the exact map is unknown."""
+    """A panel a problem: UVP against dimension, or by estimator, the best on top, where there is one dimension only.
+
+    Where the exact map is unknown it is the energy distance.
+    """
     names = row_order(name for name in rows["estimator"].unique() if name != "truth")
     rivals = [name for name in names if not rows.loc[rows["estimator"] == name, "anchor"].any()]
     blocks = list(rows.groupby(["problem", "budget"], sort=False))
     if not blocks:
         return None
-    figure, axes = panels(len(blocks), (3.6, 3.1))
+    by_estimator = any(block["dim"].nunique() == 1 for _, block in blocks)
+    figure, axes = panels(len(blocks), (3.6, max(3.1, by_estimator * LINE * len(names))))
     for axis, ((problem, budget), block) in zip(axes, blocks, strict=True):
         known = "uvp" in block and block["uvp"].notna().any()
         summary = aggregate(block, "uvp" if known else "energy_distance")
         axis.set_title(f"{problem}\n{budget}")
-        if known:
+        if known and block["dim"].nunique() > 1:
             _against_dimension(axis, summary, names, rivals)
         else:
-            _by_estimator(axis, summary, names, rivals)
+            _by_estimator(axis, summary, rivals)
+            axis.set_xlabel("UVP (%)" if known else "energy distance")
     legend(figure, axes)
     return figure
 
@@ -86,19 +95,21 @@ def _against_dimension(axis: Axes, summary: pd.DataFrame, names: list[str], riva
     axis.set_ylabel("UVP (%)")
 
 
-def _by_estimator(axis: Axes, summary: pd.DataFrame, names: list[str], rivals: list[str]) -> None:
-    measured = summary[summary["n_ok"] > 0].set_index("estimator")
-    shown = [name for name in names if name in measured.index]
-    for place, name in enumerate(shown):
-        marked = {**look(name, rivals), "linestyle": ""}
+def _by_estimator(axis: Axes, summary: pd.DataFrame, rivals: list[str]) -> None:
+    measured = summary[(summary["n_ok"] > 0) & (summary["estimator"] != "truth")].sort_values("mean", ascending=False)
+    for place, row in enumerate(measured.to_dict("records")):
+        marked = {**look(row["estimator"], rivals), "linestyle": ""}
         marked["marker"] = marked["marker"] or "o"
-        row = measured.loc[name]
         axis.errorbar(row["mean"], place, xerr=row["standard_error"], capsize=2, **marked)
-    floor = float(measured["floor"].max()) if len(measured) else np.nan
-    if floor > 0:
+    floor, lowest = float(measured["floor"].max()), float(measured["mean"].min())
+    if lowest > 0 and not floor > lowest / 10:
+        axis.set_xscale("log")
+        axis.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+    elif floor > 0:
         # A U-statistic can be negative: logarithmic above the floor, linear below it.
         axis.set_xscale("symlog", linthresh=floor)
         axis.axvline(floor, color="0.6", linewidth=1)
         axis.text(floor, 0.01, " floor", transform=axis.get_xaxis_transform(), fontsize=7, color="0.4")
-    axis.set_yticks(np.arange(len(shown)), shown)
-    axis.set_xlabel("energy distance")
+    axis.set_yticks(np.arange(len(measured)), list(measured["estimator"]), fontsize=7)

@@ -5,6 +5,7 @@ A *place* is a problem in one dimension at one budget.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -12,7 +13,16 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mongebench.report.tables import FIT_COLUMNS, IDENTITY_COLUMNS, aggregate, chosen_metric, mixed, number, row_order
+from mongebench.report.tables import (
+    FIT_COLUMNS,
+    IDENTITY_COLUMNS,
+    NO_GPU,
+    aggregate,
+    chosen_metric,
+    mixed,
+    number,
+    row_order,
+)
 from mongebench.run.record import Status
 
 BEYOND_NOISE = 2.0
@@ -113,6 +123,13 @@ def _line(tier: str, name: str, own: pd.DataFrame) -> dict[str, Any]:
         **{name: float(own[name].median()) for name in FIT_COLUMNS},
         "failures": dict(failures),
     }
+
+
+def gpu_seconds(line: dict[str, Any]) -> str:
+    """What a line of the `board` shows of a GPU: its fit seconds, or "no gpu" where it was fitted on the CPU."""
+    if math.isfinite(line["gpu_fit_seconds"]):
+        return number(line["gpu_fit_seconds"])
+    return NO_GPU if math.isfinite(line["fit_seconds"]) else ""
 
 
 def _listed(names: list[str]) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from mongebench.report.style import COLOURS, QUIET, look, panels
 from mongebench.report.tables import row_order
+from mongebench.run.record import Status
 from mongebench.run.sketch import Sketch
 from mongebench.run.store import Readable
 
@@ -23,6 +24,8 @@ BINS, PADDING = 30, 1.5
 """Of the logarithmic axis, and the factor that it reaches beyond the extreme values."""
 WRAP = 22
 """Characters of a line of a title."""
+COLUMNS = 10
+"""Of clouds beside each other."""
 MARGIN = 0.08
 """Around the clouds, as a share of their width."""
 
@@ -31,7 +34,7 @@ Cloud = NDArray[np.float32]
 
 
 def clouds(directory: Readable, rows: pd.DataFrame) -> Figure | None:
-    """Source, pushed and target points: a line of panels a problem of the plane, a column a method, its first seed.
+    """Source, pushed and target points of each problem of the plane, a panel a method that serves it, its first seed.
 
     Points keep the colour of the quadrant of the source that they come from; the target lies grey beneath the pushed
     ones. None where no map of the plane was measured.
@@ -39,14 +42,17 @@ def clouds(directory: Readable, rows: pd.DataFrame) -> Figure | None:
     cells = [planned.cell for planned in directory.plan().cells]
     sketches = [directory.sketch(cell) if dim == 2 else None for cell, dim in zip(cells, rows["dim"], strict=True)]
     rows = rows.assign(sketch=pd.Series(sketches, dtype=object))
+    rows = rows[rows["status"] != Status.UNSUPPORTED]
     plane = rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)
     blocks = [block for _, block in plane if block["sketch"].notna().any()]
     if not blocks:
         return None
-    columns = 2 + max(block["estimator"].nunique() for block in blocks)
-    figure, axes = panels(len(blocks) * columns, (1.6, 1.9), columns=columns)
-    for line, block in enumerate(blocks):
-        first, *middle = axes[line * columns : (line + 1) * columns]
+    longest = 2 + max(block["estimator"].nunique() for block in blocks)
+    columns = -(-longest // -(-longest // COLUMNS))  # as few lines as it takes, and those as full as each other
+    places = -(-longest // columns) * columns
+    figure, axes = panels(len(blocks) * places, (1.6, 1.9), columns=columns)
+    for number, block in enumerate(blocks):
+        first, *middle = axes[number * places : (number + 1) * places]
         frame = block["sketch"].dropna().iloc[0]
         _scatter(first, frame.x, frame, frame.x)
         first.set_title("source", fontsize=8)

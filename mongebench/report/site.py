@@ -73,7 +73,11 @@ class _Site:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        self.environment.filters |= {"number": _number, "paragraphs": paragraphs}
+        self.environment.filters |= {
+            "number": _number,
+            "gpu_seconds": leaderboard.gpu_seconds,
+            "paragraphs": paragraphs,
+        }
         self.environment.globals |= {
             "problems": self.problems,
             "estimators": self.estimators,

@@ -47,12 +47,13 @@ def panels(
 
 
 def look(name: str, rivals: Sequence[str]) -> dict[str, Any]:
-    """Anchors are grey and dashed, rivals coloured."""
+    """Anchors are grey and dashed, rivals coloured; up to 49 of them differ in colour or marker."""
     if name not in rivals:
         anchors = {"identity": ":", "mean_shift": "-.", "bures": "--"}
         return {"color": QUIET, "linestyle": anchors.get(name, "--"), "marker": "", "linewidth": 1.2}
     index = list(rivals).index(name)
-    return {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)], "markersize": 4}
+    marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
+    return {"color": COLOURS[index % len(COLOURS)], "marker": marker, "markersize": 4}
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:

@@ -65,6 +65,7 @@ def by_hand(method, x, y, query, seed=3):
             kind = W2NeuralDual if method is W2Dual else ExpectileNeuralDual
             if method is W2Dual:
                 common |= {"conjugate_solver": None, "amortization_loss": "objective"}
+                common |= {"num_inner_iters": 10, "parallel_updates": False}
             networks = [
                 ICNN(2, [4], pos_weights=True) if method is W2Dual else MLP([4, 1], act_fn=jax.nn.elu) for _ in "fg"
             ]

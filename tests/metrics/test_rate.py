@@ -95,6 +95,13 @@ def test_a_jump_above_the_bound_is_slower_whatever_the_slope():
     assert result.rate == pytest.approx(2 * LAMBDA)
 
 
+def test_a_bound_that_underflows_is_broken_infinitely():
+    times = 100.0 * np.arange(16)
+    result = rate_verdict(trace(times, exponential(1e-3, times)), LAMBDA)
+    assert result.verdict == SLOWER
+    assert result.constant == np.inf
+
+
 # Floor
 
 

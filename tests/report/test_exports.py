@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
-from mongebench.report import exports, tables
+from mongebench.report import exports, leaderboard, tables
 from mongebench.report.formats import Format
 from mongebench.run.record import Status
 
@@ -84,6 +84,36 @@ def test_markdown_is_the_same_table(run, tmp_path) -> None:
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "<b>" not in text.replace(r"\<b\>", "")
     assert re.search(r"\| late \| missing \(0/1\) \|", text)
+
+
+@pytest.mark.parametrize("format", list(Format))
+def test_the_leaderboard_is_the_one_of_the_report_in_every_format(run, tmp_path, format) -> None:
+    path = tmp_path / f"board.{format.suffix}"
+    command = ["export", str(run.path), "--format", format, "--out", str(path), "--leaderboard"]
+    assert CliRunner().invoke(cli.app, command, catch_exceptions=False).output == f"written: {path}\n"
+    lines = leaderboard.board(leaderboard.places(tables.frame(run)))
+    if format in (Format.CSV, Format.PARQUET):
+        again = pd.read_csv(path) if format is Format.CSV else pd.read_parquet(path)
+        assert again["estimator"].tolist() == [line["estimator"] for line in lines]
+        assert again["mean_rank"].tolist() == [line["mean_rank"] for line in lines]
+        return
+    escaped, end, between = (
+        (exports.markdown, " |", r"(?<!\\)\|") if format is Format.MARKDOWN else (exports.tex, r" \\", r"(?<!\\)&")
+    )
+    text = path.read_text(encoding="utf-8").splitlines()
+    for line in lines:
+        (row,) = [row for row in text if row.removeprefix("| ").startswith(escaped(line["estimator"]) + " ")]
+        assert row.endswith(f"{line['n_ok']}/{line['n_planned']}{end}")
+        assert f" {line['first']} of {line['places']} " in row
+        assert "nan" not in row
+    assert len({len(re.findall(between, row)) for row in text if row.endswith(end)}) == 1
+    assert escaped(leaderboard.RULE)[:40] in path.read_text(encoding="utf-8")
+
+
+def test_a_leaderboard_by_one_metric_is_refused(run) -> None:
+    done = CliRunner().invoke(cli.app, ["export", str(run.path), "--leaderboard", "--metric", "uvp"])
+    assert done.exit_code != 0
+    assert not (Path(run.path) / "leaderboard.csv").exists()
 
 
 def test_failures_stand_in_every_format(write_run, tmp_path) -> None:

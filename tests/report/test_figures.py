@@ -4,9 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from mongebench.report import published, tables, traces
+from mongebench.report import figures, published, tables, traces
 from mongebench.report.figures import draw
-from mongebench.report.style import FORMATS
+from mongebench.report.style import FORMATS, look
 from mongebench.run.record import Status
 from mongebench.run.sketch import POINTS, Sketch
 
@@ -49,6 +49,20 @@ def test_without_traces_sketches_and_seeds_only_the_overview_is_drawn(write_run,
     assert {path.stem for path in paths} == {"error"}
 
 
+def test_many_rivals_differ_in_colour_or_marker() -> None:
+    names = [f"rival {number}" for number in range(49)]
+    assert len({(look(name, names)["color"], look(name, names)["marker"]) for name in names}) == 49
+
+
+def test_one_dimension_is_no_curve_but_an_order_the_best_on_top(write_run) -> None:
+    errors = {"middling": 3.0, "best": 0.5, "worst": 40.0}
+    run = write_run([(cell(name), trace([0.0], [error / 100])) for name, error in errors.items()])
+    (axis,) = figures.error_overview(tables.frame(run)).axes
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["worst", "middling", "best"]
+    drawn = [container.lines[0].get_xdata()[0] for container in axis.containers]
+    assert drawn == pytest.approx(sorted(errors.values(), reverse=True))
+
+
 def test_curves_and_theory_start_at_one(write_run) -> None:
     run = write_run([(cell("flow", tau=0.1, steps=20), exponential(3.0, 0.1))], strong_convexity=0.7)
     (axis,) = traces.rate(run).axes
@@ -58,6 +72,12 @@ def test_curves_and_theory_start_at_one(write_run) -> None:
     (start, end) = drawn[r"theory: $e^{-2\lambda t}$"]
     np.testing.assert_allclose([start[1], end[1]], np.exp(-2 * 0.7 * np.array([start[0], end[0]])))
     assert axis.get_yscale() == "log"
+
+
+def test_a_bound_that_underflows_leaves_the_curves_their_room(write_run) -> None:
+    run = write_run([(cell("flow"), trace(np.arange(0, 6000.0, 100.0), np.geomspace(1.0, 1e-3, 60)))])
+    (axis,) = traces.rate(run).axes
+    assert 1e-6 < axis.get_ylim()[0] < 1e-3
 
 
 def test_the_plateau_is_shaded_as_floor(write_run) -> None:

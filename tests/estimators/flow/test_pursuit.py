@@ -15,7 +15,7 @@ from mongebench.estimators.flow.divergence import kullback_leibler
 from mongebench.estimators.flow.newton import FlowNewton
 from mongebench.estimators.flow.objective import Batch, objective
 from mongebench.estimators.flow.potential import Dictionary, Quadratic, corners
-from mongebench.estimators.flow.pursuit import FlowPursuit, promised, renew
+from mongebench.estimators.flow.pursuit import FlowPursuit, promised, renew, support
 
 pytestmark = pytest.mark.usefixtures("x64")
 UNITS = 6
@@ -81,6 +81,29 @@ def test_promises_are_those_of_finite_differences(potential_and_batch):
     # central differences are off by step^2 times a third derivative, which grows with the sharpness of a feature
     np.testing.assert_allclose(gains, expected, rtol=1e-2, atol=1e-6)
     assert np.count_nonzero(gains) > 0
+
+
+def test_support_counts_points_on_each_side_and_in_the_bend():
+    x = jnp.linspace(-1, 1, 201)[:, None]
+
+    def feature(slopes, crease):  # max of two functions, each written twice, that cross at `crease`
+        normals = jnp.asarray([slopes[0], slopes[1], slopes[0], slopes[1]])[:, None]
+        return normals, -normals[:, 0] * crease
+
+    sharp, behind, wide = feature((-1e4, 1e4), 0.005), feature((-50.0, 50.0), 1.5), feature((-3.0, 3.0), 0.0)
+    normals, offsets = (jnp.stack(parts) for parts in zip(sharp, behind, wide, strict=True))
+    found = np.asarray(support(normals, offsets, x))
+    between = 1 / (1 + np.exp(6 * np.abs(np.linspace(-1, 1, 201))))  # the smaller of the shares at a crease in 0
+    np.testing.assert_allclose(found, [0, 0, between.sum()], atol=1e-9)
+
+
+def test_nothing_jumps_behind_the_last_point_of_a_fixed_sample():
+    """T* is affine, and 200 points show it. Without `support` a feature behind the last one sends fresh points away."""
+    rng = np.random.default_rng(0)
+    x, fresh = rng.standard_normal((200, 1)), rng.standard_normal((5000, 1))
+    flow = FlowPursuit(units=32, candidates=16, steps=12)
+    flow.fit(x, mb.Target(potential=standard_normal, dim=1))
+    assert np.mean((flow.transform(fresh) - fresh) ** 2) < 0.1  # the affine map of these means: 0.01
 
 
 @pytest.mark.slow
