@@ -134,7 +134,7 @@ def renew(
     offsets = jnp.where(old[:, None], old_offsets, new_offsets).reshape(candidates, *potential.offsets.shape)
     gains = promised(potential, normals, offsets, divergence, batch._replace(x=x[:POINTS]))
     if least:
-        gains = jnp.where(jax.lax.map(lambda features: support(*features, x), (normals, offsets)) >= least, gains, -1)
+        gains = jnp.where(jax.lax.map(lambda two: support(two[0], two[1], x), (normals, offsets)) >= least, gains, -1)
     best = jnp.argmax(gains, axis=0)
     rank = jnp.arange(units)
     return dataclasses.replace(
