@@ -24,7 +24,7 @@ from mongebench.core.estimator import MapEstimator, Support, Trace, check_suppor
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView, tier
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
-from mongebench.plugins import snake_case
+from mongebench.plugins import METRICS, plugin_files, snake_case
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.provenance import provenance
 from mongebench.run.record import Cell, Manifest, PlannedCell, Provenance, Record, Spec, Status, Times
@@ -354,6 +354,7 @@ def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Cond
         time_limit=conditions.time_limit,
         memory_limit=conditions.memory_limit,
         exclusive=conditions.exclusive,
+        metrics_source=_digest(tuple(files)) if (files := plugin_files(METRICS)) else "",
     )
 
 
@@ -369,8 +370,13 @@ def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
 
 @functools.cache
 def _source_digest(cls: type[MapEstimator]) -> str:
+    return _digest(tuple(source_files(cls)))
+
+
+@functools.cache
+def _digest(files: tuple[Path, ...]) -> str:
     content = hashlib.sha256()
-    for path in source_files(cls):
+    for path in files:
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
 

@@ -117,6 +117,7 @@ class Manifest(Model):
     time_limit: float | None = None
     memory_limit: int | None = None
     exclusive: bool = False
+    metrics_source: str = Field(default="", description="hash of the plugin files that bring metrics; empty without")
 
 
 class Facts(Model):
