@@ -17,6 +17,7 @@ import json
 import sys
 import zipfile
 import zlib
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -78,11 +79,8 @@ def save(estimator: MapEstimator, path: str | Path | IO[bytes]) -> None:
         versions={"mongebench": importlib.metadata.version("mongebench"), **versions()},
     )
     content = {HEADER: np.array(json.dumps(header.model_dump())), **writer.arrays}
-    if isinstance(path, (str, Path)):
-        with open(path, "wb") as file:  # NumPy would add a suffix to a name that has none
-            np.savez(file, **content)  # type: ignore[arg-type]
-    else:
-        np.savez(path, **content)  # type: ignore[arg-type]
+    with _opened(path, "wb") as file:
+        np.savez(file, **content)  # type: ignore[arg-type]
 
 
 def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | None = None) -> MapEstimator:
@@ -104,7 +102,7 @@ def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | Non
         No such file, or one that `save` has not written or that does not fit the class.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with _opened(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         header = Header.model_validate(json.loads(str(arrays.pop(HEADER))))
     except FileNotFoundError:
@@ -126,6 +124,11 @@ def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | Non
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{path} does not fit {cls.__name__}: {error}") from error
     return estimator
+
+
+def _opened(path: str | Path | IO[bytes], mode: Literal["rb", "wb"]) -> AbstractContextManager[IO[bytes]]:
+    """The file, opened here: NumPy would add a suffix to a new name, and leaves open what it cannot read."""
+    return open(path, mode) if isinstance(path, (str, Path)) else nullcontext(path)
 
 
 def _registered(estimator: str) -> type[MapEstimator]:
@@ -253,7 +256,7 @@ class _Reader(_Own):
         cls = self.find(path)
         if cls is None or {one.name for one in dataclasses.fields(cls)} != content.keys():
             raise InvalidInput(f"there is no dataclass {path} with the fields {', '.join(content)}.")
-        restored = object.__new__(cls)
+        restored: Any = object.__new__(cls)
         for name, value in content.items():
             object.__setattr__(restored, name, self.decode(value))
         return restored
