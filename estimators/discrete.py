@@ -7,12 +7,12 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.neighbors import NearestNeighbors
 
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.interpolation import Nearest
 
 EXTENSIONS = ("nearest", "translated")
 PIVOTS = 10**7
@@ -96,12 +96,13 @@ class Exact(MapEstimator):
         self.points_, self.images_ = x, coupling @ y / coupling.sum(axis=1, keepdims=True)
         # Centred, because brute-force search (d > 15) expands the square and would cancel far from the origin.
         self.centre_ = x.mean(axis=0)
-        self.neighbours_ = NearestNeighbors(n_neighbors=1).fit(x - self.centre_)
+        self.nearest_ = Nearest(x - self.centre_)
+        self.nearest_.tree  # noqa: B018  made now, at the expense of the fit
         return self
 
     def transform(self, X: Any) -> Any:
         """The extension of the coupling, (n, d) -> (n, d)."""
-        nearest = self.neighbours_.kneighbors(X - self.centre_, return_distance=False)[:, 0]
+        nearest = self.nearest_(X - self.centre_)
         images = self.images_[nearest]
         return images if self.extension == "nearest" else images + X - self.points_[nearest]
 

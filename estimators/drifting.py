@@ -119,6 +119,19 @@ class Drifting(MapEstimator):
         """The generator, (n, d) -> (n, d)."""
         return self._map(X)
 
+    def fitted_state(self) -> dict[str, Any]:
+        """With the parameters of the network in its place."""
+        return super().fitted_state() | {"network_": dict(self.network_.state_dict())}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The network is built again and given its parameters."""
+        import torch
+
+        super().restore(state)
+        network = _network(self.n_features_in_, self.width, self.depth, torch.Generator())
+        network.load_state_dict(self.network_)
+        self.network_ = network
+
     def _map(self, x: Points) -> Points:
         import torch
 

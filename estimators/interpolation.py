@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,29 @@ MAX_DIM = 4
 
 
 @dataclass(frozen=True)
+class Nearest:
+    """Finds the nearest of some points; its tree follows from them, and is made again where they are loaded.
+
+    Attributes
+    ----------
+    points
+        (n, d).
+    """
+
+    points: Points
+
+    @functools.cached_property
+    def tree(self) -> NearestNeighbors:
+        """Of the points."""
+        return NearestNeighbors(n_neighbors=1).fit(self.points)
+
+    def __call__(self, x: Points) -> NDArray[np.intp]:
+        """The index of the nearest point of each, (k, d) -> (k,)."""
+        nearest: NDArray[np.intp] = self.tree.kneighbors(x, return_distance=False)[:, 0]
+        return nearest
+
+
+@dataclass(frozen=True)
 class PiecewiseLinear:
     """x_i -> y_i, linear on the simplices of the Delaunay triangulation of the x_i; y_i + x - x_i outside their hull.
 
@@ -25,16 +49,10 @@ class PiecewiseLinear:
     ----------
     points, images
         (n, d) distinct points x_i and their images y_i.
-    inside
-        The interpolation, NaN outside the hull; None where the points span no simplex.
-    nearest
-        Finds the nearest x_i.
     """
 
     points: Points
     images: Points
-    inside: LinearNDInterpolator | None
-    nearest: NearestNeighbors
 
     @classmethod
     def through(cls, points: Points, images: Points) -> PiecewiseLinear:
@@ -42,17 +60,28 @@ class PiecewiseLinear:
         dim = points.shape[1]
         if dim > MAX_DIM:
             raise InvalidInput(f"Interpolation needs d <= {MAX_DIM}, got d = {dim}.")
-        inside = None
-        if dim > 1 and len(points) > dim:
-            try:
-                inside = LinearNDInterpolator(points, images)
-            except QhullError:  # all points in one hyperplane
-                inside = None
-        return cls(points, images, inside, NearestNeighbors(n_neighbors=1).fit(points))
+        made = cls(points, images)
+        made.inside, made.nearest.tree  # noqa: B018  made now, at the expense of the fit
+        return made
+
+    @functools.cached_property
+    def inside(self) -> LinearNDInterpolator | None:
+        """The interpolation, NaN outside the hull; None where the points span no simplex."""
+        if not 1 < self.points.shape[1] < len(self.points):
+            return None
+        try:
+            return LinearNDInterpolator(self.points, self.images)
+        except QhullError:  # all points in one hyperplane
+            return None
+
+    @functools.cached_property
+    def nearest(self) -> Nearest:
+        """Of the x_i."""
+        return Nearest(self.points)
 
     def __call__(self, x: Points) -> Points:
         """(k, d) -> (k, d)."""
-        near: NDArray[np.intp] = self.nearest.kneighbors(x, return_distance=False)[:, 0]
+        near = self.nearest(x)
         translated: Points = self.images[near] + x - self.points[near]
         if x.shape[1] == 1:
             order = np.argsort(self.points[:, 0])

@@ -95,10 +95,7 @@ class Neural(MapEstimator):
             for points, mean in ((x, self.source_mean_), (y, self.target_mean_))
         ]
         with jax.enable_x64(False), contextlib.redirect_stderr(io.StringIO()):  # ott's progress bars
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "JAXopt", DeprecationWarning)  # ott's business, as in `entropic`
-                solver, images = self._solver(x.shape[1], jax.random.key(seed))
-            self._compiled = jax.jit(images)
+            solver = self._begin(x.shape[1], seed)
 
             def batches(points: Points, stream: int, at: Callable[[int], None]) -> Iterator[Points]:
                 rng = np.random.default_rng((seed, stream))
@@ -121,6 +118,24 @@ class Neural(MapEstimator):
             if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(self.parameters_)):
                 raise Diverged(f"step {self.n_steps_}: parameters are NaN or infinite; lower learning_rate.")
         return self
+
+    def _begin(self, dim: int, seed: int) -> Any:
+        """The solver of ott; sets how parameters become a map."""
+        import jax
+
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "JAXopt", DeprecationWarning)  # ott's business, as in `entropic`
+            solver, images = self._solver(dim, jax.random.key(seed))
+        self._compiled = jax.jit(images)
+        return solver
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """The map of the parameters is compiled again."""
+        import jax
+
+        super().restore(state)
+        with jax.enable_x64(False):
+            self._begin(self.n_features_in_, seed=0)
 
     def transform(self, X: Any) -> Any:
         """The map of the network, (n, d) -> (n, d)."""

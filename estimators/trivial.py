@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Self
 
+from mongebench.core.errors import NotSavable
 from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
 
@@ -77,3 +78,7 @@ class Truth(MapEstimator):
     def transform(self, X: Any) -> Any:
         """T*(x), (n, d) -> (n, d)."""
         return self.exact_map_(X)
+
+    def fitted_state(self) -> dict[str, Any]:
+        """Raise `NotSavable`: the map is the problem's."""
+        raise NotSavable("The exact map is its problem's own: save the name and the parameters of the problem.")

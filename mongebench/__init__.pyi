@@ -6,6 +6,7 @@ from .core.errors import (
     InvalidParameter,
     MongebenchError,
     NotConverged,
+    NotSavable,
     OracleNotDeclared,
     OracleUnavailable,
     PluginError,
@@ -19,6 +20,7 @@ from .metrics import evaluate
 from .plugins import estimator, estimators, problem, problems
 from .run.cell import fit, run_cell
 from .run.record import Record, Status
+from .saved import load, save
 
 __version__: str
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "MapEstimator",
     "MongebenchError",
     "NotConverged",
+    "NotSavable",
     "Oracle",
     "OracleNotDeclared",
     "OracleUnavailable",
@@ -49,7 +52,9 @@ __all__ = [
     "estimators",
     "evaluate",
     "fit",
+    "load",
     "problem",
     "problems",
     "run_cell",
+    "save",
 ]

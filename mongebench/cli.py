@@ -33,7 +33,7 @@ app = typer.Typer(
 CHECK_FAILED, USAGE, NOTHING_RAN, STOPPED, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
 
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Class; class MyMap becomes my_map.")
+    list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Name, of estimators, problems, metrics.")
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
 Metric = Annotated[
@@ -158,7 +158,11 @@ def check(
     if not target:
         raise UnknownName("Give an estimator to check: a registered name, file.py, or file.py:Class.")
     _add(plugin)
-    names = [found.name for found in plugins.add_file(target)] if plugins.is_file(target) else [target]
+    names = [target]
+    if plugins.is_file(target):
+        names = [found.name for found in plugins.add_file(target) if found.group == plugins.ESTIMATORS]
+        if not names:
+            raise UnknownName(f"{target} has no estimator to check.")
     failed = 0
     for name in names:
         results = run_checks(plugins.estimator(name))
@@ -191,10 +195,12 @@ def table(
     run: RunPath,
     metric: Metric = None,
     cost: Annotated[bool, typer.Option("--cost", help="Fit the exponent of fit seconds in n instead.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """The results of a run, grouped by problem and tier."""
     from mongebench.report import tables, terminal
 
+    _add(plugin)
     rows = tables.frame(_directory(run))
     terminal.show(terminal.costs(rows) if cost else terminal.results(rows, _checked(metric)))
 
@@ -228,10 +234,12 @@ def export(
     ] = None,
     metric: Metric = None,
     leaderboard: Annotated[bool, typer.Option("--leaderboard", help="That alone, in any format.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Write the results of a run: every cell as CSV or Parquet, the tables as LaTeX or Markdown; or its leaderboard."""
     from mongebench.report import exports, tables
 
+    _add(plugin)
     rows = tables.frame(_directory(run))
     name = "leaderboard" if leaderboard else "results"
     path = out or run / f"{name}.{format.suffix}"
@@ -324,6 +332,7 @@ def compare_runs(
     second: Annotated[Path, typer.Argument(metavar="B", help="Directory of the run after.")],
     metric: Metric = None,
     level: Annotated[float, typer.Option(help="Probability that all intervals hold together.")] = 0.95,
+    plugin: Plugins = None,
 ) -> None:
     """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
     from mongebench.report import tables, terminal
@@ -331,6 +340,7 @@ def compare_runs(
 
     if not 0 < level < 1:
         raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
+    _add(plugin)
     before, after = tables.frame(_directory(first)), tables.frame(_directory(second))
     only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
     terminal.show(terminal.comparison(compare(before, after, _checked(metric), level), level, only))
@@ -359,7 +369,7 @@ def why_rerun(run: RunPath) -> None:
 
 
 def _add(plugin: list[Path] | None) -> None:
-    """Register the estimators of plugin files."""
+    """Register what plugin files define."""
     from mongebench import plugins
 
     for path in plugin or []:

@@ -1,8 +1,9 @@
 """Names -> estimators, problem families and metrics: one registration for ours and anyone's.
 
 A name is an entry point of the group `mongebench.estimators`, `mongebench.datasets` or `mongebench.metrics` of any
-installed package (ours are in our own pyproject.toml), or an estimator class of a Python file: `--plugin file.py` for
-all its classes, `--plugin file.py:Class` for one.
+installed package (ours are in our own pyproject.toml), or something a Python file defines: `--plugin file.py` for all
+of it, `--plugin file.py:Name` for one. An estimator is a class that derives from `MapEstimator`, a problem family a
+function annotated `-> Problem`, a metric what `@metric` made of a function: what entry points name, too.
 Nothing is imported before it is used, so listing never loads jax or torch and a broken plugin harms only itself.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mongebench.core.errors import InvalidParameter, PluginError, UnknownName, one_of
+from mongebench.core.errors import InvalidParameter, MongebenchError, PluginError, UnknownName, one_of
 
 if TYPE_CHECKING:
     from mongebench.core.estimator import MapEstimator
@@ -98,7 +99,8 @@ class Plugin:
         return ""
 
 
-_from_files: dict[str, Plugin] = {}
+_from_files: dict[tuple[str, str], Plugin] = {}
+"""By group and name."""
 
 
 def available(group: str) -> dict[str, Plugin]:
@@ -124,24 +126,22 @@ def find(group: str, name: str) -> Plugin:
 
 
 def is_file(target: str | Path) -> bool:
-    """Whether `target` has the form `file.py` or `file.py:Class`."""
+    """Whether `target` has the form `file.py` or `file.py:Name`."""
     return str(target).endswith(".py") or ".py:" in str(target)
 
 
 def add_file(target: str | Path) -> list[Plugin]:
-    """Register the estimators of `file.py`, or one of them, `file.py:Class`; `MyMap` is called `my_map`.
+    """Register the estimators, problems and metrics of `file.py`, or one, `file.py:Name`; `MyMap` is called `my_map`.
 
     The file is imported once a process.
 
     Raises
     ------
     PluginError
-        The file is missing, cannot be imported, defines no `MapEstimator`, or a name of it is taken.
+        The file is missing, cannot be imported, defines nothing to register, or a name of it is taken.
     UnknownName
-        The file defines other estimators than `Class`.
+        The file defines others than `Name`.
     """
-    from mongebench.core.estimator import MapEstimator
-
     stem, separator, wanted = str(target).partition(".py:")
     path = Path(f"{stem}.py" if separator else target).resolve()
     if not path.is_file():
@@ -150,27 +150,48 @@ def add_file(target: str | Path) -> list[Plugin]:
         module = import_file(path)
     except Exception as error:
         raise PluginError(f"Plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
-    classes = {
-        value.__name__: value
-        for value in vars(module).values()
-        if inspect.isclass(value)
-        and issubclass(value, MapEstimator)
-        and not inspect.isabstract(value)
-        and value.__module__ == module.__name__
+    defined = {
+        name: group
+        for name, value in vars(module).items()
+        if getattr(value, "__module__", None) == module.__name__
+        and getattr(value, "__name__", None) == name
+        and (group := _group_of(value)) is not None
     }
-    if not classes:
-        raise PluginError(f"Plugin {path} defines no class that derives from mongebench.MapEstimator.")
-    if wanted and wanted not in classes:
-        raise UnknownName(one_of(wanted, classes, f"estimator class of {path}"))
-    plugins = [
-        Plugin(snake_case(name), ESTIMATORS, str(path), name, str(path)) for name in ([wanted] if wanted else classes)
-    ]
-    taken = available(ESTIMATORS)
+    if not defined:
+        raise PluginError(
+            f"Plugin {path} defines no class that derives from mongebench.MapEstimator, no function annotated "
+            "`-> mongebench.Problem`, and no metric."
+        )
+    if wanted and wanted not in defined:
+        raise UnknownName(one_of(wanted, defined, f"estimator, problem or metric of {path}"))
+    chosen = [wanted] if wanted else list(defined)
+    plugins = [Plugin(snake_case(name), defined[name], str(path), name, str(path)) for name in chosen]
+    taken = {group: available(group) for group in KINDS}
     for plugin in plugins:
-        if taken.setdefault(plugin.name, plugin) != plugin:
-            raise PluginError(_clash(taken[plugin.name], plugin))
-    _from_files.update({plugin.name: plugin for plugin in plugins})
+        if taken[plugin.group].setdefault(plugin.name, plugin) != plugin:
+            raise PluginError(_clash(taken[plugin.group][plugin.name], plugin))
+    _from_files.update({(plugin.group, plugin.name): plugin for plugin in plugins})
     return plugins
+
+
+def _group_of(value: Any) -> str | None:
+    """What a file's class, function or metric is registered as; None where it is nothing of ours."""
+    from mongebench.core.estimator import MapEstimator
+    from mongebench.metrics.base import Metric
+
+    if isinstance(value, Metric):
+        return METRICS
+    if inspect.isclass(value):
+        return ESTIMATORS if issubclass(value, MapEstimator) and not inspect.isabstract(value) else None
+    if inspect.isfunction(value) and not value.__name__.startswith("_"):
+        returned = inspect.formatannotation(value.__annotations__.get("return"))  # text, with postponed evaluation
+        return DATASETS if returned.strip("'").rpartition(".")[2] == "Problem" else None
+    return None
+
+
+def plugin_files(group: str) -> list[Path]:
+    """The files given by `--plugin` that brought names of this group."""
+    return sorted({Path(plugin.module) for plugin in _from_files.values() if plugin.group == group})
 
 
 def _clash(one: Plugin, other: Plugin) -> str:
@@ -250,16 +271,27 @@ def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
     """
     import pydantic
 
+    from mongebench.core.problem import Problem
+
     plugin = find(DATASETS, name)
     family = plugin.load()
     complete = check_parameters(plugin, family, parameters)
     paths = {key for key, parameter in parameters_of(family).items() if parameter.annotation in ("Path", Path)}
     resolved = {key: Path(base, value) if key in paths else value for key, value in complete.items()}
     try:
-        built: Problem = pydantic.validate_call(family)(**resolved)
+        built = pydantic.validate_call(family)(**resolved)
     except pydantic.ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InvalidParameter(f"Problem {name!r} refuses its parameters: {details}.") from None
+    except (MongebenchError, ImportError):
+        raise
+    except Exception as error:
+        raise InvalidParameter(
+            f"Problem {name!r} from {plugin.origin} cannot be built with these parameters: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(built, Problem):
+        raise PluginError(f"Problem {name!r} from {plugin.origin} is a {type(built).__name__}, expected a Problem.")
     return replace(built, name=name, parameters={key: _plain(value) for key, value in complete.items()})
 
 

@@ -68,6 +68,7 @@ def test_unknown_names_and_parameters_list_the_valid_ones() -> None:
 
 
 def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(exist_ok=True)
     path.write_text(text, encoding="utf-8")
     return path
 
@@ -106,6 +107,108 @@ def test_a_class_of_a_file_comes_alone(tmp_path) -> None:
     assert "first" not in mb.estimators()
     with pytest.raises(mb.UnknownName, match=r"Did you mean 'First'.*Valid: First, Second"):
         plugins.add_file(f"{path}:Frist")
+
+
+MEASURED = """
+from __future__ import annotations
+import mongebench as mb
+from mongebench.metrics.base import Direction, Evaluation, Value, metric
+from mongebench.datasets.gaussian import gaussian  # somebody else's: not registered again
+
+def moved(dim: int = 2, shift: float = 1.0) -> mb.Problem:
+    "A standard Gaussian and its translate."
+    return mb.Problem(
+        source=mb.Source(dim=dim, sampler=lambda n, rng: rng.normal(size=(n, dim))),
+        target=mb.Target(dim=dim, sampler=lambda n, rng: rng.normal(size=(n, dim)) + shift),
+        dim=dim, version=1, truth=lambda x: x + shift, truth_tier=mb.TruthTier.CLOSED_FORM,
+    )
+
+def wrong(dim: int = 2) -> mb.Problem:
+    return "no problem" if dim == 2 else 1 / 0
+
+def _private() -> mb.Problem: ...
+
+def helper(): ...
+
+@metric(unit="length", direction=Direction.LOWER)
+def first_coordinate(evaluation: Evaluation) -> Value:
+    "Mean of the first coordinate of the images."
+    images = evaluation.pushed[:, 0]
+    return Value(float(images.mean()), float(images.std() / len(images) ** 0.5), 0.0)
+"""
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
+def test_a_file_brings_problems_and_metrics(tmp_path) -> None:
+    path = write(tmp_path / "measured.py", MEASURED)
+    assert [(plugin.group, plugin.name) for plugin in plugins.add_file(path)] == [
+        (plugins.DATASETS, "moved"),
+        (plugins.DATASETS, "wrong"),
+        (plugins.METRICS, "first_coordinate"),
+    ]
+    problem = mb.problem("moved", dim=3, shift=2.0)
+    assert (problem.name, dict(problem.parameters)) == ("moved", {"dim": 3, "shift": 2.0})
+    value = mb.evaluate(lambda x: 0 * x + 5.0, problem, n=50)["first_coordinate"]
+    assert (value.value, value.standard_error) == (5.0, 0.0)
+    with pytest.raises(mb.InvalidParameter, match=r"'moved' refuses its parameters: dim"):
+        mb.problem("moved", dim="many")
+    with pytest.raises(mb.PluginError, match=r"'wrong' from .*measured\.py is a str, expected a Problem"):
+        mb.problem("wrong")
+    with pytest.raises(mb.InvalidParameter, match=r"'wrong' from .*measured\.py.*ZeroDivisionError"):
+        mb.problem("wrong", dim=3)
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
+def test_a_problem_or_a_metric_of_a_file_comes_alone(tmp_path) -> None:
+    path = write(tmp_path / "measured.py", MEASURED)
+    assert [plugin.name for plugin in plugins.add_file(f"{path}:first_coordinate")] == ["first_coordinate"]
+    assert "moved" not in mb.problems()
+    with pytest.raises(mb.UnknownName, match=r"Did you mean 'moved'.*Valid: first_coordinate, moved, wrong"):
+        plugins.add_file(f"{path}:mvoed")
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
+@pytest.mark.parametrize(
+    ("kind", "name", "taken"), [("problem", "moved", "gaussian"), ("metric", "first_coordinate", "uvp")]
+)
+def test_two_origins_of_a_problem_or_a_metric_are_refused(tmp_path, kind, name, taken) -> None:
+    text = MEASURED.replace("import gaussian ", "import gaussian as other ").replace(f"def {name}(", f"def {taken}(")
+    path = write(tmp_path / "measured.py", text)
+    with pytest.raises(mb.PluginError, match=rf"Two {kind}s are called '{taken}': one from mongebench, .*measured\.py"):
+        plugins.add_file(path)
+    other = write(tmp_path / "other.py", MEASURED)
+    plugins.add_file(write(tmp_path / "measured2.py", MEASURED))
+    with pytest.raises(mb.PluginError, match=r"'moved': one from .*measured2\.py, one from .*other\.py"):
+        plugins.add_file(other)
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
+def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> None:
+    from mongebench.run.runner import Machinery, Run
+    from mongebench.run.store import Invocation, RunDirectory
+
+    path = write(tmp_path / "measured.py", MEASURED)
+    grid = write(
+        tmp_path / "grid.toml",
+        'name = "grid"\nevaluation_points = 100\n[[estimators]]\nname = "truth"\n'
+        '[[problems]]\nname = "moved"\nshift = [1.0, 3.0]\n[budget]\nn_source = 20\nn_target = 20\n',
+    )
+    asked = {"experiment": str(grid), "only": "truth"}
+    run = Run(Invocation(**asked, plugins=(str(path),)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
+    run.execute()
+    records = list(run.directory.records())
+    assert [record.reason for record in records if not record.status.measured] == []
+    for record in records:
+        shift = record.cell.problem.parameters["shift"]
+        assert record.metrics["first_coordinate"].value == pytest.approx(shift, abs=0.5)  # five standard errors
+    # What was measured without the metric, or with another version of it, is measured again.
+    changed = write(tmp_path / "changed" / "measured.py", MEASURED + "# changed\n")
+    for files in ((), (str(changed),)):
+        plugins._from_files.clear()
+        if not files:
+            plugins.add_file(f"{path}:moved")
+        again = Run(Invocation(**asked, plugins=files), run.directory)
+        assert all("metrics_source" in run.directory.why_rerun(cell) for cell in again.plan.cells)
 
 
 @pytest.mark.usefixtures("_files_are_forgotten")

@@ -36,11 +36,12 @@ from mongebench.check.subject import (
     rms_distance,
     watched,
 )
-from mongebench.core.errors import BudgetExceeded, MongebenchError, OracleNotDeclared
+from mongebench.core.errors import BudgetExceeded, MongebenchError, NotSavable, OracleNotDeclared
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.datasets.linear import rotation
 from mongebench.run.cell import support
+from mongebench.saved import load, save
 
 MANY = 4000
 """Points mapped at once."""
@@ -238,6 +239,29 @@ def forgets_at_refit(subject: Subject) -> None:
         estimator = estimator.fit(source, target, seed=0)
     again = estimator.transform(subject.query)
     subject.expect_rounding(again, subject.images, "After another fit the map is another", subject.repeat_noise)
+
+
+@check
+def saves_and_loads(subject: Subject) -> None:
+    """`mongebench.save` writes what `fit` learnt without pickle, and what `load` gives back maps to the last bit alike.
+
+    Why: a map is used where it was not fitted, and a pickle from elsewhere runs whatever it was made to run.
+
+    Mend: learn arrays and dataclasses of them, under names that end in `_`; or write `fitted_state` and `restore`.
+    """
+    fitted, file = subject.fitted, io.BytesIO()
+    try:
+        fitted.fitted_state()
+    except NotSavable as reason:
+        raise SkipTest(f"it cannot be saved: {reason}") from None
+    save(fitted, file)
+    file.seek(0)
+    loaded = load(file, type(fitted))
+    expect(repr(loaded) == repr(fitted), f"What was saved as {fitted!r} is loaded as {loaded!r}.")
+    for method in ("transform", "potential"):
+        before, after = (getattr(estimator, method, None) for estimator in (fitted, loaded))
+        if before and after:
+            expect(np.array_equal(after(subject.query), before(subject.query)), f"After loading, {method} is another.")
 
 
 @check

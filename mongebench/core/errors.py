@@ -49,6 +49,10 @@ class BudgetExceeded(MongebenchError):
     """An estimator asked for more draws than the cell's budget allows."""
 
 
+class NotSavable(MongebenchError, TypeError):
+    """A fitted estimator that cannot be written without pickle, or whose map is not its own."""
+
+
 class NotConverged(MongebenchError, RuntimeError):
     """A solver that stopped before its own criterion was met: its answer would be wrong without saying so."""
 

@@ -163,6 +163,21 @@ class MapEstimator(BaseEstimator, abc.ABC):
     def transform(self, X: Any) -> Any:
         """The learnt map at any points, (n, d) -> (n, d), same array type, dtype and device out as in."""
 
+    def fitted_state(self) -> dict[str, Any]:
+        """What `fit` learnt, as `mongebench.save` keeps it: the attributes whose names end in `_`.
+
+        An estimator that learns something other than arrays, numbers, text, containers and dataclasses of them returns
+        in its place what `restore` makes it from: of a network of torch the `state_dict`, of a search tree nothing.
+        """
+        return {name: value for name, value in vars(self).items() if _is_learnt(name)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Become the fitted estimator of this `fitted_state`; the parameters and `n_features_in_` are there already."""
+        for name, value in state.items():
+            if not _is_learnt(name):
+                raise InvalidInput(f"{name} is no name of something that `fit` learns.")
+            setattr(self, name, value)
+
 
 def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
     """Oracles first, budgets next, then the estimator's own word."""
@@ -176,6 +191,10 @@ def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
         if oracle in estimator.needs and budget is None:
             return Support(False, f"learns from one fixed sample and needs a finite {name}")
     return estimator.supports(problem)
+
+
+def _is_learnt(name: str) -> bool:
+    return name.endswith("_") and not name.startswith("_") and name != "n_features_in_"
 
 
 def _is_write_to_input(error: ValueError) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Problem
+from mongebench.plugins import METRICS, plugin_files
 from mongebench.run.device import CPU_ALONE, Device, framework
 from mongebench.run.record import Cell, Manifest, PlannedCell
 
@@ -70,6 +71,7 @@ def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Cond
         exclusive=conditions.exclusive,
         device="cpu" if _framework(estimator) == CPU_ALONE else conditions.device,
         repeats=conditions.repeats,
+        metrics_source=_digest(tuple(files)) if (files := plugin_files(METRICS)) else "",
     )
 
 
@@ -90,8 +92,13 @@ def _framework(estimator: MapEstimator | None) -> str:
 
 @functools.cache
 def _source_digest(cls: type[MapEstimator]) -> str:
+    return _digest(tuple(source_files(cls)))
+
+
+@functools.cache
+def _digest(files: tuple[Path, ...]) -> str:
     content = hashlib.sha256()
-    for path in source_files(cls):
+    for path in files:
         content.update(path.read_bytes())
     return content.hexdigest()[:16]
 

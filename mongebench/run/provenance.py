@@ -49,7 +49,7 @@ def provenance(
         precision=precision(framework),
         threads=threads,
         workers=workers,
-        versions=_versions(),
+        versions=versions(),
         exclusive=exclusive,
         pinned_to=sorted(os.sched_getaffinity(0)) if exclusive and hasattr(os, "sched_getaffinity") else [],
         environment={name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -58,7 +58,8 @@ def provenance(
 
 
 @functools.cache
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
+    """Of the libraries that change results, as far as they are installed."""
     found = {}
     for name in LIBRARIES:
         try:

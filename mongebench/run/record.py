@@ -121,6 +121,7 @@ class Manifest(Model):
     exclusive: bool = False
     device: Device = "cpu"
     repeats: int = 1
+    metrics_source: str = Field(default="", description="hash of the plugin files that bring metrics; empty without")
 
 
 class Facts(Model):

@@ -89,7 +89,8 @@ class Run:
         declared = experiments.read(self.invocation.experiment)
         if self.invocation.seeds is not None:
             declared.seeds = self.invocation.seeds
-        from_files = [plugin.name for path in self.invocation.plugins for plugin in plugins.add_file(path)]
+        added = [plugin for path in self.invocation.plugins for plugin in plugins.add_file(path)]
+        from_files = [plugin.name for plugin in added if plugin.group == plugins.ESTIMATORS]
         joining = [] if declared.named() & set(from_files) else from_files
         only = self.invocation.only
         if only in plugins.estimators():

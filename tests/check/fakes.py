@@ -155,6 +155,15 @@ class StartsWarm(Sound):
         return self
 
 
+class LearnsAFunction(Sound):
+    """Breaks saves_and_loads."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        self.map_ = lambda X: X + self.shift_
+        return self
+
+
 class WritesBehindTheView(Sound):
     """Breaks leaves_its_input_alone."""
 
@@ -371,6 +380,7 @@ FAKES = {
     "gives_a_point_one_image": CentresTheQuery,
     "repeats_itself": Alternates,
     "forgets_at_refit": StartsWarm,
+    "saves_and_loads": LearnsAFunction,
     "leaves_its_input_alone": WritesBehindTheView,
     "ignores_the_order_of_samples": TrustsTheFirstRow,
     "answers_supports_honestly": RaisesInSupports,
