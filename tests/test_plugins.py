@@ -183,6 +183,18 @@ def test_two_origins_of_a_problem_or_a_metric_are_refused(tmp_path, kind, name, 
 
 
 @pytest.mark.usefixtures("_files_are_forgotten")
+def test_a_file_without_an_estimator_has_nothing_to_check(tmp_path, monkeypatch, capsys) -> None:
+    from mongebench import cli
+
+    path = write(tmp_path / "measured.py", MEASURED)
+    monkeypatch.setattr("sys.argv", ["mongebench", "check", f"{path}:moved"])
+    with pytest.raises(SystemExit) as exit_code:
+        cli.main()
+    assert exit_code.value.code == 2
+    assert "has no estimator to check" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("_files_are_forgotten")
 def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> None:
     from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory
