@@ -113,7 +113,7 @@ class Multiscale(MapEstimator):
 
 
 def _refusal(dim: int) -> str:
-    return f"A multiscale tree prunes little above d = {MAX_DIM}, and d = {dim}; use entropic."
+    return f"A multiscale tree prunes little above d = {MAX_DIM}, d = {dim} was given; use entropic."
 
 
 def _tree(library: Any, points: Points, depth: int) -> Any:

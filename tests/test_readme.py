@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import dask
@@ -14,6 +15,8 @@ import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
+from mongebench.report import exports, tables
+from mongebench.report.formats import Format
 from mongebench.run.experiment import Experiment
 from mongebench.run.store import RunDirectory
 
@@ -134,6 +137,17 @@ def test_commands_that_a_page_gives_exist(page) -> None:
     shown = [*pieces[1::2], *re.findall("`([^`]+)`", " ".join(pieces[::2]))]
     given = set(re.findall(r"^mongebench ([a-z][a-z-]*)", "\n".join(shown), flags=re.MULTILINE))
     assert given <= set(COMMANDS)
+
+
+def test_the_leaderboard_is_computed_from_the_records_of_the_reference_run(tmp_path) -> None:
+    with zipfile.ZipFile(ROOT / "results" / "nightly.zip") as packed:
+        packed.extractall(tmp_path / "run")
+    rows = tables.frame(RunDirectory(tmp_path / "run"))
+    computed = exports.write_board(rows, Format.MARKDOWN, tmp_path / "board.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^\*\*Knowing .*?\n\n(?:\|.*\n)+", README, flags=re.MULTILINE)
+    assert shown == re.findall(r"^\*\*Knowing .*?\n\n(?:\|.*\n)+", computed, flags=re.MULTILINE)
+    measured = rows["status"].isin(["ok", "at_floor"]).sum()
+    assert f"{measured}/{(rows['status'] != 'unsupported').sum()} cells" in README
 
 
 def test_the_toml_block_is_a_valid_experiment() -> None:
