@@ -28,6 +28,9 @@ class BarycentricRegression(mb.MapEstimator):
     def transform(self, X):
         return X + self.regressor_.predict(X)
 
+    def fitted_state(self):
+        raise mb.NotSavable("The regressor is an object of scikit-learn's: fit it again.")
+
 
 class MappingTransport(mb.MapEstimator):
     """POT's joint estimation of a coupling and of a linear map."""
@@ -48,6 +51,9 @@ class MappingTransport(mb.MapEstimator):
         # Asked for exactly its sample, POT answers by the coupling in place of the map; one point more is not that.
         return self.transport_.transform(Xs=np.concatenate([X, X[:1]]))[:-1]
 
+    def fitted_state(self):
+        raise mb.NotSavable("What POT learnt is an object of its own: fit it again.")
+
 
 class LinearTransport(mb.MapEstimator):
     """POT's linear map between Gaussians."""
@@ -59,8 +65,9 @@ class LinearTransport(mb.MapEstimator):
         self.reg = reg
 
     def fit(self, source, target, *, seed=0, trace=None):
-        self.transport_ = ot.da.LinearTransport(reg=self.reg).fit(Xs=source.samples, Xt=target.samples)
+        transport = ot.da.LinearTransport(reg=self.reg).fit(Xs=source.samples, Xt=target.samples)
+        self.matrix_, self.shift_ = transport.A_, transport.B_  # arrays, so that the map can be saved
         return self
 
     def transform(self, X):
-        return self.transport_.transform(Xs=X)
+        return X @ self.matrix_ + self.shift_

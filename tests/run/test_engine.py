@@ -50,7 +50,7 @@ EARNS = {
 
 
 def experiment(folder: Path, names: list[str], **changes: object) -> Path:
-    settings = {"time_limit": '"4s"', "memory_limit": '"1GiB"', "evaluation_points": 200, "seeds": 1, **changes}
+    settings = {"time_limit": '"8s"', "memory_limit": '"1GiB"', "evaluation_points": 200, "seeds": 1, **changes}
     lines = ['name = "fakes"', *(f"{key} = {value}" for key, value in settings.items())]
     lines += ["[[estimators]]", f"name = {json.dumps(names)}", "[[problems]]", 'name = "gaussian"', "dim = 2"]
     lines += ["[budget]", "n_source = 100", "n_target = 100"]
@@ -100,7 +100,7 @@ def test_failures_do_not_change_the_exit_code(everything: tuple[object, subproce
 
 def test_reasons_name_what_happened(records: dict[str, Record]) -> None:
     for name, words in {
-        "hangs": "time limit of 4 s",
+        "hangs": "time limit of 8 s",
         "hogs": "limit is 1024 MiB",
         "segfaults": "SIGSEGV",
         "exits": "exit code 0",
