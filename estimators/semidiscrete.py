@@ -21,6 +21,8 @@ NEEDS = {
 """What each solver asks for: its tier."""
 PIXELS = {2: 256, 3: 24}
 """Pixels along an axis, by dimension."""
+FLOORS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
+"""Of the density, relative to the largest: not zero, so that no cell is empty that begins on the fringe of the box."""
 DRAWS_PER_CELL = 100
 """Draws of the source, for each target sample, from which "sgd" estimates the centroids."""
 MASS_ERROR = 1e-6
@@ -152,27 +154,36 @@ class Semidiscrete(MapEstimator):
         centres = (edges[1:] + edges[:-1]) / 2
         grid = np.stack(np.meshgrid(*centres.T, indexing="ij"), axis=-1).reshape(-1, source.dim)
         logs = np.asarray(source.log_density(grid + self.source_mean_), dtype=np.float64)
-        # Not less than 1e-12 of the largest, so that no cell is empty that begins on the fringe of the box.
-        density = np.exp(np.maximum(logs - logs.max(), np.log(1e-12)))
-        density /= density.sum() * np.prod((high - low) / count)
-        image = density.reshape([count] * source.dim).T  # the last coordinate first
-        solver = OptimalTransport(
-            positions=y,
-            weights=_beginning(y, low, high),
-            domain=ScaledImage(low, high, image),
-            masses=masses,
-            linear_solver="Scipy",
-            obj_max_dw=0,
-            obj_max_dm=MASS_ERROR / len(y) / 10,
-        )
-        solver.max_iter = 200
-        solver.adjust_weights()
-        error = float(np.abs(solver.pd.integrals() / masses - 1).max())
-        if not error <= MASS_ERROR:
-            raise NotConverged(
-                f"Newton's method left a cell of {len(y)} with a mass off by {error:.1e} of it; take more pixels or "
-                'fewer target samples, or solver="sgd".'
+
+        def solve(weights: NDArray[np.float64], floor: float) -> tuple[Any, float]:
+            density = np.exp(np.maximum(logs - logs.max(), np.log(floor)))
+            density /= density.sum() * np.prod((high - low) / count)
+            image = density.reshape([count] * source.dim).T  # the last coordinate first
+            solver = OptimalTransport(
+                positions=y,
+                weights=weights,
+                domain=ScaledImage(low, high, image),
+                masses=masses,
+                linear_solver="Scipy",
+                obj_max_dw=0,
+                obj_max_dm=MASS_ERROR / len(y) / 10,
             )
+            solver.max_iter = 200
+            solver.adjust_weights()
+            return solver, float(np.abs(solver.pd.integrals() / masses - 1).max())
+
+        weights = _beginning(y, low, high)
+        solver, error = solve(weights, FLOORS[-1])
+        # Where the density is next to nothing, cells can lose their mass on the way: then by way of flatter densities,
+        # each from the weights of the one before.
+        for floor in FLOORS if not error <= MASS_ERROR else ():
+            solver, error = solve(weights, floor)
+            if not error <= MASS_ERROR:
+                raise NotConverged(
+                    f"Newton's method left a cell of {len(y)} with a mass off by {error:.1e} of it; take more pixels "
+                    'or fewer target samples, or solver="sgd".'
+                )
+            weights = np.array(solver.get_weights())
         self.weights_ = np.array(solver.get_weights())
         return np.array(solver.get_centroids())
 

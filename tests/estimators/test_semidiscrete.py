@@ -107,3 +107,16 @@ def test_its_tier_is_the_solvers_and_refusals_are_sentences():
     for parameters in ({"solver": "newtn"}, {"map": "soft"}, {"pixels": 0}, {"steps": 0}, {"batch_size": 0}):
         with pytest.raises(InvalidParameter, match=next(iter(parameters))):
             Semidiscrete(**parameters).fit(np.eye(2), np.eye(2))
+
+
+def test_newton_passes_the_gaps_between_clusters() -> None:
+    """Straight to a density that is next to nothing between clusters, cells lose their mass on the way."""
+    problem = mb.problem("mixture")
+    record = mb.run_cell(problem, Semidiscrete(pixels=128), n_source=100, n_target=100, evaluation_points=500)
+    assert record.status.measured, record.reason
+    fitted = mb.fit(problem, Semidiscrete(pixels=128, map="hard"), n_source=100, n_target=100)
+    x = problem.source.sample(20_000, seed=1)
+    _, counts = np.unique(fitted.transform(x), axis=0, return_counts=True)
+    assert len(counts) == 100
+    # 200 draws a cell, binomial: four standard deviations are 57; pixels blur the narrow clusters by some more
+    assert np.abs(counts - 200).max() < 100
