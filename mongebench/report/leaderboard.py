@@ -36,7 +36,8 @@ RULE = (
     f"lower by more than {BEYOND_NOISE:g} standard errors of the difference, or if it was measured on every seed and "
     "the other was not; whoever was not measured at all, unsupported included, is beaten by all who were. What is "
     "below the floor counts as the floor; places where no rival was measured do not count. The board is in order of "
-    "the mean rank over all places where an estimator was planned. Anchors are shown for scale and not ranked."
+    "the mean rank over all places where an estimator was planned, and of the median error over the identity's where "
+    "that is equal. Anchors are shown for scale and not ranked."
 )
 
 
@@ -86,7 +87,7 @@ def _ranks(rivals: pd.DataFrame) -> NDArray[np.float64]:
 
 
 def board(found: pd.DataFrame) -> list[dict[str, Any]]:
-    """The leaderboard of `places`: a dictionary an estimator and tier, in order of tier, then mean rank; anchors last.
+    """The leaderboard of `places`: a dictionary an estimator and tier, in order of tier, then `RULE`; anchors last.
 
     Keys: `tier`, `estimator`, `estimator_name`, `anchor`, `mean_rank`, `first` (places of rank 1), `places` (that are
     ranked), `lost` (places where the identity is better) of `against` (places where both were measured), `relative`
@@ -99,8 +100,15 @@ def board(found: pd.DataFrame) -> list[dict[str, Any]]:
         own = own[own.set_index(PLACE).index.isin(found[found["tier"] == tier].set_index(PLACE).index)]
         names = row_order(own["estimator"])
         entries = [_line(tier, name, own[own["estimator"] == name]) for name in names]
-        lines += sorted(entries, key=lambda line: (line["anchor"], line["mean_rank"] if not line["anchor"] else 0))
+        lines += sorted(entries, key=_order)
     return lines
+
+
+def _order(line: dict[str, Any]) -> tuple[float, ...]:
+    """Rivals by mean rank, then by error, NaN last; anchors after them as they come."""
+    if line["anchor"]:
+        return (1.0,)
+    return 0.0, *np.nan_to_num([line["mean_rank"], line["relative"]], nan=np.inf)
 
 
 def _line(tier: str, name: str, own: pd.DataFrame) -> dict[str, Any]:

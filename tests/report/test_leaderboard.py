@@ -63,6 +63,12 @@ def test_anchors_are_shown_and_not_ranked() -> None:
     assert [line["estimator"] for line in board(places(rows))] == ["a", "truth", "identity"]
 
 
+def test_equal_ranks_are_in_order_of_the_error() -> None:
+    rows = frame({"noisy": [6.0], "steady": [1.0], "identity": [10.0]}, error=5.0)
+    assert ranks(rows)["noisy"] == ranks(rows)["steady"] == 1
+    assert [line["estimator"] for line in board(places(rows))] == ["steady", "noisy", "identity"]
+
+
 def test_tiers_are_never_rivals() -> None:
     rows = pd.concat([frame({"a": [5.0]}), frame({"b": [1.0]}, tier="potential")], ignore_index=True)
     assert ranks(rows) == {"a": 1, "b": 1}

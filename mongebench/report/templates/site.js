@@ -144,17 +144,19 @@ function board(chosen) {
     const own = chosen.filter((place) => (place.anchor || place.tier === section.dataset.tier) && visited.has(where(place)));
     const lines = [...Map.groupBy(own, (place) => place.estimator)].map(([name, mine]) => ({
       name, mine, anchor: mine[0].anchor, rank: mine[0].anchor ? null : mean(mine.map((place) => place.rank).filter((rank) => rank !== null)),
+      relative: median(mine.map((place) => place.relative)),
     }));
-    lines.sort((a, b) => a.anchor - b.anchor || (a.anchor ? 0 : compare(a.rank, b.rank, true)));
+    lines.sort((a, b) => a.anchor - b.anchor
+      || (a.anchor ? 0 : compare(a.rank, b.rank, true) || compare(a.relative, b.relative, true)));
     section.hidden = rivals.length === 0;
-    section.querySelector("tbody").replaceChildren(...lines.map(({ name, mine, anchor, rank }) => {
+    section.querySelector("tbody").replaceChildren(...lines.map(({ name, mine, anchor, rank, relative }) => {
       const against = mine.filter((place) => place.relative !== null);
       const sum = (key) => mine.reduce((total, place) => total + place[key], 0);
       const [seconds, onGpu] = [(place) => place.seconds, (place) => place.onGpu].map((of) => median(mine.map(of)));
       const cells = [
         anchor ? "anchor" : shown(rank),
         anchor ? "" : `${mine.filter((place) => place.rank === 1).length} of ${mine.filter((place) => place.rank !== null).length}`,
-        shown(median(mine.map((place) => place.relative))),
+        shown(relative),
         name === "identity" ? "" : `${against.filter((place) => place.relative > 1).length} of ${against.length}`,
         shown(seconds),
         gpuSeconds(seconds, onGpu),
