@@ -184,8 +184,9 @@ class W2Dual(Neural):
     ott with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run from grad g(y)
     (Amos 2023) a fit had not ended after 200 s on a busy machine. f and g take turns, as Makkuva et al. have it: where
     ott (0.6) moves both at once without a conjugate solver, the two losses cancel in the gradient by g, which stays
-    where it began, and f runs away. Its `transport` goes half of the way to grad f, which is taken here. `pos_weights` is set in the networks too, where ott's default is another one, and
-    they begin next to |x|^2 / 2, so T at the identity.
+    where it began, and f runs away. The map is grad f itself: ott's `transport` goes half of the way there.
+    `pos_weights` is set in the networks too, where ott's default is another one, and they begin next to |x|^2 / 2, so T
+    at the identity.
 
     Parameters
     ----------
