@@ -258,6 +258,7 @@ def broken_package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("broken_package")
 def test_a_broken_package_harms_only_itself(tmp_path) -> None:
+    from mongebench.report import tables
     from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory
 
@@ -267,15 +268,22 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
     grid = write(
         tmp_path / "grid.toml",
         'name = "grid"\nevaluation_points = 100\n'
-        '[[estimators]]\nname = ["bures", "broken_estimator"]\n[[problems]]\nname = "gaussian"\n'
+        '[[estimators]]\nname = ["bures", "broken_estimator"]\n[[problems]]\nname = ["gaussian", "broken_problem"]\n'
         "[budget]\nn_source = 20\nn_target = 20\n",
     )
     run = Run(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
     run.execute()
-    records = {record.cell.estimator.name: record for record in run.directory.records()}
-    assert records["bures"].status.measured
-    assert records["broken_estimator"].status is mb.Status.ERROR
-    assert "compiled for another machine" in records["broken_estimator"].reason
+    records = {(record.cell.estimator.name, record.cell.problem.name): record for record in run.directory.records()}
+    assert len(records) == 4
+    assert records.pop(("bures", "gaussian")).status.measured
+    for names, record in records.items():
+        assert record.status is mb.Status.ERROR
+        broken = "broken_problem" if "broken_problem" in names else "broken_estimator"
+        assert broken in record.reason
+        assert "compiled for another machine" in record.reason
+        assert "\n" not in record.reason
+    assert tables.frame(run.directory)["status"].tolist().count("error") == 3
+    assert not Run(run.invocation, run.directory).pending
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys) -> None:

@@ -55,14 +55,15 @@ class Conditions:
     repeats: int = 1
 
 
-def planned(cell: Cell, problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
-    """What is known of a cell before it runs; `estimator` is None where it could not be imported."""
-    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **_facts(problem, estimator))
+def planned(cell: Cell, problem: Problem | None, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
+    """What is known of a cell before it runs; `problem` or `estimator` is None where it could not be imported."""
+    facts = _facts(cell, problem, estimator)
+    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **facts)
 
 
-def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
+def _manifest(problem: Problem | None, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
     return Manifest(
-        problem_digest=problem.digest,
+        problem_digest=problem.digest if problem else "not importable",
         estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
         evaluation_points=conditions.evaluation_points,
         threads=conditions.threads or 0,
@@ -75,14 +76,15 @@ def _manifest(problem: Problem, estimator: MapEstimator | None, conditions: Cond
     )
 
 
-def _facts(problem: Problem, estimator: MapEstimator | None) -> dict[str, Any]:
+def _facts(cell: Cell, problem: Problem | None, estimator: MapEstimator | None) -> dict[str, Any]:
+    asked = cell.problem.parameters.get("dim")
     return {
         "tier": tier(estimator.needs) if estimator else "unknown",
         "anchor": estimator.anchor if estimator else False,
         "framework": _framework(estimator),
-        "dim": problem.dim,
-        "strong_convexity": problem.strong_convexity,
-        "truth_tier": str(problem.truth_tier),
+        "dim": problem.dim if problem else asked if isinstance(asked, int) else 0,
+        "strong_convexity": problem.strong_convexity if problem else None,
+        "truth_tier": str(problem.truth_tier) if problem else "unknown",
     }
 
 

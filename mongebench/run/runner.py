@@ -182,13 +182,18 @@ class Run:
     def _refusal(self, cell: Cell) -> tuple[Status, str] | None:
         """Why a cell need not be tried, if so."""
         estimator = self._estimator(cell.estimator.name, json.dumps(cell.estimator.parameters))
-        if isinstance(estimator, Exception):
-            return status_of(estimator)
-        return refusal(cell, self.problem(cell.problem), estimator)
+        problem = self._problem(cell.problem.name, json.dumps(cell.problem.parameters))
+        for found in (problem, estimator):
+            if isinstance(found, Exception):
+                return status_of(found)
+        assert isinstance(problem, Problem)
+        assert isinstance(estimator, MapEstimator)
+        return refusal(cell, problem, estimator)
 
-    def problem(self, spec: Spec) -> Problem:
-        """The problem of a spec, built once."""
-        return self._problem(spec.name, json.dumps(spec.parameters))
+    def problem(self, spec: Spec) -> Problem | None:
+        """The problem of a spec, built once; None where it, or a package that it imports, cannot be imported."""
+        problem = self._problem(spec.name, json.dumps(spec.parameters))
+        return None if isinstance(problem, Exception) else problem
 
     def estimator(self, spec: Spec) -> MapEstimator | None:
         """The estimator of a spec; None where it, or a package that it imports, cannot be imported."""
@@ -197,9 +202,12 @@ class Run:
 
     # functools.cache on a method would keep every run alive; these are built once a run instead.
     @functools.cached_property
-    def _problem(self) -> Callable[[str, str], Problem]:
-        def build(name: str, parameters: str) -> Problem:
-            return plugins.problem(name, base=self.experiment.base, **json.loads(parameters))
+    def _problem(self) -> Callable[[str, str], Problem | Exception]:
+        def build(name: str, parameters: str) -> Problem | Exception:
+            try:
+                return plugins.problem(name, base=self.experiment.base, **json.loads(parameters))
+            except (ImportError, PluginError) as error:
+                return error
 
         return functools.cache(build)
 
