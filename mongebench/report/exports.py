@@ -77,14 +77,15 @@ def _render(name: str, format: Format, path: Path, **context: Any) -> Path:
         keep_trailing_newline=True,
         autoescape=False,  # neither is HTML: each template passes every text through its filter
     )
-    environment.filters |= {"tex": tex, "md": markdown, "number": _number, "gpu_seconds": leaderboard.gpu_seconds}
+    environment.filters |= {
+        "tex": tex,
+        "md": markdown,
+        "number": tables.known_number,
+        "gpu_seconds": leaderboard.gpu_seconds,
+    }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(environment.get_template(f"{name}.{format.suffix}.j2").render(context), encoding="utf-8")
     return path
-
-
-def _number(value: float) -> str:
-    return "" if pd.isna(value) else tables.number(value)
 
 
 def tex(text: str) -> str:

@@ -74,7 +74,7 @@ class _Site:
             lstrip_blocks=True,
         )
         self.environment.filters |= {
-            "number": _number,
+            "number": tables.known_number,
             "gpu_seconds": leaderboard.gpu_seconds,
             "paragraphs": paragraphs,
         }
@@ -294,10 +294,6 @@ def _failures(rows: pd.DataFrame) -> dict[str, Any]:
 
 def _short(reason: str) -> str:
     return reason if len(reason) <= WHY else f"{reason[:WHY]} ..."
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None or pd.isna(value) else tables.number(value)
 
 
 def _documentation(group: str, name: str) -> str:

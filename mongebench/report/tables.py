@@ -166,6 +166,11 @@ def number(value: float) -> str:
     return f"{value:.1e}"
 
 
+def known_number(value: float | None) -> str:
+    """The `number`; empty where there is none."""
+    return "" if value is None or pd.isna(value) else number(value)
+
+
 @dataclass(frozen=True)
 class Shown:
     """One aggregate as people read it: `text`, the `count` n_ok/n_planned, and what `kind` of answer it is."""
