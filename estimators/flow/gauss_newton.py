@@ -262,6 +262,14 @@ class GaussNewton:
     def _jet(self, theta: jax.Array, x: jax.Array) -> jax.Array:
         return jet(self.unravel(theta), x, self.order)
 
+    def _jacobian(self, theta: jax.Array, x: jax.Array) -> jax.Array:
+        """(p,), (d,) -> (r, p)."""
+        if self.cone:
+            derivative: jax.Array = self.unravel(theta).derivative(x)
+            return derivative[: jet_length(len(x), self.order)]
+        jacobian: jax.Array = jax.jacrev(self._jet)(theta, x)
+        return jacobian
+
     def _evaluation(
         self, start: jax.Array, batch: Batch, tau: jax.Array
     ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
@@ -276,13 +284,12 @@ class GaussNewton:
         padding = -n % block
         weights = jnp.concatenate([jnp.full(n, 1 / n, theta.dtype), jnp.zeros(padding, theta.dtype)])
         rows = jnp.arange(n + padding) % n  # points that fill the last block count with weight zero
-        whole = (batch.x[rows], anchors[rows], slopes[rows], weights)
+        whole = (batch.x[rows], anchors[rows], jets[rows], slopes[rows], weights)
         blocks = tuple(part.reshape(-1, block, *part.shape[1:]) for part in whole)
 
         def add(sums: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
-            points, anchors, slopes, weights = part
-            jacobians = jax.vmap(jax.jacrev(self._jet), (None, 0))(theta, points)[..., : self.free]  # (block, r, p)
-            jets = self.jets(theta, points)
+            points, anchors, jets, slopes, weights = part
+            jacobians = jax.vmap(self._jacobian, (None, 0))(theta, points)  # (block, r, p)
             curvatures = jax.vmap(jax.hessian(self.subproblem.local), (0, 0, None))(jets, anchors, tau)
             curved = (weights[:, None, None] * curvatures) @ jacobians  # (block, r, r) @ (block, r, p)
             flat = (-1, self.free)

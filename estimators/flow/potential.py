@@ -353,34 +353,70 @@ class Dictionary(Potential):
 
     def value(self, x: jax.Array) -> jax.Array:
         """phi(x), (d,) -> ()."""
-        levels, _ = self._affine(x)
-        features = jax.nn.logsumexp(levels, axis=0) @ self._scaled
+        features = jax.nn.logsumexp(self._affine(x), axis=0) @ self._scaled(self.weights)
         return x @ self.matrix @ x / 2 + self.shift @ x + features
 
     def map(self, x: jax.Array) -> jax.Array:
         """A x + b + sum_j a_j / h_j sum_k p_jk w_jk, p_j the softmax of the affine functions, (d,) -> (d,)."""
-        levels, normals = self._affine(x)
-        slopes = jnp.sum(jax.nn.softmax(levels, axis=0)[:, None] * normals, axis=0)
-        return self.matrix @ x + self.shift + slopes @ self._scaled
+        slopes = jnp.einsum("ku,kdu->d", self._shares(x), self._normals * self._scaled(self.weights))
+        return self.matrix @ x + self.shift + slopes
+
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d (d + 1) / 2,).
+
+        The covariance is sum_{k < l} p_jk p_jl (w_jk - w_jl) (w_jk - w_jl)^T: a product of two matrices for many points,
+        and a sum of positive terms.
+        """
+        pairs, bends = self._pairs
+        shares = self._shares(x)
+        return self.triangle + jnp.einsum(
+            "ku,kru->r", shares[pairs[0]] * shares[pairs[1]], bends * self._scaled(self.weights)
+        )
 
     def jacobian(self, x: jax.Array) -> jax.Array:
         """A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d, d)."""
-        levels, normals = self._affine(x)
-        shares = jax.nn.softmax(levels, axis=0)[:, None]
-        centred = normals - jnp.sum(shares * normals, axis=0)
-        bends = jnp.sum((shares * centred)[:, :, None] * centred[:, None], axis=0)
-        return self.matrix + bends @ self._scaled
+        return symmetric(self.lower_jacobian(x), self.dim)
 
-    @property
-    def _scaled(self) -> jax.Array:
+    def features(self, x: jax.Array) -> jax.Array:
+        """The jets of all features at x, (d,) -> (r, units): the derivative of the potential's jet by a."""
+        shares, normals, (pairs, bends) = self._shares(x), self._normals, self._pairs
+        slopes = sum(share * normal for share, normal in zip(shares, normals, strict=True))
+        curved = sum(shares[k] * shares[l] * bend for k, l, bend in zip(*pairs, bends, strict=True))
+        return jnp.concatenate([slopes, curved]) * self._scaled(jnp.ones_like(self.weights))
+
+    def derivative(self, x: jax.Array) -> jax.Array:
+        """Of the jet by (A, b, a) at x, the same at all of them, (d,) -> (r, p)."""
+        triangle = np.eye(self.cone.first)
+        of_slopes = jnp.einsum("ijt,j->it", triangle[self.cone.position], x)
+        affine = np.block([[np.zeros((self.dim, self.cone.first)), np.eye(self.dim)], [triangle, np.zeros((self.cone.first, self.dim))]])
+        moved = jnp.asarray(affine, x.dtype).at[: self.dim, : self.cone.first].set(of_slopes)
+        return jnp.concatenate([moved, self.features(x)], axis=1)
+
+    def _scaled(self, weights: jax.Array) -> jax.Array:
         """a / h, (units,)."""
         spread = jnp.sum(jnp.var(jax.lax.stop_gradient(self.normals), axis=1), axis=1)
-        return self.weights / jnp.sqrt(2 * spread)
+        return weights / jnp.sqrt(2 * spread)
 
-    def _affine(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The affine functions at x, (k, units), and w, (k, d, units): features last, for fast loops over them."""
-        normals, offsets = jax.lax.stop_gradient((self.normals, self.offsets))
-        return (normals @ x + offsets).T, jnp.transpose(normals, (1, 2, 0))
+    @property
+    def _normals(self) -> jax.Array:
+        """w, (k, d, units): units last, for fast loops over them."""
+        return jnp.transpose(jax.lax.stop_gradient(self.normals), (1, 2, 0))
+
+    @property
+    def _pairs(self) -> tuple[np.ndarray, jax.Array]:
+        """The pairs k < l, (2, pairs), and the lower triangles of (w_k - w_l) (w_k - w_l)^T, (pairs, r, units)."""
+        normals, pairs = self._normals, np.triu_indices(self.normals.shape[1], 1)
+        differences = normals[pairs[0]] - normals[pairs[1]]
+        rows, columns = np.tril_indices(self.dim)
+        return np.stack(pairs), differences[:, rows] * differences[:, columns]
+
+    def _affine(self, x: jax.Array) -> jax.Array:
+        """The affine functions at x, (k, units)."""
+        return jnp.sum(self._normals * x[:, None], axis=1) + jax.lax.stop_gradient(self.offsets).T
+
+    def _shares(self, x: jax.Array) -> jax.Array:
+        """p, the softmax of the affine functions of each feature, (k, units)."""
+        return jax.nn.softmax(self._affine(x), axis=0)
 
 
 CORNER_NORM = 8.0

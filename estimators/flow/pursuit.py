@@ -185,11 +185,7 @@ def promised(
 
     def of_features(features: tuple[jax.Array, jax.Array]) -> jax.Array:
         normals, offsets = features
-
-        def at(weights: jax.Array, x: jax.Array) -> jax.Array:
-            return jet(dataclasses.replace(potential, weights=weights, normals=normals, offsets=offsets), x)
-
-        along = jax.vmap(jax.jacrev(at), (None, 0))(potential.weights, x)  # (n, r, units)
+        along = jax.vmap(dataclasses.replace(potential, normals=normals, offsets=offsets).features)(x)  # (n, r, units)
         along = along.at[:, :dim].add(-jnp.mean(along[:, :dim], axis=0))  # the mean slope is b's
         slope = jnp.einsum("nr,nru->u", slopes, along[:, : slopes.shape[1]])
         part = along[:, : curvatures.shape[1]]
