@@ -27,7 +27,9 @@ class Multiscale(MapEstimator):
     The library knows the coupling at the samples alone. **Its out-of-sample rule is ours**: the entropic map,
     T(x) = sum_j y_j exp((g_j - |x - y_j|^2 / 2) / eps) / sum_j exp((g_j - |x - y_j|^2 / 2) / eps).
 
-    Use it for d <= 3 and samples too many for `Entropic`, whose cost matrix is dense.
+    Use it for d <= 3 and a small epsilon. It keeps the pairs within about ten times the root of the absolute epsilon
+    of each other, and time and memory go by their number. At a fixed epsilon that is a fixed share of all pairs: at the
+    default one, 10 000 points in d = 2 take 6 GiB. Where epsilon falls like n^(-2/d), the iterations grow in number.
 
     Parameters
     ----------
@@ -92,6 +94,7 @@ class Multiscale(MapEstimator):
         schedule.setupExplicit([steps * 4.0 ** (layers - 1 - layer) for layer in range(layers)])
         cost = library.THierarchicalCostFunctionProvider_SquaredEuclidean(*trees)
         solver = library.TSinkhornSolverStandard(schedule, 0, layers - 1, self.tolerance, *trees, cost)
+        solver.setSafeMode(True)  # else a lone point whose row of the truncated kernel is empty ends in NaN
         failed = solver.initialize() or solver.solve() or solver.absorb()
         self.marginal_error_ = float(solver.getError())
         if failed or not self.marginal_error_ <= self.tolerance:

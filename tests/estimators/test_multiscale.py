@@ -35,6 +35,14 @@ class TestWithTheLibrary:
         # the kernel is cut at 1e-20; otherwise as in the test of the backends of `Entropic`
         np.testing.assert_allclose(fitted.transform(query), expected.transform(query), atol=1e-5)
 
+    def test_far_points_keep_their_mass_at_a_small_epsilon(self):
+        """Rows of the truncated kernel must not be empty: the mean of T over the source is that of the target."""
+        rng = np.random.default_rng(0)
+        x, y = rng.standard_t(3, (2, 200, 2))
+        fitted = Multiscale(1e-3).fit(x, y)
+        error = np.abs(fitted.transform(x).mean(axis=0) - y.mean(axis=0)).max()
+        assert error < 2 * fitted.tolerance * np.abs(y).max()
+
     def test_refusals(self):
         with pytest.raises(InvalidInput, match="d = 4"):
             Multiscale().fit(np.eye(4), np.eye(4))
