@@ -53,6 +53,16 @@ def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
     assert np.linalg.eigvalsh(jacobians).min() > 0
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_jet_of_a_dictionary_is_linear_with_the_derivative_it_states(dim):
+    potential, x = potential_and_points("dictionary", dim)
+    theta, unravel = ravel_pytree(potential)
+    by_theta = jax.vmap(jax.jacrev(lambda theta, x: jet(unravel(theta), x)), (None, 0))(theta, x)
+    stated = jax.vmap(potential.derivative)(x)
+    np.testing.assert_allclose(stated, by_theta[..., : potential.free], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(stated @ theta[: potential.free], jax.vmap(functools.partial(jet, potential))(x))
+
+
 @pytest.mark.parametrize("depth", [1, 3])
 def test_networks_of_any_depth_have_their_derivatives(depth):
     rng = np.random.default_rng(0)
@@ -209,7 +219,8 @@ def test_both_models_are_the_gauss_newton_matrix_and_step(family, linear):
 
 
 @pytest.mark.parametrize("linear", [True, False])
-def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear):
+@pytest.mark.parametrize("block", [256, 15, 20])
+def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear, block, monkeypatch):
     potential, x = potential_and_points("ridge")
     subproblem = Subproblem(kullback_leibler(energy, dim=2), linear)
     method = GaussNewton(potential, subproblem, curvature_points=15)
@@ -222,7 +233,9 @@ def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear):
         return model.value, model.gradient, model.product(direction)
 
     whole = GaussNewton(potential, subproblem)
+    monkeypatch.setattr(gauss_newton, "BLOCK_POINTS", block)  # of 40 points: none, two and a rest, two
     value, gradient, product = results(method, batch)
+    monkeypatch.undo()
     np.testing.assert_allclose((value, *gradient), np.hstack(results(whole, batch)[:2]), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(product, results(whole, batch_of(x[:15]))[2], rtol=1e-9, atol=1e-12)
 
