@@ -97,8 +97,8 @@ def test_the_parts_of_a_docstring(hooks) -> None:
     ]
 
 
-MEASURED = re.compile(r"`(\w+)` ([0-9.]+ (?:± [0-9.]+|\([0-9.]+ \.\. [0-9.]+\)))")
-"""An estimator, a number, and its standard error or interval."""
+MEASURED = re.compile(r"`([\w()=.]+)` ([0-9.]+ (?:± [0-9.]+|\([0-9.]+ \.\. [0-9.]+\)))")
+"""An estimator with its parameters, a number, and its standard error or interval."""
 
 
 @pytest.mark.parametrize("name", ["choose", "reproduce"])
