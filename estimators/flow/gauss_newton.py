@@ -279,9 +279,7 @@ class GaussNewton:
     ) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
         return lambda theta: self._mean(lambda block: self._phi(theta, start, block, tau), batch)
 
-    def _phi(
-        self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array
-    ) -> tuple[jax.Array, jax.Array]:
+    def _phi(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> tuple[jax.Array, jax.Array]:
         return phi(self.subproblem, self.unravel(theta), self.unravel(start), batch, tau)
 
     def _mean(self, function: Callable[[Batch], Any], batch: Batch) -> Any:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from typing import Self
+from typing import Any, Self
 
 import equinox as eqx
 import jax
@@ -364,33 +364,31 @@ class Dictionary(Potential):
     def lower_jacobian(self, x: jax.Array) -> jax.Array:
         """Lower triangle of A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d (d + 1) / 2,).
 
-        The covariance is sum_{k < l} p_jk p_jl (w_jk - w_jl) (w_jk - w_jl)^T: a product of two matrices for many points,
-        and a sum of positive terms.
+        The covariance is sum_{k < l} p_jk p_jl (w_jk - w_jl) (w_jk - w_jl)^T: for many points a product of two
+        matrices, and a sum of positive terms.
         """
-        pairs, bends = self._pairs
-        shares = self._shares(x)
-        return self.triangle + jnp.einsum(
-            "ku,kru->r", shares[pairs[0]] * shares[pairs[1]], bends * self._scaled(self.weights)
-        )
+        shares, (first, second, bends) = self._shares(x), self._pairs
+        both = shares[first] * shares[second]
+        return self.triangle + jnp.einsum("ku,kru->r", both, bends * self._scaled(self.weights))
 
     def jacobian(self, x: jax.Array) -> jax.Array:
         """A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d, d)."""
         return symmetric(self.lower_jacobian(x), self.dim)
 
     def features(self, x: jax.Array) -> jax.Array:
-        """The jets of all features at x, (d,) -> (r, units): the derivative of the potential's jet by a."""
-        shares, normals, (pairs, bends) = self._shares(x), self._normals, self._pairs
-        slopes = sum(share * normal for share, normal in zip(shares, normals, strict=True))
-        curved = sum(shares[k] * shares[l] * bend for k, l, bend in zip(*pairs, bends, strict=True))
+        """Jets of all features at x, (d,) -> (r, units): the derivative of the potential's jet by a."""
+        # Sums over k as Python writes them: XLA makes slow loops of reductions over an axis that is not the last.
+        shares, pairs = self._shares(x), zip(*self._pairs, strict=True)
+        slopes = sum(share * normal for share, normal in zip(shares, self._normals, strict=True))
+        curved = sum(shares[first] * shares[second] * bend for first, second, bend in pairs)
         return jnp.concatenate([slopes, curved]) * self._scaled(jnp.ones_like(self.weights))
 
     def derivative(self, x: jax.Array) -> jax.Array:
         """Of the jet by (A, b, a) at x, the same at all of them, (d,) -> (r, p)."""
-        triangle = np.eye(self.cone.first)
+        triangle, shift = jnp.eye(self.cone.first, dtype=x.dtype), jnp.eye(self.dim, dtype=x.dtype)
         of_slopes = jnp.einsum("ijt,j->it", triangle[self.cone.position], x)
-        affine = np.block([[np.zeros((self.dim, self.cone.first)), np.eye(self.dim)], [triangle, np.zeros((self.cone.first, self.dim))]])
-        moved = jnp.asarray(affine, x.dtype).at[: self.dim, : self.cone.first].set(of_slopes)
-        return jnp.concatenate([moved, self.features(x)], axis=1)
+        affine = jnp.block([[of_slopes, shift], [triangle, jnp.zeros((len(triangle), self.dim), x.dtype)]])
+        return jnp.concatenate([affine, self.features(x)], axis=1)
 
     def _scaled(self, weights: jax.Array) -> jax.Array:
         """a / h, (units,)."""
@@ -403,12 +401,12 @@ class Dictionary(Potential):
         return jnp.transpose(jax.lax.stop_gradient(self.normals), (1, 2, 0))
 
     @property
-    def _pairs(self) -> tuple[np.ndarray, jax.Array]:
-        """The pairs k < l, (2, pairs), and the lower triangles of (w_k - w_l) (w_k - w_l)^T, (pairs, r, units)."""
-        normals, pairs = self._normals, np.triu_indices(self.normals.shape[1], 1)
-        differences = normals[pairs[0]] - normals[pairs[1]]
+    def _pairs(self) -> tuple[Any, Any, jax.Array]:
+        """All pairs k < l, k and l (pairs,) each, and lower triangles of (w_k - w_l) (w_k - w_l)^T, (pairs, r, units)."""
+        first, second = np.triu_indices(self.normals.shape[1], 1)
+        differences = self._normals[first] - self._normals[second]
         rows, columns = np.tril_indices(self.dim)
-        return np.stack(pairs), differences[:, rows] * differences[:, columns]
+        return first, second, differences[:, rows] * differences[:, columns]
 
     def _affine(self, x: jax.Array) -> jax.Array:
         """The affine functions at x, (k, units)."""

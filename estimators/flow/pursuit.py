@@ -20,7 +20,7 @@ from mongebench.estimators.flow.base import (
     check_counts,
     check_positive,
 )
-from mongebench.estimators.flow.divergence import Divergence, jet, jet_length
+from mongebench.estimators.flow.divergence import Divergence, jet_length
 from mongebench.estimators.flow.gauss_newton import GaussNewton
 from mongebench.estimators.flow.newton import AVERAGED, newton_scheme
 from mongebench.estimators.flow.objective import Batch, jets
