@@ -402,7 +402,7 @@ class Dictionary(Potential):
 
     @property
     def _pairs(self) -> tuple[Any, Any, jax.Array]:
-        """All pairs k < l, k and l (pairs,) each, and lower triangles of (w_k - w_l) (w_k - w_l)^T, (pairs, r, units)."""
+        """All pairs k < l, (pairs,) each, and the lower triangles of (w_k - w_l) (w_k - w_l)^T, (pairs, r, units)."""
         first, second = np.triu_indices(self.normals.shape[1], 1)
         differences = self._normals[first] - self._normals[second]
         rows, columns = np.tril_indices(self.dim)
