@@ -21,7 +21,7 @@ SMALL = {
     FlowImplicit: {"steps": 2, "inner_steps": 3},
     Euclidean: {"steps": 2, "inner_steps": 3, "learning_rate": 1e-3},
     FlowNewton: {"steps": 3, "warm_steps": 1},
-    FlowNatural: {"steps": 2, "final_time": 0.2, "tolerance": 1e-6},
+    FlowNatural: {"steps": 2, "final_time": 0.2, "family": "quadratic"},  # ridges are stiff: see below
 }
 X = np.random.default_rng(0).standard_normal((60, 2)) @ np.array([[1.0, 0.5], [0.0, 0.7]]) + 1
 TARGET = mb.Target(potential=lambda y: jnp.sum(y**2, axis=1) / 2, dim=2)
@@ -55,10 +55,9 @@ def test_together_they_are_what_they_are_alone(scheme):
     for seed, flow, pair in zip(SEEDS, flows, pairs, strict=True):
         again = views(scheme, seed)
         alone = small(scheme).fit(*again, seed=seed)
-        # The same arithmetic in another order: three steps amplify the rounding of 1e-16 by far less than 1e6. Rounding
-        # may decide whether an integrator takes or rejects a step: then both ends are within its tolerance of theta.
-        atol = 10 * flow.tolerance if scheme is FlowNatural else 1e-9
-        np.testing.assert_allclose(flow.transform(X), alone.transform(X), rtol=0, atol=atol)
+        # The same arithmetic in another order: few steps amplify the rounding of 1e-16 by far less than 1e6. (Of sixty
+        # steps through ridges, rounding may decide whether the integrator takes or rejects one.)
+        np.testing.assert_allclose(flow.transform(X), alone.transform(X), rtol=0, atol=1e-9)
         assert flow.n_steps_ == alone.n_steps_ == len(times[seed]) - 1
         assert pair[0].meter.counts == again[0].meter.counts
     assert np.abs(flows[0].transform(X) - flows[1].transform(X)).max() > 1e-3
