@@ -31,9 +31,8 @@ def test_step(benchmark, scheme, dim, units):
     start = Quadratic.identity_like(x)
     potential = build("ridge", start, x, units=units, depth=1, share=0.5, rng=rng)
     batch = Batch(x, jnp.zeros((0, dim), x.dtype), jnp.zeros(2, jnp.uint32))
-    method = GaussNewton(
-        potential, Subproblem(kullback_leibler(lambda y: jnp.sum(y**2, axis=1) / 2, dim), linear=False)
-    )
+    subproblem = Subproblem(kullback_leibler(lambda y: jnp.sum(y**2, axis=1) / 2, dim), linear=False)
+    method = GaussNewton(potential, subproblem, by_kind=scheme == "newton")
     damping = jnp.asarray(1e-3, x.dtype)
 
     @jax.jit

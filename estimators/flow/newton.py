@@ -110,7 +110,7 @@ class FlowNewton(Flow):
 
         def phase(steps: int, start: Any, time: float, averaged: int) -> Phase:
             def scheme(potential: Potential) -> Scheme:
-                method = GaussNewton(potential, subproblem, curvature_points=self.curvature_points)
+                method = GaussNewton(potential, subproblem, curvature_points=self.curvature_points, by_kind=True)
                 return newton_scheme(method, self.tau, steps - averaged, start_time=time)
 
             return Phase(steps, 1, start, scheme)

@@ -105,7 +105,7 @@ class FlowPursuit(Flow):
         full = self.steps - int(AVERAGED * self.steps) * setting.resampled
 
         def scheme(potential: Potential) -> Scheme:
-            method = GaussNewton(potential, subproblem)
+            method = GaussNewton(potential, subproblem, by_kind=True)
 
             def prepare(theta: jax.Array, batch: Batch) -> jax.Array:
                 least = 0.0 if setting.resampled else LEAST_POINTS

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from mongebench.estimators.flow import gauss_newton
 from mongebench.estimators.flow.divergence import invert, jet, jet_length, kullback_leibler, log_det, unpack
-from mongebench.estimators.flow.gauss_newton import GaussNewton
+from mongebench.estimators.flow.gauss_newton import LEVELLING, GaussNewton
 from mongebench.estimators.flow.objective import Batch, objective
 from mongebench.estimators.flow.potential import FAMILIES, ICNN, Quadratic, build
 from mongebench.estimators.flow.subproblem import Subproblem
@@ -238,6 +238,26 @@ def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear, block, monk
     monkeypatch.undo()
     np.testing.assert_allclose((value, *gradient), np.hstack(results(whole, batch)[:2]), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(product, results(whole, batch_of(x[:15]))[2], rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("by_kind", [False, True])
+def test_damping_is_levelled_among_all_parameters_or_those_of_one_kind(by_kind):
+    """Heavy damping leaves the step -gradient / (damping max(diag M, LEVELLING the largest))."""
+    potential, x = potential_and_points("ridge")
+    method = GaussNewton(potential, Subproblem(kullback_leibler(energy, dim=2), linear=True), by_kind=by_kind)
+    theta, damping = ravel_pytree(potential)[0], 1e8
+
+    @jax.jit
+    def diagonal_and_step(theta):
+        model = method._dense_model(theta, theta, batch_of(x), jnp.asarray(1.0))
+        return jnp.diagonal(jax.vmap(model.product)(jnp.eye(len(theta)))), model.solve(jnp.ones_like(theta), damping)
+
+    diagonal, step = map(np.asarray, diagonal_and_step(theta))
+    sizes = [leaf.size for leaf in jax.tree.leaves(potential)]
+    largest = [kind.max() for kind in np.split(diagonal, np.cumsum(sizes)[:-1])] if by_kind else diagonal.max()
+    expected = np.maximum(diagonal, LEVELLING * (np.repeat(largest, sizes) if by_kind else largest))
+    assert (expected > diagonal).any()
+    np.testing.assert_allclose(-1 / (damping * step), expected, rtol=1e-5)
 
 
 def test_conjugate_gradients_survive_small_damping_in_single_precision():
