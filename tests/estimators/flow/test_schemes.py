@@ -173,3 +173,21 @@ def test_in_one_dimension_the_flow_is_the_unconstrained_one():
     assert moved > 0.01 * np.var(LOGISTIC)
     # implicit Euler is off by less than tau of the way (its bound is first order), sixteen ridges by as much again
     assert np.mean((fitted.transform(SOURCE) - free) ** 2) < (2 * 0.02) ** 2 * moved
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+def test_ridges_follow_the_flow_from_the_identity(scheme):
+    """Where all weights are small no parameters may run away: the bound holds on the mixture, lambda = 1, at t = 2.
+
+    Up to what sixteen ridges cannot hold, of which the end of Newton's steps is a sample.
+    """
+    problem = mb.problem("mixture")
+
+    def error(estimator):
+        fitted = mb.fit(problem, estimator, n_target=1000, seed=0)
+        return mb.evaluate(fitted.transform, problem, n=4000, seed=9)["uvp"].value
+
+    start, end = error(mb.estimator("identity")), error(FlowNewton(units=16, batch_size=2048))
+    followed = error(scheme(units=16, tau=0.1, steps=20, batch_size=2048))
+    assert followed < np.exp(-2 * 2.0) * start + 2 * end
