@@ -260,10 +260,10 @@ class ICNN(Bent):
         levels = self._levels(x)
         bends = [slope * (1 - level) for slope, level in zip(self._slopes(levels), levels, strict=True)]
         total = self.quadratic.lower_jacobian(x) + bends[0] @ squares(self.normals[0])
-        inner = self.normals[0]
+        inner = self.normals[0].T  # G_k^T: for many points P_k stays one matrix, on the side where products are fast
         for root, normals, level, bend in zip(self.passes, self.normals[1:], levels, bends[1:], strict=False):
-            inner = root**2 @ (level[:, None] * inner) + normals  # (W_k)^2 stays one matrix for all points
-            total += ((inner.T * bend) @ inner)[np.tril_indices(self.dim)]
+            inner = (inner * level) @ (root**2).T + normals.T
+            total += gram(inner, bend)[np.tril_indices(self.dim)]
         return total
 
     def jacobian(self, x: jax.Array) -> jax.Array:
@@ -283,6 +283,20 @@ class ICNN(Bent):
         for root, level in zip(reversed(self.passes), reversed(levels[:-1]), strict=True):
             slopes.insert(0, (slopes[0] @ root**2) * level)
         return slopes
+
+
+@jax.custom_jvp
+def gram(rows: jax.Array, weights: jax.Array) -> jax.Array:
+    """R diag(w) R^T, (d, k), (k,) -> (d, d), symmetric, and with a derivative that makes use of it."""
+    product: jax.Array = (rows * weights) @ rows.T
+    return product
+
+
+@gram.defjvp
+def _gram_jvp(primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]) -> tuple[Any, Any]:
+    (rows, weights), (moved, weighted) = primals, tangents
+    half = (moved * weights) @ rows.T
+    return gram(rows, weights), half + half.T + gram(rows, weighted)
 
 
 def squares(normals: jax.Array) -> jax.Array:
