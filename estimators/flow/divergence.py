@@ -132,7 +132,9 @@ def invert(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
     slope = matrix[half:, :half] @ corner
     inverse, second = invert(matrix[half:, half:] - slope @ matrix[:half, half:])
     side = inverse @ slope
-    return jnp.block([[corner + slope.T @ side, -side.T], [-side, inverse]]), first + second
+    both = slope.T @ side
+    corner += (both + both.T) / 2  # symmetric to the last bit
+    return jnp.block([[corner, -side.T], [-side, inverse]]), first + second
 
 
 def _sweep(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
