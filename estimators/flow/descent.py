@@ -5,7 +5,7 @@ Where the parameters must stay in a cone, each step ends with the nearest point 
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -14,6 +14,10 @@ from jax.flatten_util import ravel_pytree
 from mongebench.estimators.flow.objective import Batch, objective, phi
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.subproblem import Subproblem
+
+Schedule = Literal["constant", "cosine"]
+SCHEDULES = {"constant": lambda rate, steps: rate, "cosine": optax.cosine_decay_schedule}
+"""(learning rate, gradient steps in all) -> what optax takes for a learning rate."""
 
 
 class Descended(NamedTuple):

@@ -22,14 +22,12 @@ from mongebench.estimators.flow.base import (
     check_counts,
     check_positive,
 )
-from mongebench.estimators.flow.descent import Descent
+from mongebench.estimators.flow.descent import SCHEDULES, Descent, Schedule
 from mongebench.estimators.flow.objective import Batch
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.subproblem import Subproblem
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
-SCHEDULES = {"constant": lambda rate, steps: rate, "cosine": optax.cosine_decay_schedule}
-"""(learning rate, gradient steps in all) -> what optax takes for a learning rate."""
 
 
 class Euclidean(Flow):
@@ -65,7 +63,7 @@ class Euclidean(Flow):
         depth: int = 2,
         optimiser: Literal["adam", "sgd"] = "adam",
         learning_rate: float = 1e-2,
-        schedule: Literal["constant", "cosine"] = "constant",
+        schedule: Schedule = "constant",
         steps: int = 60,
         inner_steps: int = 50,
         divergence: DivergenceName = "kl",

@@ -23,7 +23,7 @@ from mongebench.estimators.flow.base import (
     check_counts,
     check_positive,
 )
-from mongebench.estimators.flow.descent import Descent
+from mongebench.estimators.flow.descent import SCHEDULES, Descent, Schedule
 from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, Solution
 from mongebench.estimators.flow.objective import Batch, objective
 from mongebench.estimators.flow.potential import Potential
@@ -60,7 +60,10 @@ class Stepwise(Flow):
     tolerance
         Of the Gauss-Newton iteration.
     learning_rate
-        Of Adam, which starts anew at each outer step.
+        Of Adam, which starts anew at each outer step; the first one, where it decays.
+    schedule
+        Of Adam: "constant", as published, or "cosine": the rate falls to zero in each outer step, so that the map comes
+        to rest at the solution of the subproblem and not in the noise of single batches.
     """
 
     @property
@@ -79,6 +82,7 @@ class Stepwise(Flow):
         inner_steps: int = 20,
         tolerance: float = 1e-3,
         learning_rate: float = 0.1,
+        schedule: Schedule = "constant",
         divergence: DivergenceName = "kl",
         epsilon: float = 0.05,
         batch_size: int = 4096,
@@ -93,6 +97,7 @@ class Stepwise(Flow):
         self.inner_steps = inner_steps
         self.tolerance = tolerance
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.divergence = divergence
         self.epsilon = epsilon
         self.batch_size = batch_size
@@ -108,6 +113,7 @@ class Stepwise(Flow):
         check_positive(tau=self.tau, tolerance=self.tolerance, learning_rate=self.learning_rate)
         check_counts(steps=self.steps, inner_steps=self.inner_steps)
         check_choice(self.inner, ("newton", "adam"), "inner solver")
+        check_choice(self.schedule, SCHEDULES, "schedule")
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, self.linear)
@@ -165,7 +171,7 @@ class Stepwise(Flow):
         return Scheme(begin, step, lambda carry: carry.theta)
 
     def _by_adam(self, potential: Potential, subproblem: Subproblem) -> Scheme:
-        optimiser = optax.adam(self.learning_rate)
+        optimiser = optax.adam(SCHEDULES[self.schedule](self.learning_rate, self.inner_steps))
         method = Descent(potential, subproblem, optimiser)
 
         def step(carry: tuple[jax.Array, jax.Array], batches: Batch) -> tuple[Any, Report]:

@@ -206,6 +206,8 @@ def test_unknown_families_are_named(scheme):
 def test_schedules_and_points_of_curvature_are_checked():
     with pytest.raises(InvalidParameter, match="cosine"):
         small(Euclidean, schedule="cosin").fit(X, TARGET)
+    with pytest.raises(InvalidParameter, match="cosine"):
+        small(FlowImplicit, schedule="cosin").fit(X, TARGET)
     with pytest.raises(InvalidParameter, match="curvature_points"):
         small(FlowNewton, curvature_points=0).fit(X, TARGET)
 

@@ -98,6 +98,22 @@ def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
     assert flow.error(by_adam, by_newton) < 0.04
 
 
+@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+def test_a_decaying_rate_ends_each_subproblem_at_rest(gaussian_flow, scheme):
+    flow = gaussian_flow(2)
+    step = {"tau": 0.1, "steps": 2}
+    exact = scheme("quadratic", inner_steps=20, **step).fit(flow.x, flow.target).transform(flow.x)
+    by_adam = {"inner": "adam", "inner_steps": 300, "learning_rate": 0.05, "batch_size": 40, **step}
+    errors = {
+        schedule: flow.error(
+            scheme("quadratic", schedule=schedule, **by_adam).fit(flow.x, flow.target).transform(flow.x), exact
+        )
+        for schedule in ("constant", "cosine")
+    }
+    # batches of a tenth of the sample: at a constant rate each moves every parameter by up to 0.05
+    assert errors["cosine"] < 0.5 * errors["constant"]
+
+
 def test_explicit_steps_too_long_are_halved(gaussian_flow):
     """The stability limit of explicit Euler is 2 / lambda_max, here 0.2 for the shift alone."""
     flow = gaussian_flow(2, 100.0)
