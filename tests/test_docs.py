@@ -97,7 +97,7 @@ def test_the_parts_of_a_docstring(hooks) -> None:
     ]
 
 
-MEASURED = re.compile(r"`([\w()=., ]+)` ([0-9.]+ (?:± [0-9.]+|\([0-9.]+ \.\. [0-9.]+\)))")
+MEASURED = re.compile(r"`([\w()=., ]+)` ([0-9.]+ (?:± [0-9.]+(?:e-[0-9]+)?|\([0-9.]+ \.\. [0-9.]+\)))")
 """An estimator with its parameters, a number, and its standard error or interval."""
 
 
