@@ -120,10 +120,10 @@ def invert(matrix: jax.Array) -> tuple[jax.Array, jax.Array]:
 
         [A, C^T; C, D]^{-1} = [A^{-1} + E^T S^{-1} E, -E^T S^{-1}; -S^{-1} E, S^{-1}],    E = C A^{-1},
 
-    down to matrices that are swept (Gauss and Jordan): under `vmap` all of it is products over the whole batch. The
-    sweeps alone are twelve times slower at d = 64 and five times at 32 (256 matrices on one core), and one call of
-    LAPACK a matrix more than that; two such batches at once wait for each other for ever where XLA has more than one
-    thread (jaxlib 0.10.2).
+    down to matrices that are swept (Gauss and Jordan): under `vmap` all of it is products over the whole batch. Sweeps
+    alone take twelve times as long at d = 64 and five times at 32 (256 matrices, one core), a call of LAPACK for each
+    inverse fourteen and three times; and two such batches at once wait for each other for ever where XLA has more than
+    one thread (jaxlib 0.10.2).
     """
     half = len(matrix) // 2
     if len(matrix) <= SWEPT_DIMENSIONS:
