@@ -28,7 +28,7 @@ from mongebench.estimators.flow.divergence import (
 from mongebench.estimators.flow.objective import Batch, objective, probe_error
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
 
-Family = Literal["quadratic", "ridge", "icnn", "dictionary"]
+Family = Literal["quadratic", "ridge", "icnn", "maxima", "dictionary"]
 DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
 Dtype = Literal["float32", "float64"]
 
@@ -46,7 +46,7 @@ NEEDS: dict[str, frozenset[Oracle]] = {
 BLOCK_ROWS = 1024
 """Points mapped at once; the last block is filled up, so that one compilation serves any number of points."""
 START_SHARE = 0.01
-"""Share of the curvature of |x|^2 / 2 that the units have at the start: T_0 is the identity to about 1e-2."""
+"""Of a flow that does not say otherwise: T_0 is the identity to about 1e-2."""
 BLOW_UP = 1e6
 """A map is lost when E|T|^2 exceeds this many times its value at the start plus one."""
 
@@ -162,13 +162,18 @@ class Flow(MapEstimator):
     epsilon
         Entropic regularisation of the sampled divergences, relative to the median squared distance between points.
     family
-        "ridge", "quadratic", "icnn" or "dictionary": the potentials phi that the flow moves. The maps of a dictionary
-        fill a convex cone, and explicit and implicit steps and Newton's are convex programs over it; plain descent
-        projects onto it, and `FlowNatural` refuses it. The programs have a dense matrix: a family for few dimensions.
+        "ridge", "quadratic", "icnn", "maxima" or "dictionary": the potentials phi that the flow moves. Maxima are the
+        family for clusters in many dimensions. The maps of a dictionary fill a convex cone, and explicit and implicit
+        steps and Newton's are convex programs over it; plain descent projects onto it, and `FlowNatural` refuses it.
+        The programs have a dense matrix: a family for few dimensions.
     units
-        Ridges, units in each layer of the network, or features of the dictionary.
+        Ridges, units in each layer of the network, maxima, or features of the dictionary.
     depth
         Layers of the network.
+    share
+        Of the curvature of |x|^2 / 2 that ridges, network or maxima have at the start, strictly between 0 and 1; a
+        quadratic has the rest. With a small share T_0 is the identity everywhere, with a large one on the average only.
+        In many dimensions few units may ever grow out of a small one (`Maxima`, d = 64).
     batch_size
         Points a step, of mu0 and, where it is sampled, of the target; all of them where there are no more.
     dtype
@@ -194,6 +199,7 @@ class Flow(MapEstimator):
     family: Family
     units: int
     depth: int
+    share: float = START_SHARE
     batch_size: int
     dtype: Dtype
 
@@ -243,7 +249,9 @@ class Flow(MapEstimator):
         check_choice(self.family, FAMILIES, "family of potentials")
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_counts(units=self.units, depth=self.depth, batch_size=self.batch_size)
-        check_positive(epsilon=self.epsilon)
+        check_positive(epsilon=self.epsilon, share=self.share)
+        if self.share >= 1:
+            raise InvalidParameter(f"share must be less than 1, got {self.share!r}.")
 
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         x = jnp.asarray(source.batch(self.batch_size), self.dtype)
@@ -263,7 +271,7 @@ class Flow(MapEstimator):
             bits = np.random.default_rng((seed, step)).integers(1 << 32, size=(count, 2), dtype=np.uint32)
             return Batch(jnp.asarray(points), jnp.asarray(images), jnp.asarray(bits))
 
-        start = enrich(affine, START_SHARE)
+        start = enrich(affine, self.share)
         check_points(source.budget, dim, start.free)
         return Setting(
             divergence=self._divergence(target, dim),

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from mongebench.estimators.flow.base import (
+    START_SHARE,
     DivergenceName,
     Dtype,
     Family,
@@ -38,7 +39,7 @@ class Euclidean(Flow):
 
     Parameters
     ----------
-    family, units, depth, divergence, epsilon, batch_size, dtype
+    family, units, depth, share, divergence, epsilon, batch_size, dtype
         As in `Flow`.
     optimiser
         "adam" or "sgd".
@@ -61,6 +62,7 @@ class Euclidean(Flow):
         family: Family = "ridge",
         units: int = 64,
         depth: int = 2,
+        share: float = START_SHARE,
         optimiser: Literal["adam", "sgd"] = "adam",
         learning_rate: float = 1e-2,
         schedule: Schedule = "constant",
@@ -74,6 +76,7 @@ class Euclidean(Flow):
         self.family = family
         self.units = units
         self.depth = depth
+        self.share = share
         self.optimiser = optimiser
         self.learning_rate = learning_rate
         self.schedule = schedule

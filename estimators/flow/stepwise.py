@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from mongebench.estimators.flow.base import (
+    START_SHARE,
     DivergenceName,
     Dtype,
     Family,
@@ -47,7 +48,7 @@ class Stepwise(Flow):
 
     Parameters
     ----------
-    family, units, depth, divergence, epsilon, batch_size, dtype
+    family, units, depth, share, divergence, epsilon, batch_size, dtype
         As in `Flow`.
     tau
         Step in flow time.
@@ -76,6 +77,7 @@ class Stepwise(Flow):
         family: Family = "ridge",
         units: int = 64,
         depth: int = 2,
+        share: float = START_SHARE,
         tau: float = 0.4,
         steps: int = 10,
         inner: Inner = "newton",
@@ -91,6 +93,7 @@ class Stepwise(Flow):
         self.family = family
         self.units = units
         self.depth = depth
+        self.share = share
         self.tau = tau
         self.steps = steps
         self.inner = inner

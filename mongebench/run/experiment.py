@@ -20,8 +20,8 @@ records say so, and show equal shares of its times. `repeats = 5` fits each cell
 records and tables show the median of the fit seconds and their interquartile range, and the map that is measured is
 the first fit's. A problem may carry a `budget` of its own, in place of the common
 one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
-the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`. `gates` names a file, relative to this
-one, of the largest errors that `mongebench nightly` lets pass.
+the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`, and a list of tables there makes a row
+of each. `gates` names a file, relative to this one, of the largest errors that `mongebench nightly` lets pass.
 """
 
 from __future__ import annotations
@@ -158,17 +158,22 @@ def _parameters_of(entry: dict[str, Any], estimators: set[str]) -> dict[str, Any
             f'{{ family = "quadratic" }}; got {given!r}.'
         )
     for name, value in given.items():
-        if isinstance(value, dict) and name not in estimators:
+        if _is_own(value) and name not in estimators:
             raise ExperimentError(f"problem {entry.get('name')!r}: " + one_of(name, estimators, "estimator here"))
     return given
 
 
 def _changed(common: dict[str, Any], given: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """An entry of estimators with a problem's parameters in place of its own, one for each name."""
-    shared = {key: value for key, value in given.items() if not isinstance(value, dict)}
+    """An entry of estimators with a problem's parameters in place of its own, for each name and each table of its."""
+    shared = {key: value for key, value in given.items() if not _is_own(value)}
     for name in _as_list(common.get("name", "")):
-        own = given.get(str(name), {})
-        yield common | ({"name": name} if name else {}) | shared | own
+        for own in _as_list(given.get(str(name), {})):
+            yield common | ({"name": name} if name else {}) | shared | own
+
+
+def _is_own(value: Any) -> bool:
+    """Whether a value among a problem's parameters is what one estimator is given there: a table, or several."""
+    return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
 def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:

@@ -77,9 +77,21 @@ def test_a_problem_may_set_parameters_of_one_estimator(tmp_path: Path) -> None:
     assert {cell.estimator.parameters["epsilon"] for cell in cells if cell.estimator.name == "entropic"} == {0.1, 0.2}
 
 
+def test_a_list_of_tables_makes_a_row_of_each(tmp_path: Path) -> None:
+    tables = "[{ epsilon = 0.1, folds = 2 }, { epsilon = 0.2, folds = 4 }]"
+    cells = cells_of(tmp_path, GOOD.replace("[budget]", f"parameters.entropic = {tables}\n[budget]"))
+    given = [cell.estimator.parameters for cell in cells if cell.estimator.name == "entropic"]
+    assert {(parameters["epsilon"], parameters["folds"]) for parameters in given} == {(0.1, 2), (0.2, 4)}
+
+
 @pytest.mark.parametrize(
     ("old", "new", "words"),
     [
+        (
+            "dim = [2, 8, 32]",
+            "parameters.entropc = [{ epsilon = 1.0 }]",
+            ["'gaussian'", "entropc", "Did you mean 'entropic'"],
+        ),
         (
             "dim = [2, 8, 32]",
             "parameters.entropc = { epsilon = 1.0 }",

@@ -212,6 +212,22 @@ def test_schedules_and_points_of_curvature_are_checked():
         small(FlowNewton, curvature_points=0).fit(X, TARGET)
 
 
+@pytest.mark.parametrize("share", [0.0, 1.0, float("nan")])
+@pytest.mark.parametrize("scheme", [Euclidean, FlowImplicit, FlowExplicit])
+def test_units_start_with_a_share_between_nothing_and_all(scheme, share):
+    with pytest.raises(InvalidParameter, match="share must be"):
+        small(scheme, share=share).fit(X, TARGET)
+
+
+def test_flows_start_with_the_share_of_units_that_was_asked_for():
+    with jax.enable_x64(True):
+        for share in (0.01, 0.5):
+            fitted = small(FlowImplicit, share=share).fit(X, TARGET, trace=lambda *_, **__: False)
+            own = fitted.parameters_.quadratic.jacobian(X[0])
+            # The quadratic keeps the rest of the identity's curvature, least of it where the units bend the most.
+            assert np.linalg.eigvalsh(own)[0] == pytest.approx(1 - share, abs=1e-12)
+
+
 def test_warm_steps_leave_steps_to_the_other_units_where_there_are_any():
     with pytest.raises(InvalidParameter, match="warm_steps must be from 0 to steps - 1 = 2, got 6"):
         FlowNewton("ridge", units=4, steps=3).fit(X, TARGET)

@@ -18,7 +18,7 @@ from mongebench.estimators.flow import gauss_newton
 from mongebench.estimators.flow.divergence import invert, jet, jet_length, kullback_leibler, log_det, unpack
 from mongebench.estimators.flow.gauss_newton import LEVELLING, GaussNewton
 from mongebench.estimators.flow.objective import Batch, objective
-from mongebench.estimators.flow.potential import FAMILIES, ICNN, Quadratic, build
+from mongebench.estimators.flow.potential import FAMILIES, ICNN, Maxima, Quadratic, build
 from mongebench.estimators.flow.subproblem import Subproblem
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -72,6 +72,26 @@ def test_networks_of_any_depth_have_their_derivatives(depth):
     np.testing.assert_allclose(jax.vmap(network.jacobian)(x), jax.vmap(jax.hessian(network.value))(x), atol=1e-10)
 
 
+def test_a_maximum_bends_along_the_walls_between_its_pieces_and_in_its_own_coordinates_only():
+    # Four affine functions of two coordinates of R^6, so steep that the softmax is a maximum but near the walls.
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((200, 6)))
+    frame = np.linalg.qr(rng.standard_normal((6, 2)))[0]
+    normals, offsets = 1e4 * rng.standard_normal((4, 2)), 1e4 * rng.standard_normal(4)
+    arrays = (jnp.asarray(array) for array in (frame[:, None], normals[None], offsets[None]))
+    maximum = Maxima(Quadratic.identity_like(x), jnp.full(1, 1e-2), *arrays)
+    values = x @ frame @ normals.T + offsets
+    top = np.sort(values, axis=1)
+    inside = top[:, -1] - top[:, -2] > 50  # e^-50 is left of the other pieces
+    assert inside.mean() > 0.9
+    expected = x + 1e-4 * normals[values.argmax(axis=1)] @ frame.T
+    np.testing.assert_allclose(jax.vmap(maximum.map)(x)[inside], expected[inside], atol=1e-12)
+    across = np.eye(6) - frame @ frame.T
+    bends = jax.vmap(maximum.jacobian)(x) - np.eye(6)
+    np.testing.assert_allclose(across @ bends, np.zeros_like(bends), atol=1e-9 * np.abs(bends).max())
+    np.testing.assert_allclose(jax.vmap(maximum.units)(x)[inside, 0], top[inside, -1], atol=1e-9)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_potentials_are_convex_at_any_parameters(family):
     potential, x = potential_and_points(family)
@@ -90,8 +110,9 @@ def test_the_start_is_the_identity(family):
     assert np.sqrt(np.mean((jax.vmap(potential.map)(x) - x) ** 2)) < 1e-2
 
 
-def test_units_beside_a_quadratic_keep_the_mean_map():
-    potential, x = potential_and_points("ridge", share=0.5)
+@pytest.mark.parametrize("family", ["ridge", "icnn", "maxima"])
+def test_units_beside_a_quadratic_keep_the_mean_map(family):
+    potential, x = potential_and_points(family, share=0.5)
     np.testing.assert_allclose(jnp.mean(jax.vmap(potential.map)(x), axis=0), jnp.mean(x, axis=0), atol=1e-12)
     np.testing.assert_allclose(jnp.mean(jax.vmap(potential.jacobian)(x), axis=0), np.eye(2), atol=1e-12)
 
