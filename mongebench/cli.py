@@ -1,17 +1,14 @@
 """The command line.
 
-Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a night failed; 2 usage; 3 nothing could run;
-4 the run had to stop (disk full, no worker left); 130 interrupted; 143 terminated.
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a night failed; 2 usage; 3 nothing could run; and
+those of `progress` for runs that had to stop.
 """
 
 from __future__ import annotations
 
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +16,6 @@ from mongebench.core.errors import ExperimentError, InvalidParameter, Mongebench
 from mongebench.report.formats import Format
 
 if TYPE_CHECKING:
-    from mongebench.run.record import Cell
-    from mongebench.run.runner import Run
     from mongebench.run.store import RunDirectory
 
 app = typer.Typer(
@@ -30,7 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-CHECK_FAILED, USAGE, NOTHING_RAN, STOPPED, INTERRUPTED, TERMINATED = 1, 2, 3, 4, 130, 143
+CHECK_FAILED, USAGE, NOTHING_RAN = 1, 2, 3
 
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Name, of estimators, problems, metrics.")
@@ -93,6 +88,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
+    from mongebench import progress
     from mongebench.report import figures, tables, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.record import Status
@@ -111,9 +107,9 @@ def run(
     name = experiments.read(experiment).name
     planned = Run(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)
     if dry_run:
-        _print_plan(planned)
+        progress.print_plan(planned)
         return
-    _execute(planned)
+    progress.execute(planned)
     directory = planned.directory
     rows = tables.frame(directory)
     terminal.show(terminal.results(rows))
@@ -294,6 +290,7 @@ def nightly(
     record: Annotated[bool, typer.Option("--record", help="Write the gates from this run.")] = False,
 ) -> None:
     """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
+    from mongebench import progress
     from mongebench.report import dashboard, site, tables
     from mongebench.report import nightly as nights
     from mongebench.run import experiment as experiments
@@ -308,7 +305,7 @@ def nightly(
     recorded = None if record else nights.read(gates)  # what is wrong with them is said before the hour
     name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
     directory = RunDirectory(out or Path("results", "runs", name))
-    _execute(Run(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
+    progress.execute(Run(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
     _import(directory, found, commit, None)
     typer.echo(f"dashboard: {dashboard.publish(found)}")
     typer.echo(f"report: {site.build(Runs([directory.path]), directory.path / 'report')}")
@@ -414,103 +411,6 @@ def _read_record(path: Path) -> Any:
         return Record.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError) as error:
         raise MongebenchError(f"{path} is not a readable record: {type(error).__name__}.") from None
-
-
-def _print_plan(planned: Run) -> None:
-    """Every cell with what is known of its time, then the sums."""
-    from mongebench.run.forecast import forecast, spoken
-
-    total, pending = len(planned.cells), {waiting.cell.key for waiting in planned.pending}
-    known = forecast(planned.pending, planned.directory)
-    for cell in planned.cells:
-        if cell.key not in pending:
-            typer.echo(f"{cell.label}: recorded")
-        elif cell.key in known:
-            one = known[cell.key]
-            typer.echo(f"{cell.label}: about {spoken(one.seconds)}, from {one.records} earlier record(s)")
-        else:
-            typer.echo(f"{cell.label}: no earlier record")
-    typer.echo(
-        f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
-    )
-    workers, seconds = planned.conditions.workers, sum(one.seconds for one in known.values())
-    if known:
-        typer.echo(
-            f"Predicted for {len(known)} of the {len(pending)} cells to run: about {spoken(seconds / workers)} "
-            f"({spoken(seconds)} of cells, {workers} at a time)."
-        )
-    if unknown := len(pending) - len(known):
-        typer.echo(f"Not predicted: {unknown} cells, which have no earlier record here or in the runs beside it.")
-
-
-def _execute(planned: Run) -> None:
-    """Run what is missing behind a progress bar with the time left."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-
-    from mongebench.run.store import RunStopped
-
-    total, pending = len(planned.cells), len(planned.pending)
-    typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("", total=pending)
-
-        def on_progress(cell: Cell, event: str) -> None:
-            if event == "started":
-                name = f"{cell.estimator.name} on {cell.problem.name}, seed {cell.seed}"
-                progress.update(task, description=name[:48].ljust(48))
-            else:
-                progress.advance(task)
-
-        try:
-            with _terminable():
-                planned.execute(on_progress)
-        except _Terminated:
-            _stop("Terminated", TERMINATED, planned)
-        except KeyboardInterrupt:
-            _stop("Interrupted", INTERRUPTED, planned)
-        except RunStopped as error:
-            _stop(f"mongebench: {error}", STOPPED, planned)
-
-
-def _stop(what: str, code: int, planned: Run) -> NoReturn:
-    """End a run before its end."""
-    typer.echo(
-        f"{what}; what was recorded stays, and the same command goes on from there:\n  {planned.resume_command}",
-        err=True,
-    )
-    raise typer.Exit(code) from None
-
-
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    def terminate(*_: Any) -> None:
-        raise _Terminated
-
-    before = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def main() -> None:

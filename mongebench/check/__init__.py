@@ -6,10 +6,12 @@ In a test file,
     def test_the_contract(estimator, check):
         check(estimator)
 
-`contract` lists the checks, `subject` says what they are tried on.
+The checks are functions, whose docstrings say what, why, and how to mend, in the order in which they run: `interface`,
+`fitting`, `oracles`, `robustness`, `mathematics`. `subject` says what they are tried on.
 """
 
-from mongebench.check import contract  # noqa: F401  registers the checks
+# Importing them registers the checks, in this order.
+from mongebench.check import interface, fitting, oracles, robustness, mathematics  # isort: skip  # noqa: F401
 from mongebench.check.base import CHECKS, Check, Outcome, Result, parametrize_with_checks, run_checks
 from mongebench.check.subject import CheckFailed
 

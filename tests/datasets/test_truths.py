@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mongebench.datasets.truths import make_mixture, spline
+from mongebench.datasets.truths import entropic_grid, make_mixture, spline
 from mongebench.datasets.truths.spline import SplinePotential
 
 Array = NDArray[np.float64]
@@ -167,8 +167,10 @@ def test_constructor_refuses_an_extension_that_is_no_gradient(potential: SplineP
 
 def test_agrees_with_entropic_transport(potential: SplinePotential) -> None:
     """The independent method again, at a temperature eight times higher than the stored comparison used."""
-    found = make_mixture.entropic_displacements((0.32, 0.16, 0.08, 0.04), 0.4)
+    box = make_mixture.SOURCE_LOWER, make_mixture.SOURCE_UPPER
+    density = make_mixture.log_source_density
+    found = entropic_grid.entropic_displacements(density, *box, (0.32, 0.16, 0.08, 0.04), 0.4)
     x = source(20_000, 20)
-    _, extrapolated = make_mixture.entropic_map(x, found)
+    _, extrapolated = entropic_grid.entropic_map(x, found)
     disagreement, error = make_mixture.compare(potential.gradient(x), extrapolated)
     assert disagreement + 4 * error < 0.05

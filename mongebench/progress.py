@@ -1,0 +1,105 @@
+"""A run at the terminal: what it plans, how far it is, and what is said when it has to stop.
+
+Exit codes: 4 the run had to stop (disk full, no worker left); 130 interrupted; 143 terminated.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from mongebench.run.forecast import forecast, spoken
+from mongebench.run.record import Cell
+from mongebench.run.runner import Run
+from mongebench.run.store import RunStopped
+
+STOPPED, INTERRUPTED, TERMINATED = 4, 130, 143
+
+
+def print_plan(planned: Run) -> None:
+    """Every cell with what is known of its time, then the sums."""
+    total, pending = len(planned.cells), {waiting.cell.key for waiting in planned.pending}
+    known = forecast(planned.pending, planned.directory)
+    for cell in planned.cells:
+        if cell.key not in pending:
+            typer.echo(f"{cell.label}: recorded")
+        elif cell.key in known:
+            one = known[cell.key]
+            typer.echo(f"{cell.label}: about {spoken(one.seconds)}, from {one.records} earlier record(s)")
+        else:
+            typer.echo(f"{cell.label}: no earlier record")
+    typer.echo(
+        f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
+    )
+    workers, seconds = planned.conditions.workers, sum(one.seconds for one in known.values())
+    if known:
+        typer.echo(
+            f"Predicted for {len(known)} of the {len(pending)} cells to run: about {spoken(seconds / workers)} "
+            f"({spoken(seconds)} of cells, {workers} at a time)."
+        )
+    if unknown := len(pending) - len(known):
+        typer.echo(f"Not predicted: {unknown} cells, which have no earlier record here or in the runs beside it.")
+
+
+def execute(planned: Run) -> None:
+    """Run what is missing behind a progress bar with the time left."""
+    total, pending = len(planned.cells), len(planned.pending)
+    typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task("", total=pending)
+
+        def on_progress(cell: Cell, event: str) -> None:
+            if event == "started":
+                name = f"{cell.estimator.name} on {cell.problem.name}, seed {cell.seed}"
+                progress.update(task, description=name[:48].ljust(48))
+            else:
+                progress.advance(task)
+
+        try:
+            with _terminable():
+                planned.execute(on_progress)
+        except _Terminated:
+            _stop("Terminated", TERMINATED, planned)
+        except KeyboardInterrupt:
+            _stop("Interrupted", INTERRUPTED, planned)
+        except RunStopped as error:
+            _stop(f"mongebench: {error}", STOPPED, planned)
+
+
+def _stop(what: str, code: int, planned: Run) -> NoReturn:
+    """End a run before its end."""
+    typer.echo(
+        f"{what}; what was recorded stays, and the same command goes on from there:\n  {planned.resume_command}",
+        err=True,
+    )
+    raise typer.Exit(code) from None
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def terminate(*_: Any) -> None:
+        raise _Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
