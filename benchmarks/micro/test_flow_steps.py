@@ -1,4 +1,5 @@
-"""One outer step of `flow_newton` and `flow_implicit` against dimension and width, for N(0, I) on batches of 256.
+"""Steps against dimension and width, for N(0, I) on batches of 256: outer ones of `flow_newton` and `flow_implicit` on
+ridges, and the gradient of F, one of Adam's steps, through every family with units of its own.
 
 CPU seconds, all of them: pytest benchmarks/micro/test_flow_steps.py -m "slow or not slow"
 --benchmark-timer=time.process_time --benchmark-columns=median
@@ -12,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from mongebench.estimators.flow.divergence import kullback_leibler
 from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.objective import Batch
+from mongebench.estimators.flow.objective import Batch, objective
 from mongebench.estimators.flow.potential import Quadratic, build
 from mongebench.estimators.flow.subproblem import Subproblem
 
@@ -23,15 +24,23 @@ SHAPES = [
 ]
 
 
+def normal(y):
+    return jnp.sum(y**2, axis=1) / 2
+
+
+def potential_and_batch(family, dim, units):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(1 + 0.5 * rng.standard_normal((256, dim)), jnp.float32)
+    potential = build(family, Quadratic.identity_like(x), x, units=units, depth=2, share=0.5, rng=rng)
+    return potential, Batch(x, jnp.zeros((0, dim), x.dtype), jnp.zeros(2, jnp.uint32))
+
+
 @pytest.mark.parametrize("scheme", ["newton", "implicit"])
 @pytest.mark.parametrize(("dim", "units"), SHAPES)
 def test_step(benchmark, scheme, dim, units):
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(1 + 0.5 * rng.standard_normal((256, dim)), jnp.float32)
-    start = Quadratic.identity_like(x)
-    potential = build("ridge", start, x, units=units, depth=1, share=0.5, rng=rng)
-    batch = Batch(x, jnp.zeros((0, dim), x.dtype), jnp.zeros(2, jnp.uint32))
-    subproblem = Subproblem(kullback_leibler(lambda y: jnp.sum(y**2, axis=1) / 2, dim), linear=False)
+    potential, batch = potential_and_batch("ridge", dim, units)
+    x = batch.x
+    subproblem = Subproblem(kullback_leibler(normal, dim), linear=False)
     method = GaussNewton(potential, subproblem, by_kind=scheme == "newton")
     damping = jnp.asarray(1e-3, x.dtype)
 
@@ -45,3 +54,15 @@ def test_step(benchmark, scheme, dim, units):
     moved = benchmark.pedantic(lambda: jax.block_until_ready(step(theta)), rounds=2, warmup_rounds=1)
     assert jnp.isfinite(moved.objective)
     assert jnp.any(moved.theta != theta)
+
+
+@pytest.mark.parametrize("family", ["ridge", "icnn", "maxima"])
+@pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (32, 64))])
+def test_gradient(benchmark, family, dim):
+    potential, batch = potential_and_batch(family, dim, 64)
+    divergence = kullback_leibler(normal, dim)
+    theta, unravel = ravel_pytree(potential)
+    gradient = jax.jit(jax.grad(lambda theta: objective(divergence, unravel(theta), batch)))
+    slope = benchmark.pedantic(lambda: jax.block_until_ready(gradient(theta)), rounds=5, warmup_rounds=1)
+    assert jnp.all(jnp.isfinite(slope))
+    assert jnp.any(slope != 0)
