@@ -156,15 +156,18 @@ class _Own:
         return f"{'' if home else cls.__module__}:{cls.__qualname__}"
 
     def find(self, path: str) -> type | None:
-        """The dataclass of a path, among the modules that are imported already; None where there is none."""
+        """The dataclass of a path, among the modules that are imported already; None where there is none.
+
+        A class that has moved is found where it was as long as its name is there.
+        """
         module, _, name = path.partition(":")
         module = module or self.estimator_class.__module__
         packages = ("mongebench", self.estimator_class.__module__.partition(".")[0])
         found: Any = sys.modules.get(module) if module.partition(".")[0] in packages else None
         for part in name.split("."):
             found = getattr(found, part, None)
-        known = isinstance(found, type) and dataclasses.is_dataclass(found) and self.path_of(found) == path
-        return found if known else None
+        known = isinstance(found, type) and dataclasses.is_dataclass(found) and found.__qualname__ == name
+        return found if known and found.__module__.partition(".")[0] in packages else None
 
 
 @dataclass
