@@ -5,6 +5,7 @@ No aggregate is without n_ok/n_planned; means are over the seeds that were measu
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections import Counter, defaultdict
@@ -29,7 +30,11 @@ IDENTITY_COLUMNS = ["problem", "dim", "budget", "estimator"]
 
 
 def labels(specs: Iterable[Spec], ignore: Sequence[str] = ()) -> dict[str, str]:
-    """Shortest label of each spec (by its full label) that tells it from the others of its name."""
+    """Shortest label of each spec (by its full label) that tells it from the others of its name.
+
+    It has the fewest parameters that do, the first ones where as few others would: two rows that differ in their
+    family, and in a learning rate that suits it, are told apart by the family.
+    """
     by_name: dict[str, list[Spec]] = defaultdict(list)
     for spec in {spec.label: spec for spec in specs}.values():
         by_name[spec.name].append(spec)
@@ -40,10 +45,21 @@ def labels(specs: Iterable[Spec], ignore: Sequence[str] = ()) -> dict[str, str]:
             for key in group[0].parameters
             if key not in ignore and len({repr(spec.parameters.get(key)) for spec in group}) > 1
         ]
+        telling = _fewest(varying, group)
         for spec in group:
-            inside = ", ".join(f"{key}={spec.parameters.get(key)}" for key in varying)
+            inside = ", ".join(f"{key}={spec.parameters.get(key)}" for key in telling)
             short[spec.label] = f"{name}({inside})" if inside else name
     return short
+
+
+def _fewest(varying: list[str], group: list[Spec]) -> Sequence[str]:
+    """The fewest of the varying parameters by which as many of a group differ as by all of them."""
+
+    def distinct(keys: Sequence[str]) -> int:
+        return len({tuple(repr(spec.parameters.get(key)) for key in keys) for spec in group})
+
+    subsets = (keys for size in range(len(varying)) for keys in itertools.combinations(varying, size))
+    return next((keys for keys in subsets if distinct(keys) == distinct(varying)), varying)
 
 
 def labels_by_problem(cells: Iterable[Cell], ignore: Sequence[str] = ()) -> dict[str, str]:

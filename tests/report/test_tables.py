@@ -76,6 +76,20 @@ def test_labels_show_what_differs() -> None:
     assert list(labels(specs).values()) == ["a(e=1)", "a(e=3)", "b"]
 
 
+def test_labels_show_the_fewest_parameters_that_tell_rows_apart() -> None:
+    def named(*rows):
+        return list(labels(Spec(name="a", parameters=row) for row in rows).values())
+
+    assert named({"e": 1, "f": 1, "g": 5}, {"e": 2, "f": 1, "g": 6}) == ["a(e=1)", "a(e=2)"]
+    assert named({"e": 1, "f": 1, "g": 5}, {"e": 1, "f": 2, "g": 6}, {"e": 2, "f": 3, "g": 7}) == [
+        "a(f=1)",
+        "a(f=2)",
+        "a(f=3)",
+    ]
+    grid = [{"e": e, "f": f} for e in (1, 2) for f in (3, 4)]
+    assert named(*grid) == ["a(e=1, f=3)", "a(e=1, f=4)", "a(e=2, f=3)", "a(e=2, f=4)"]
+
+
 def test_labels_by_problem_ignore_what_only_differs_between_problems() -> None:
     def planned(problem, **parameters):
         estimator, spec = Spec(name="a", parameters=parameters), Spec(name=problem)
