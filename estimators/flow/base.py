@@ -173,7 +173,8 @@ class Flow(MapEstimator):
     share
         Of the curvature of |x|^2 / 2 that ridges, network or maxima have at the start, strictly between 0 and 1; a
         quadratic has the rest. With a small share T_0 is the identity everywhere, with a large one on the average only.
-        In many dimensions few units may ever grow out of a small one (`Maxima`, d = 64).
+        In many dimensions few units may ever grow out of a small one (128 maxima on `potential`, d = 64, 800 steps of
+        Adam: UVP 2.7 % from a share of 0.9, 7.4 % from 0.01).
     batch_size
         Points a step, of mu0 and, where it is sampled, of the target; all of them where there are no more.
     dtype

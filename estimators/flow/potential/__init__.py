@@ -1,5 +1,7 @@
 """Convex potentials whose gradients are the maps of a flow: convex by construction, close to |x|^2 / 2 at the start.
 
+One file a family; `base` and `bent` hold what they share.
+
 Parameters are free real numbers, so that any optimiser may move them: a positive definite matrix is L L^T, a
 non-negative weight is a square. Squares rather than exponentials or softplus, because these have no gradient left
 where the weights must start, near zero. Only those of a `Dictionary` must stay in a cone, which makes F convex in them.
