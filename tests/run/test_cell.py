@@ -148,7 +148,7 @@ def test_a_record_depends_on_all_files_its_estimator_is_made_of(fake) -> None:
         return {path.name for path in source_files(type(estimator))}
 
     assert names(mb.estimator("bures")) == {"gaussian.py"}
-    assert {"newton.py", "base.py", "potential.py", "gauss_newton.py"} <= names(mb.estimator("flow_newton"))
+    assert {"newton.py", "base.py", "ridge.py", "gauss_newton.py"} <= names(mb.estimator("flow_newton"))
     assert "entropic.py" not in names(mb.estimator("flow_newton"))
     assert names(fake("Shift")) == {"fakes.py"}
 
