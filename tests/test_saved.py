@@ -5,13 +5,14 @@ import math
 import os
 import pickle
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, make_dataclass
 
 import numpy as np
 import pytest
 from sklearn.exceptions import NotFittedError
 
 import mongebench as mb
+from mongebench import plugins
 from mongebench.saved import HEADER
 
 X, Y = np.random.default_rng(0).normal(size=(2, 30, 2))
@@ -204,6 +205,14 @@ def test_a_class_is_found_where_it_was_before_it_moved(tmp_path) -> None:
     with open(tmp_path / "older", "wb") as file:
         np.savez(file, **content)
     assert np.array_equal(mb.load(tmp_path / "older").transform(X), fitted.transform(X))
+
+
+def test_a_foreign_dataclass_is_not_found_through_a_module_that_imports_it(tmp_path, monkeypatch) -> None:
+    foreign = make_dataclass("Outside", ["name"], namespace={"__module__": "elsewhere"})
+    monkeypatch.setattr(plugins, "Outside", foreign, raising=False)
+    outside = {"object": "mongebench.plugins:Outside", "fields": {"name": "x"}}
+    with pytest.raises(mb.InvalidInput, match="no dataclass mongebench.plugins:Outside"):
+        mb.load(rewritten(tmp_path / "map", state("slope_", outside)))
 
 
 def test_nothing_is_imported_on_the_word_of_a_file(tmp_path) -> None:

@@ -14,10 +14,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from mongebench.core.arrays import Points, row_blocks
-from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter, one_of
+from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow import sampled
+from mongebench.estimators.flow.checks import check_choice, check_counts, check_points, check_positive
 from mongebench.estimators.flow.divergence import (
     HOW_TO_WRITE_V,
     Divergence,
@@ -469,33 +470,3 @@ def _in_blocks(function: Callable[..., jax.Array], potential: Potential, x: Poin
             filled = np.concatenate([block, np.repeat(block[:1], BLOCK_ROWS - len(block), axis=0)])
             parts.append(np.asarray(function(potential, filled), np.float64)[: len(block)])
     return np.concatenate(parts)
-
-
-def check_choice(given: object, valid: Any, kind: str) -> None:
-    """Raise `InvalidParameter`, with the valid names, unless `given` is one of them."""
-    if given not in valid:
-        raise InvalidParameter(one_of(str(given), valid, kind))
-
-
-def check_counts(**counts: int) -> None:
-    """Raise `InvalidParameter` unless all are positive whole numbers."""
-    for name, count in counts.items():
-        if isinstance(count, bool) or not isinstance(count, (int, np.integer)) or count < 1:
-            raise InvalidParameter(f"{name} must be a positive whole number, got {count!r}.")
-
-
-def check_points(points: int | None, dim: int, parameters: int) -> None:
-    """Raise `InvalidInput` where so few points of mu0 leave the minimum of D undetermined; None is any number."""
-    if points is None or (points > dim and points * dim >= parameters):
-        return
-    raise InvalidInput(
-        f"{points} points of the source in dimension {dim} do not determine a potential of {parameters} parameters: at "
-        f"least {max(dim + 1, -(-parameters // dim))} points are needed. Give more points or fewer units."
-    )
-
-
-def check_positive(**numbers: float) -> None:
-    """Raise `InvalidParameter` unless all are positive finite numbers."""
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, (int, float, np.number)) or not 0 < number < np.inf:
-            raise InvalidParameter(f"{name} must be a positive finite number, got {number!r}.")

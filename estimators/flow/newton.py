@@ -18,9 +18,8 @@ from mongebench.estimators.flow.base import (
     Report,
     Scheme,
     Setting,
-    check_counts,
-    check_positive,
 )
+from mongebench.estimators.flow.checks import check_counts, check_positive
 from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, optimality
 from mongebench.estimators.flow.objective import Batch
 from mongebench.estimators.flow.potential import Potential

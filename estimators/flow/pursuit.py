@@ -17,9 +17,8 @@ from mongebench.estimators.flow.base import (
     Phase,
     Scheme,
     Setting,
-    check_counts,
-    check_positive,
 )
+from mongebench.estimators.flow.checks import check_counts, check_positive
 from mongebench.estimators.flow.divergence import Divergence, jet_length
 from mongebench.estimators.flow.gauss_newton import GaussNewton
 from mongebench.estimators.flow.newton import AVERAGED, newton_scheme

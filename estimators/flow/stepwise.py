@@ -20,10 +20,8 @@ from mongebench.estimators.flow.base import (
     Report,
     Scheme,
     Setting,
-    check_choice,
-    check_counts,
-    check_positive,
 )
+from mongebench.estimators.flow.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.descent import SCHEDULES, Descent, Schedule
 from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, Solution
 from mongebench.estimators.flow.objective import Batch, objective

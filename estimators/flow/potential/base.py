@@ -38,14 +38,14 @@ class Potential(eqx.Module):
         gradient: jax.Array = jax.grad(self.value)(x)
         return gradient
 
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """DT(x) = D^2 phi(x), (d,) -> (d, d), symmetric and positive semi-definite."""
-        hessian: jax.Array = jax.hessian(self.value)(x)
-        return hessian
-
     def lower_jacobian(self, x: jax.Array) -> jax.Array:
         """Lower triangle of DT(x) row by row, (d,) -> (d (d + 1) / 2,): all that a symmetric matrix has."""
-        return self.jacobian(x)[np.tril_indices(self.dim)]
+        hessian: jax.Array = jax.hessian(self.value)(x)
+        return hessian[np.tril_indices(self.dim)]
+
+    def jacobian(self, x: jax.Array) -> jax.Array:
+        """DT(x) = D^2 phi(x), (d,) -> (d, d), symmetric and positive semi-definite."""
+        return symmetric(self.lower_jacobian(x), self.dim)
 
 
 def squares(normals: jax.Array) -> jax.Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mongebench.estimators.flow.cone import Cone
-from mongebench.estimators.flow.potential.base import Potential, symmetric
+from mongebench.estimators.flow.potential.base import Potential
 from mongebench.estimators.flow.potential.bent import SPREAD
 from mongebench.estimators.flow.potential.quadratic import Quadratic
 
@@ -83,10 +83,6 @@ class Dictionary(Potential):
         shares, (first, second, bends) = self._shares(x), self._pairs
         both = shares[first] * shares[second]
         return self.triangle + jnp.einsum("ku,kru->r", both, bends * self._scaled(self.weights))
-
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """A + sum_j a_j / h_j cov_{p_j}(w_j), (d,) -> (d, d)."""
-        return symmetric(self.lower_jacobian(x), self.dim)
 
     def features(self, x: jax.Array) -> jax.Array:
         """Jets of all features at x, (d,) -> (r, units): the derivative of the potential's jet by a."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.potential.base import squares, symmetric
+from mongebench.estimators.flow.potential.base import squares
 from mongebench.estimators.flow.potential.bent import Bent, hyperplanes
 from mongebench.estimators.flow.potential.quadratic import Quadratic
 
@@ -75,10 +75,6 @@ class ICNN(Bent):
             inner = (inner * level) @ (root**2).T + normals.T
             total += gram(inner, bend)[np.tril_indices(self.dim)]
         return total
-
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """D^2 phi, (d,) -> (d, d)."""
-        return symmetric(self.lower_jacobian(x), self.dim)
 
     def _levels(self, x: jax.Array) -> list[jax.Array]:
         """s_k = softplus' of the arguments of each layer, (d,) -> (width,) each."""

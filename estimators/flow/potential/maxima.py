@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.potential.base import squares, symmetric
+from mongebench.estimators.flow.potential.base import squares
 from mongebench.estimators.flow.potential.bent import Bent
 from mongebench.estimators.flow.potential.quadratic import Quadratic
 
@@ -83,10 +83,6 @@ class Maxima(Bent):
         moments = jnp.einsum("uk,ukt->ut", shares, jax.vmap(squares)(normals))
         covariances = self.roots[:, None] ** 2 * (moments - squares(slopes))
         return self.quadratic.lower_jacobian(x) + covariances.ravel() @ self._bends
-
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """D^2 phi, (d,) -> (d, d)."""
-        return symmetric(self.lower_jacobian(x), self.dim)
 
     @property
     def _bends(self) -> jax.Array:

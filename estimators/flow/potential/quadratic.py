@@ -49,6 +49,10 @@ class Quadratic(Potential):
         factor = self.factor
         return factor @ (x @ factor) + self.shift
 
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of L L^T, (d,) -> (d (d + 1) / 2,)."""
+        return self.jacobian(x)[np.tril_indices(self.dim)]
+
     def jacobian(self, x: jax.Array) -> jax.Array:
         """L L^T, the same for all x, (d,) -> (d, d)."""
         del x

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.potential.base import squares, symmetric
+from mongebench.estimators.flow.potential.base import squares
 from mongebench.estimators.flow.potential.bent import Bent, hyperplanes
 from mongebench.estimators.flow.potential.quadratic import Quadratic
 
@@ -47,7 +47,3 @@ class Ridge(Bent):
         level = jax.nn.sigmoid(self.normals @ x + self.offsets)
         bends = self.roots**2 * level * (1 - level)
         return self.quadratic.lower_jacobian(x) + bends @ squares(self.normals)
-
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """D^2 phi, (d,) -> (d, d)."""
-        return symmetric(self.lower_jacobian(x), self.dim)
