@@ -211,7 +211,7 @@ def test_a_foreign_dataclass_is_not_found_through_a_module_that_imports_it(tmp_p
     foreign = make_dataclass("Outside", ["name"], namespace={"__module__": "elsewhere"})
     monkeypatch.setattr(plugins, "Outside", foreign, raising=False)
     outside = {"object": "mongebench.plugins:Outside", "fields": {"name": "x"}}
-    with pytest.raises(mb.InvalidInput, match="no dataclass mongebench.plugins:Outside"):
+    with pytest.raises(mb.InvalidInput, match=r"no dataclass mongebench\.plugins:Outside"):
         mb.load(rewritten(tmp_path / "map", state("slope_", outside)))
 
 
