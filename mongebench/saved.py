@@ -166,7 +166,7 @@ class _Own:
         found: Any = sys.modules.get(module) if module.partition(".")[0] in packages else None
         for part in name.split("."):
             found = getattr(found, part, None)
-        known = isinstance(found, type) and dataclasses.is_dataclass(found) and found.__qualname__ == name
+        known = isinstance(found, type) and dataclasses.is_dataclass(found)
         return found if known and found.__module__.partition(".")[0] in packages else None
 
 
