@@ -164,9 +164,9 @@ class Flow(MapEstimator):
         Entropic regularisation of the sampled divergences, relative to the median squared distance between points.
     family
         "ridge", "quadratic", "icnn", "maxima" or "dictionary": the potentials phi that the flow moves. Maxima are the
-        family for clusters in many dimensions. The maps of a dictionary fill a convex cone, and explicit and implicit
-        steps and Newton's are convex programs over it; plain descent projects onto it, and `FlowNatural` refuses it.
-        The programs have a dense matrix: a family for few dimensions.
+        family for clusters in many dimensions; in the plane a network is ahead of them. The maps of a dictionary fill a
+        convex cone, and explicit and implicit steps and Newton's are convex programs over it; plain descent projects
+        onto it, and `FlowNatural` refuses it. The programs have a dense matrix: a family for few dimensions.
     units
         Ridges, units in each layer of the network, maxima, or features of the dictionary.
     depth
