@@ -6,8 +6,11 @@ skipped, and say so.
 
 from __future__ import annotations
 
+import resource
+
 import numpy as np
 import pytest
+from scipy.special import logsumexp
 
 from mongebench.core.errors import InvalidInput, InvalidParameter
 from mongebench.core.estimator import ProblemInfo
@@ -32,7 +35,7 @@ class TestWithTheLibrary:
         expected = Entropic(0.1, backend="pot_numpy", tolerance=1e-8).fit(x, y)
         fitted = Multiscale(0.1, tolerance=1e-8).fit(x, y)
         assert fitted.epsilon_ == expected.epsilon_
-        # the kernel is cut at 1e-20; otherwise as in the test of the backends of `Entropic`
+        # the kernel is cut at 1e-10, which the marginals hardly see; as in the test of the backends of `Entropic`
         np.testing.assert_allclose(fitted.transform(query), expected.transform(query), atol=1e-5)
 
     def test_far_points_keep_their_mass_at_a_small_epsilon(self):
@@ -42,6 +45,34 @@ class TestWithTheLibrary:
         fitted = Multiscale(1e-3).fit(x, y)
         error = np.abs(fitted.transform(x).mean(axis=0) - y.mean(axis=0)).max()
         assert error < 2 * fitted.tolerance * np.abs(y).max()
+
+    @pytest.mark.parametrize("dim", [1, 2, 3])
+    def test_no_pair_that_was_dropped_is_missed(self, gaussian_pair, dim):
+        """The second marginal on all pairs, by the softmax of the same potential, is as near as on the pairs kept."""
+        x, y = gaussian_pair(dim).samples(900, 700)
+        fitted = Multiscale(1e-3, tolerance=1e-6).fit(x, y)
+        x, y = x - x.mean(axis=0), y - y.mean(axis=0)
+        exponents = (x @ y.T - (y**2).sum(axis=1) / 2) / fitted.epsilon_ + fitted.cross_.log_scaling
+        coupling = np.exp(exponents - logsumexp(exponents, axis=1, keepdims=True)) / len(x)
+        # both ends of the scaling: an iteration leaves one marginal exact and the other within the tolerance
+        assert np.abs(coupling.sum(axis=0) - 1 / len(y)).sum() < 2 * fitted.tolerance
+
+    @pytest.mark.parametrize(("dim", "power"), [(1, 1.5), (2, 1.0), (3, 2 / 3)])
+    def test_epsilon_in_units_of_the_spacing(self, gaussian_pair, dim, power):
+        x, y = gaussian_pair(dim).samples(200, 300)
+        fitted = Multiscale(5.0, scale="spacing", tolerance=0.01).fit(x, y)
+        np.testing.assert_allclose(fitted.epsilon_, 5 * 200.0**-power * Multiscale(1.0).fit(x, y).epsilon_)
+
+    @pytest.mark.slow
+    def test_thirty_thousand_points_in_the_plane(self, gaussian_pair):
+        """2 GiB hold the pairs of near points, where one matrix of all pairs would take 6.7."""
+        pair = gaussian_pair(2)
+        x, y = pair.samples(30_000, 30_000)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        fitted = Multiscale(5.0, scale="spacing", tolerance=0.03).fit(x, y)
+        grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+        assert grown < 2 * 2**20  # KiB under Linux
+        assert pair.uvp(fitted.transform) < 0.5
 
     def test_refusals(self):
         with pytest.raises(InvalidInput, match="d = 4"):
