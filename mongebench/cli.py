@@ -190,7 +190,9 @@ def new_estimator(
 def table(
     run: RunPath,
     metric: Metric = None,
-    cost: Annotated[bool, typer.Option("--cost", help="Fit the exponent of fit seconds in n instead.")] = False,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Fit the exponent in n instead, of fit seconds or of the metric.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """The results of a run, grouped by problem and tier."""
@@ -198,7 +200,8 @@ def table(
 
     _add(plugin)
     rows = tables.frame(_directory(run))
-    terminal.show(terminal.costs(rows) if cost else terminal.results(rows, _checked(metric)))
+    shown = terminal.costs if cost else terminal.results
+    terminal.show(shown(rows, _checked(metric)))
 
 
 @app.command()

@@ -43,8 +43,12 @@ def save(figure: Figure, name: str, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
     with plt.rc_context(STYLE):
+        # Laid out and measured once: savefig would do both again for each format, most of the time of a report.
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")
+        box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
         for path in paths:
-            figure.savefig(path, bbox_inches="tight", dpi=150)
+            figure.savefig(path, bbox_inches=box, dpi=150)
     plt.close(figure)
     return paths
 

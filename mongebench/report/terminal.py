@@ -22,7 +22,16 @@ from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, para
 from mongebench.report import tables
 from mongebench.report.compare import Change
 from mongebench.report.rates import KEPT
-from mongebench.report.tables import FIT_COLUMNS, NO_GPU, circumstances, exponents, mixed, number, row_order
+from mongebench.report.tables import (
+    FIT_COLUMNS,
+    NO_GPU,
+    TIME_COLUMNS,
+    circumstances,
+    exponents,
+    mixed,
+    number,
+    row_order,
+)
 from mongebench.run.record import Record, Status
 
 
@@ -54,29 +63,33 @@ def _cell(cell: tables.Shown) -> str:
     return f"{text} [dim]{cell.count}[/dim]"
 
 
-def costs(rows: pd.DataFrame) -> RenderableType:
-    """Fitted cost exponents."""
+def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
+    """Fitted exponents in n: of fit seconds, on the CPU and on a GPU, or of one metric or time."""
     if told := mixed(rows):
         return told
-    on_cpu, on_gpu = (exponents(rows, column).to_dict("records") for column in FIT_COLUMNS)
-    if not on_cpu and not on_gpu:
-        return "No estimator was measured at three or more sizes: there is no exponent to fit."
-    table = Table(title="fit seconds ~ n^exponent", title_justify="left", title_style="bold")
-    largest = ("fit s at the largest n", "GPU s at it")
-    for name in ("estimator", "problem", "d", "n", "exponent (95 %)", *largest, "n_ok/n_planned"):
+    what = metric or "fit seconds"
+    headings = (f"{metric or 'fit s'} at the largest n", "GPU s at it")
+    columns = (metric,) if metric else FIT_COLUMNS
+    found = [(column, row) for column in columns for row in exponents(rows, column).to_dict("records")]
+    if not found:
+        return f"No estimator was measured at three or more sizes: there is no exponent of {what} to fit."
+    table = Table(title=f"{what} ~ n^exponent", title_justify="left", title_style="bold")
+    for name in ("estimator", "problem", "d", "n", "exponent (95 %)", *headings[: len(columns)], "n_ok/n_planned"):
         table.add_column(name, justify="left" if name in ("estimator", "problem") else "right")
-    for row in [*on_cpu, *on_gpu]:
-        seconds = number(row["largest"])
+    elsewhere = {FIT_COLUMNS[1]: NO_GPU}
+    for column, row in found:
         table.add_row(
             escape(row["estimator"]),
             escape(row["problem"]),
             str(int(row["dim"])),
             row["sizes"],
             f"{row['exponent']:.2f} ({row['low']:.2f} .. {row['high']:.2f})",
-            *((seconds, NO_GPU) if row in on_cpu else ("", seconds)),
+            *(number(row["largest"]) if own == column else elsewhere.get(own, "") for own in columns),
             f"{row['n_ok']}/{row['n_planned']}",
         )
-    return Group(table, f"fit seconds {circumstances(rows)}; compilation and the drawing of samples excluded")
+    if metric and metric not in TIME_COLUMNS:
+        return table
+    return Group(table, f"{what} {circumstances(rows)}; compilation and the drawing of samples excluded")
 
 
 def rates(rows: pd.DataFrame) -> RenderableType:

@@ -1,14 +1,19 @@
 """Aggregates: means over what was measured, counts over what was planned."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
+from rich.console import Console
 
+from mongebench.report import terminal
 from mongebench.report.tables import (
     aggregate,
     blocks,
     circumstances,
     exponents,
+    frame,
     labels,
     labels_by_problem,
     legend,
@@ -16,6 +21,8 @@ from mongebench.report.tables import (
     row_order,
 )
 from mongebench.run.record import Cell, Spec
+
+from .conftest import cell, trace
 
 
 def rows(values, statuses=None, **columns) -> pd.DataFrame:
@@ -69,6 +76,21 @@ def test_cost_exponent_of_a_known_power(rng) -> None:
     assert row["low"] < 1.5 < row["high"]
     assert row["high"] - row["low"] < 0.1
     assert exponents(table[table["n_source"] < 400]).empty
+
+
+def test_the_exponent_of_a_metric_is_shown_with_its_name(write_run) -> None:
+    sizes = [cell("bures", seed).model_copy(update={"n_source": n}) for n in (100, 200, 400) for seed in (0, 1)]
+    run = write_run([(one, trace([0.0], [50 / one.n_source * (1 + 0.01 * one.seed)])) for one in sizes])
+    console = Console(width=200, record=True, file=io.StringIO())
+    for metric in ("uvp", "fit_cpu_seconds", None):
+        console.print(terminal.costs(frame(run), metric))
+    errors, cpu, wall = console.export_text().split("^exponent")[1:]
+    assert "-1.00 (" in errors
+    assert "uvp at the largest n" in errors
+    assert "fit_cpu_seconds at the largest n" in cpu
+    assert "fit s at the largest n" in wall
+    assert "no gpu" in wall
+    assert cpu.count("0.00 (") == wall.count("0.00 (") == 1  # every record of this run took a second
 
 
 def test_labels_show_what_differs() -> None:
