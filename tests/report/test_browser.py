@@ -44,7 +44,7 @@ class Tab:
         self.context = browser.new_context(**options)
         self.context.route("**/*", lambda route: self._ask(route, origin))
         self.page = self.context.new_page()
-        self.page.set_default_timeout(10_000)
+        self.page.set_default_timeout(60_000)  # of a wait, not of what is tested: 10 s were too few on a busy machine
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
         self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
