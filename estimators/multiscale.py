@@ -36,8 +36,8 @@ class Multiscale(MapEstimator):
     Use it for d <= 3, a small epsilon and many samples. It keeps the pairs within about seven times the root of the
     absolute epsilon of each other, and time and memory go by their number. At a fixed epsilon that is a fixed share of
     all pairs, for which memory suffices up to some ten thousand points. With `scale="spacing"` epsilon falls as the
-    squared distance of neighbours does, each point keeps as many as before, and 100 000 points in the plane fit into
-    3 GiB; ask for a tolerance near 0.01 then, since the last digits of the marginals take iterations that grow with n.
+    squared distance of neighbours does, each point keeps as many as before, and 100 000 points in the plane take
+    3.1 GiB. Ask for a tolerance near 0.01 then: the last digits of the marginals take iterations that grow with n.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ class Multiscale(MapEstimator):
         self.epsilon_ = self._absolute_epsilon(x, y)
         x0, y0 = x.mean(axis=0), y.mean(axis=0)
         # One layer more than there would be with a point to a leaf of a uniform cloud: the last refinement, from leaves
-        # to points, is then no larger a step than those before it (a third of the time at n = 100 000 in the plane).
+        # to points, is then no larger a step than those before it (half of the time at n = 30 000 in the plane).
         depth = 1 + max(1, round(np.log2(max(len(x), len(y))) / x.shape[1]))
         trees = [_tree(library, points, depth) for points in (x - x0, y - y0)]
         layers = trees[0].getNLayers()

@@ -65,7 +65,8 @@ def _cell(cell: tables.Shown) -> str:
 
 def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
     """Fitted exponents in n: of fit seconds, on the CPU and on a GPU, or of one metric or time."""
-    if told := mixed(rows):
+    timed = metric is None or metric in TIME_COLUMNS
+    if timed and (told := mixed(rows)):
         return told
     what = metric or "fit seconds"
     headings = (f"{metric or 'fit s'} at the largest n", "GPU s at it")
@@ -87,9 +88,10 @@ def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
             *(number(row["largest"]) if own == column else elsewhere.get(own, "") for own in columns),
             f"{row['n_ok']}/{row['n_planned']}",
         )
-    if metric and metric not in TIME_COLUMNS:
+    if not timed:
         return table
-    return Group(table, f"{what} {circumstances(rows)}; compilation and the drawing of samples excluded")
+    excluded = "; compilation and the drawing of samples excluded" if what.startswith("fit") else ""
+    return Group(table, f"{what} {circumstances(rows)}{excluded}")
 
 
 def rates(rows: pd.DataFrame) -> RenderableType:
