@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from mongebench.report import terminal
 from mongebench.report.tables import (
@@ -91,6 +92,16 @@ def test_the_exponent_of_a_metric_is_shown_with_its_name(write_run) -> None:
     assert "fit s at the largest n" in wall
     assert "no gpu" in wall
     assert cpu.count("0.00 (") == wall.count("0.00 (") == 1  # every record of this run took a second
+    assert "compilation and the drawing of samples excluded" in wall
+    console.print(terminal.costs(frame(run), "wall_seconds"))
+    assert "excluded" not in console.export_text()  # they hold all of a cell
+
+
+def test_exponents_of_errors_need_no_common_device(write_run) -> None:
+    run = write_run([(cell("bures").model_copy(update={"n_source": n}), trace([0.0], [1 / n])) for n in (10, 20, 40)])
+    mixed = frame(run).assign(exclusive=[True, False, False])
+    assert isinstance(terminal.costs(mixed), str)
+    assert isinstance(terminal.costs(mixed, "uvp"), Table)
 
 
 def test_labels_show_what_differs() -> None:
