@@ -11,6 +11,7 @@ from scipy.special import logsumexp, softmax
 
 from mongebench.core.errors import InvalidParameter, NotConverged
 from mongebench.estimators.entropic import (
+    CANDIDATE_TOLERANCE,
     EPSILONS,
     SOLVERS,
     Entropic,
@@ -246,6 +247,37 @@ def test_the_validated_epsilon_is_nearly_the_best_of_its_grid(gaussian_pair):
     assert pair.uvp(chosen.transform) <= 1.7 * min(errors)
     assert max(errors) > 2 * min(errors)  # there was something to choose
     assert chosen.epsilon_ in [absolute_epsilon(epsilon, "mean_cost", x, y) for epsilon in EPSILONS]
+
+
+def test_candidates_are_compared_half_solved_and_the_choice_is_solved_to_the_end(gaussian_pair, monkeypatch):
+    tolerances = []
+
+    def counted(*problem):
+        tolerances.append(problem[3])
+        return solver(*problem)
+
+    solver = SOLVERS["ott"]
+    monkeypatch.setitem(SOLVERS, "ott", counted)
+    fitted = Entropic("validated", folds=2).fit(*gaussian_pair(2, 1).samples(60))
+    assert tolerances == 2 * len(EPSILONS) * [CANDIDATE_TOLERANCE] + [fitted.tolerance]
+    assert fitted.marginal_error_ <= fitted.tolerance
+
+
+def test_where_the_best_candidate_does_not_converge_the_next_best_is_taken(gaussian_pair, monkeypatch):
+    x, y = gaussian_pair(2, 1).samples(60)
+    first, second, *_ = [absolute_epsilon(epsilon, "mean_cost", x, y) for epsilon in Entropic()._validated(x, y, 0)]
+    assert Entropic("validated").fit(x, y).epsilon_ == first
+
+    def stuck(x, y, epsilon, tolerance, max_iterations):
+        log_scaling, iterations, error = solver(x, y, epsilon, tolerance, max_iterations)
+        return log_scaling, iterations, error if epsilon in reachable or tolerance > 1e-3 else 1.0
+
+    solver, reachable = SOLVERS["ott"], [second]
+    monkeypatch.setitem(SOLVERS, "ott", stuck)
+    assert Entropic("validated").fit(x, y).epsilon_ == second
+    reachable.clear()
+    with pytest.raises(NotConverged, match="above tolerance"):
+        Entropic("validated").fit(x, y)
 
 
 def test_validation_takes_the_default_for_too_few_samples_and_refuses_what_it_cannot_do(gaussian_pair):
