@@ -1,7 +1,16 @@
-"""Shared by all tests."""
+"""Shared by all tests.
+
+XLA compiles without LLVM's optimisations here: tests compile far more than they compute, and those of the flows need
+0.64 of the CPU seconds so. The runner's children have flags of their own, and micro-benchmarks run alone do not load
+this file: what is timed is optimised.
+"""
+
+import os
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 
 @pytest.fixture
