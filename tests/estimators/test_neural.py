@@ -110,6 +110,8 @@ def test_a_fit_that_is_told_to_stop_keeps_the_first_map(method, clouds):
     fitted = method(**SMALL).fit(x, y, trace=lambda map, **_: seen.append(map(query)))
     assert (len(seen), fitted.n_steps_) == (1, 0)
     np.testing.assert_array_equal(seen[0], fitted.transform(query))
+    # the networks begin near the identity in centred coordinates
+    assert np.abs(seen[0] - (query - x.mean(axis=0) + y.mean(axis=0))).mean() < 1
 
 
 @every_method
