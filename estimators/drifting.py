@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidParameter, one_of
-from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
+from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
 
 TRACES = 20
@@ -51,6 +51,12 @@ class Drifting(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "learning_rate": Range(0.0003, 0.03),
+        "steps": [250, 500, 1000],
+        "width": [32, 64, 128],
+    }
 
     def __init__(
         self,

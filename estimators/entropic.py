@@ -16,14 +16,14 @@ import numbers
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidParameter, NotConverged, one_of
-from mongebench.core.estimator import Claim, MapEstimator, Trace
+from mongebench.core.estimator import Claim, MapEstimator, Range, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.semidual import folds_of, held_out_value
 
@@ -83,6 +83,10 @@ class Entropic(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset(Claim)
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "epsilon": Range(0.005, 0.5),
+    }
 
     def __init__(
         self,
@@ -194,6 +198,10 @@ class SinkhornDivergence(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "epsilon": Range(0.01, 2.0),
+    }
 
     def __init__(
         self,

@@ -12,13 +12,13 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import Diverged, InvalidParameter
-from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
+from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
 
 TRACES = 10
@@ -206,6 +206,13 @@ class W2Dual(Neural):
 
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
 
+    tunable: ClassVar[dict[str, Any]] = {
+        "learning_rate": Range(0.005, 0.2),
+        "steps": [150, 300, 600],
+        "width": [32, 64, 128],
+        "inner_steps": [2, 4, 8],
+    }
+
     def __init__(
         self,
         steps: int = 1000,
@@ -280,6 +287,13 @@ class ENOT(Neural):
         As in `Neural`.
     """
 
+    tunable: ClassVar[dict[str, Any]] = {
+        "learning_rate": Range(0.0001, 0.01),
+        "steps": [500, 1000, 2000],
+        "width": [32, 64, 128],
+        "batch_size": [128, 256],
+    }
+
     def __init__(
         self,
         steps: int = 2000,
@@ -332,6 +346,13 @@ class MongeGap(Neural):
     strength
         lambda.
     """
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "learning_rate": Range(0.0003, 0.03),
+        "steps": [100, 200, 500],
+        "epsilon": Range(0.01, 0.5),
+        "strength": Range(0.1, 10.0),
+    }
 
     def __init__(
         self,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidParameter
-from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
+from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.entropic import MODULES, Backend, Scale, SoftmaxPotential, absolute_epsilon, solve
 
@@ -47,6 +47,11 @@ class ProgOT(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "epsilon": Range(0.01, 0.5),
+        "steps": [2, 4, 8],
+    }
 
     def __init__(
         self,

@@ -326,6 +326,50 @@ def nightly(
         raise typer.Exit(CHECK_FAILED)
 
 
+@app.command()
+def tune(
+    estimator: Annotated[str, typer.Argument(help="Name of an estimator that declares what to tune.")],
+    trials: Annotated[int, typer.Option(min=2, help="How many settings to try, the defaults among them.")] = 12,
+    experiment: Annotated[str, typer.Option(help="Experiment with the problems and budgets.")] = "tuning",
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/tuning-NAME].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the proposals.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of parallel child processes.")] = None,
+    plugin: Plugins = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="Add the result to this file of tuned settings.")
+    ] = None,
+) -> None:
+    """Choose an estimator's parameters on problems that no board shows, and keep the records of every trial."""
+    from mongebench import progress
+    from mongebench.run import tuning
+    from mongebench.run.runner import Machinery
+
+    search = tuning.Tuning(
+        estimator,
+        out or Path("results", "runs", f"tuning-{estimator}"),
+        experiment,
+        trials,
+        seed,
+        tuple(map(str, plugin or ())),
+        Machinery(workers=workers),
+    )
+    done = []
+    for trial in search.search(progress.execute):
+        done.append(trial)
+        given = ", ".join(f"{name}={value}" for name, value in trial.parameters.items()) or "defaults"
+        failed = f", {trial.failed} failed" if trial.failed else ""
+        typer.echo(f"trial {len(done)}: {trial.score:.4g} of the identity's error ({given}){failed}")
+    found = search.tuned(done)
+    path = record or search.directory / "tuned.toml"
+    tuning.record(estimator, found, path)
+    typer.echo(
+        f"{estimator}: {found.score:.4g} of the identity's error, {found.default_score:.4g} with its defaults "
+        f"(geometric means over the tuning problems, {found.trials} trials, {found.cpu_seconds:.0f} CPU seconds)."
+    )
+    typer.echo(f"tuned setting: {path}")
+    typer.echo(f"records: {search.directory}")
+
+
 @app.command("compare")
 def compare_runs(
     first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
-from mongebench.core.oracle import Oracle, SourceView, TargetView
+from mongebench.core.oracle import Oracle, SourceView, TargetView, View
 from mongebench.estimators.flow import sampled
 from mongebench.estimators.flow.checks import check_choice, check_counts, check_points, check_positive
 from mongebench.estimators.flow.divergence import (
@@ -140,6 +140,8 @@ class Setting:
         To be called with the number of points at which compiled code has evaluated V.
     resampled
         False where every batch is the whole fixed sample.
+    held_out
+        What no step sees, to stop by; None where nothing is held out.
     """
 
     divergence: Divergence
@@ -149,6 +151,7 @@ class Setting:
     draw: Callable[[int, int], Batch]
     charge: Callable[[int], None]
     resampled: bool
+    held_out: Batch | None = None
 
 
 class Flow(MapEstimator):
@@ -202,6 +205,7 @@ class Flow(MapEstimator):
     units: int
     depth: int
     share: float = START_SHARE
+    held_out: float = 0.0
     batch_size: int
     dtype: Dtype
 
@@ -252,29 +256,38 @@ class Flow(MapEstimator):
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_counts(units=self.units, depth=self.depth, batch_size=self.batch_size)
         check_positive(epsilon=self.epsilon, share=self.share)
+        if not 0 <= self.held_out < 1:
+            raise InvalidParameter(f"held_out must be at least 0 and less than 1, got {self.held_out!r}.")
         if self.share >= 1:
             raise InvalidParameter(f"share must be less than 1, got {self.share!r}.")
 
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
-        x = jnp.asarray(source.batch(self.batch_size), self.dtype)
+        samples_target = Oracle.TARGET_SAMPLER in self.needs
+        sides = [_Side.of(view, self.held_out, seed) for view in ([source, target] if samples_target else [source])]
+        x = jnp.asarray(sides[0].batches(1, self.batch_size)[0], self.dtype)
         dim = x.shape[1]
         affine = Quadratic.identity_like(x)
-        samples_target = Oracle.TARGET_SAMPLER in self.needs
 
         def enrich(quadratic: Quadratic, share: float) -> Potential:
             rng = np.random.default_rng(seed)
             return build(self.family, quadratic, x, units=self.units, depth=self.depth, share=share, rng=rng)
 
         def draw(count: int, step: int) -> Batch:
-            points = np.asarray(source.batches(count, self.batch_size), self.dtype)
-            images = np.zeros((count, 0, dim), self.dtype)
-            if samples_target:
-                images = np.asarray(target.batches(count, self.batch_size), self.dtype)
+            points = [np.asarray(side.batches(count, self.batch_size), self.dtype) for side in sides]
+            images = points[1] if samples_target else np.zeros((count, 0, dim), self.dtype)
             bits = np.random.default_rng((seed, step)).integers(1 << 32, size=(count, 2), dtype=np.uint32)
-            return Batch(jnp.asarray(points), jnp.asarray(images), jnp.asarray(bits))
+            return Batch(jnp.asarray(points[0]), jnp.asarray(images), jnp.asarray(bits))
+
+        def unseen() -> Batch | None:
+            if not all(len(side.held_out) for side in sides):
+                return None
+            points = [jnp.asarray(side.held_out, self.dtype) for side in sides]
+            return Batch(points[0], points[1] if samples_target else jnp.zeros((0, dim), self.dtype), draw(1, 0).key[0])
 
         start = enrich(affine, self.share)
-        check_points(source.budget, dim, start.free)
+        held_out = unseen()
+        if held_out is None:  # what stops by held-out points may have more parameters than its points determine
+            check_points(sides[0].size, dim, start.free)
         return Setting(
             divergence=self._divergence(target, dim),
             affine=affine,
@@ -282,10 +295,8 @@ class Flow(MapEstimator):
             enrich=enrich,
             draw=draw,
             charge=lambda points: None if samples_target else target.meter.charge(Oracle.TARGET_POTENTIAL, points),
-            resampled=any(
-                view.budget is None or self.batch_size < view.budget
-                for view in ([source, target] if samples_target else [source])
-            ),
+            resampled=any(side.size is None or self.batch_size < side.size for side in sides),
+            held_out=held_out,
         )
 
     def _divergence(self, target: TargetView, dim: int) -> Divergence:
@@ -309,6 +320,41 @@ class Flow(MapEstimator):
         return lambda x: _in_blocks(_images, potential, np.asarray(x))
 
 
+@dataclass(frozen=True)
+class _Side:
+    """One measure's draws: what steps see, and what is held out of them.
+
+    Attributes
+    ----------
+    batches
+        (count, n) -> (count, at most n, d).
+    size
+        Points that steps see; None for fresh draws.
+    held_out
+        (m, d); none of fresh draws.
+    """
+
+    batches: Callable[[int, int], Points]
+    size: int | None
+    held_out: Points
+
+    @classmethod
+    def of(cls, view: View, share: float, seed: int) -> _Side:
+        """A view's draws with `share` of a fixed sample held out; all of the rest is seen."""
+        if not share or view.budget is None:
+            return cls(view.batches, view.budget, np.empty((0, 0)))
+        rng = np.random.default_rng((seed, view.budget))
+        pool = rng.permutation(view.batch(view.budget))
+        held_out, seen = np.split(pool, [round(share * len(pool))])
+
+        def batches(count: int, n: int) -> Points:
+            if n >= len(seen):
+                return np.broadcast_to(seen, (count, *seen.shape))
+            return np.stack([seen[rng.permutation(len(seen))[:n]] for _ in range(count)])
+
+        return cls(batches, len(seen), held_out)
+
+
 @dataclass
 class _Fit:
     """One of the fits that go on together."""
@@ -320,6 +366,7 @@ class _Fit:
     going: bool = True
     probe: jax.Array = field(init=False)
     bound: float = field(init=False)
+    best: float = np.inf
 
     def start(self, batch: Batch, value: float) -> None:
         flow, setting = self.flow, self.setting
@@ -336,6 +383,7 @@ class _Fit:
             )
             return
         flow._keep(setting.start, value, 0.0 if flow.timed else None)
+        self._improves(setting.start)
         self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value)
 
     def advance(self, potential: Potential, report: Report, batch: Batch, failure: str) -> None:
@@ -347,11 +395,23 @@ class _Fit:
             self._fail(Diverged(f"step {flow.n_steps_ + 1}: {reason}"))
             return
         flow.n_steps_ += 1
-        flow._keep(potential, value, float(report.flow_time) if flow.timed else None)
+        if self._improves(potential):
+            flow._keep(potential, value, float(report.flow_time) if flow.timed else None)
         diagnostics = {name: float(number) for name, number in report.diagnostics.items()}
         if probed(flow.n_features_in_, self.setting.divergence.order):
             diagnostics["objective_error"] = float(_probe_error(potential, batch))
         self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value, **diagnostics)
+
+    def _improves(self, potential: Potential) -> bool:
+        """Whether D is lower on what was held out than it ever was; true where nothing is held out."""
+        held_out = self.setting.held_out
+        if held_out is None:
+            return True
+        self.setting.charge(len(held_out.x))
+        value = float(_held_out(self.setting.divergence, potential, held_out))
+        improves = value < self.best
+        self.best = value if improves else self.best
+        return improves
 
     def _flaw(self, potential: Potential, value: float) -> str:
         if not np.isfinite(value):
@@ -448,6 +508,7 @@ def _picked(tree: Any, index: int) -> Any:
 
 
 _probe_error = eqx.filter_jit(probe_error)
+_held_out = eqx.filter_jit(objective)
 
 
 @eqx.filter_jit

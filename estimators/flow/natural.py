@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import jax
 import jax.numpy as jnp
 
 from mongebench.core.errors import InvalidParameter
+from mongebench.core.estimator import Range
 from mongebench.estimators.flow.base import (
     DivergenceName,
     Dtype,
@@ -50,6 +51,14 @@ class FlowNatural(Flow):
     damping
         Added to G in units of its diagonal, because redundant parameters make G singular.
     """
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "family": ["ridge", "quadratic"],
+        "units": [8, 16, 32],
+        "final_time": Range(1.0, 8.0),
+        "damping": Range(0.001, 0.3),
+        "tolerance": [0.001, 0.0001],
+    }
 
     def __init__(
         self,

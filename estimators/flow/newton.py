@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from mongebench.core.errors import InvalidParameter
+from mongebench.core.estimator import Range
 from mongebench.estimators.flow.base import (
     DivergenceName,
     Dtype,
@@ -63,6 +64,12 @@ class FlowNewton(Flow):
         Points of each batch that the matrix is summed over, while F and its gradient are over all of them: fewer make
         room for larger batches, and so for less noise. None for all.
     """
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "units": [16, 32, 64, 128],
+        "steps": [15, 30, 60],
+        "tau": Range(0.3, 1000.0),
+    }
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -73,6 +74,12 @@ class FlowPursuit(Flow):
 
     family: Family = "dictionary"
     depth: int = 1
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "units": [32, 64, 128],
+        "candidates": [8, 16, 32],
+        "steps": [15, 30, 60],
+    }
 
     def __init__(
         self,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from mongebench.core.estimator import Range
 from mongebench.estimators.flow.base import (
     START_SHARE,
     DivergenceName,
@@ -69,6 +70,13 @@ class Stepwise(Flow):
     @abc.abstractmethod
     def linear(self) -> bool:
         """Whether steps see the divergence through its derivative at T_k alone."""
+
+    tunable: ClassVar[dict[str, Any]] = {
+        "units": [16, 32, 64, 128],
+        "tau": Range(0.05, 5.0),
+        "steps": [5, 10, 20, 40],
+        "inner_steps": [5, 10, 20],
+    }
 
     def __init__(
         self,

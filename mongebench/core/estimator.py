@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
@@ -99,6 +100,15 @@ class Claim(StrEnum):
     """T = grad phi for some convex phi, at all points."""
 
 
+@dataclass(frozen=True)
+class Range:
+    """The numbers that a parameter may be tuned over: whole ones where both ends are."""
+
+    low: float
+    high: float
+    log: bool = True
+
+
 class MapEstimator(BaseEstimator, abc.ABC):
     """Base of all Monge-map estimators: T = grad phi learnt from what `needs` declares.
 
@@ -112,12 +122,15 @@ class MapEstimator(BaseEstimator, abc.ABC):
         What else is true of its maps; see `Claim`.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
+    tunable
+        Parameters that `mongebench tune` searches over, by name: a `Range` of numbers, or a list of choices.
     """
 
     needs: ClassVar[frozenset[Oracle]]
     anchor: ClassVar[bool] = False
     claims: ClassVar[frozenset[Claim]] = frozenset()
     fit_together: ClassVar[FitTogether | None] = None
+    tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

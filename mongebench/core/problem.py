@@ -28,6 +28,15 @@ class TruthTier(StrEnum):
     NONE = "none"
 
 
+class Split(StrEnum):
+    """What a family of problems is for."""
+
+    TEST = "test"
+    """For the board: no setting and no default is chosen on it."""
+    TUNE = "tune"
+    """For choosing settings and defaults: no board shows it."""
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """Source mu0, target gamma and T* with T*#mu0 = gamma; built by `mongebench.problem(name, **parameters)`.
@@ -69,6 +78,7 @@ class Problem:
     strong_convexity: float | None = None
     held_out: tuple[Source, Target] | None = None
     fingerprint: str = ""
+    split: Split = Split.TEST
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

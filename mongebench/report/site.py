@@ -82,6 +82,7 @@ class _Site:
             "problems": self.problems,
             "estimators": self.estimators,
             "has_rates": bool(self.flows),
+            "hand_set": tables.hand_set(self.rows),
             "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in runs.plans)),
         }
 

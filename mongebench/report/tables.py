@@ -17,8 +17,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mongebench.core.problem import Split
 from mongebench.plugins import METRICS, find
 from mongebench.run.record import Cell, Record, Spec, Status, budget
+from mongebench.run.settings import Setting
 from mongebench.run.store import Readable
 
 ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
@@ -97,6 +99,8 @@ def frame(directory: Readable) -> pd.DataFrame:
                 "tier": planned.tier,
                 "anchor": planned.anchor,
                 "truth_tier": planned.truth_tier,
+                "setting": planned.setting,
+                "split": planned.split,
                 "strong_convexity": np.nan if planned.strong_convexity is None else planned.strong_convexity,
                 "n_source": np.inf if cell.n_source is None else cell.n_source,
                 "n_target": np.inf if cell.n_target is None else cell.n_target,
@@ -336,10 +340,23 @@ def circumstances(rows: pd.DataFrame, *columns: str) -> str:
     return "on " + "; ".join(sorted(described))
 
 
-def legend(rows: pd.DataFrame, metric: str | None = None) -> str:
-    """The sentence under tables of `blocks`."""
-    columns = FIT_COLUMNS if metric not in TIME_COLUMNS else (*FIT_COLUMNS, metric)
+def hand_set(rows: pd.DataFrame) -> str:
+    """The sentence that marks a run whose experiment sets parameters by hand on problems of the test split; or none."""
+    marked = rows[(rows["setting"] == Setting.HAND_SET) & (rows["split"] == Split.TEST) & ~rows["anchor"]]
+    if marked.empty:
+        return ""
+    names = ", ".join(sorted(marked["estimator_name"].unique()))
     return (
+        f"Hand-set: this experiment sets parameters of {names} by hand on problems that boards show, so that these "
+        "rows may have been tuned on what they are measured by."
+    )
+
+
+def legend(rows: pd.DataFrame, metric: str | None = None) -> str:
+    """The sentences under tables of `blocks`."""
+    columns = FIT_COLUMNS if metric not in TIME_COLUMNS else (*FIT_COLUMNS, metric)
+    marked = hand_set(rows)
+    return (f"{marked} " if marked else "") + (
         "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
         "fit s and GPU s: mean fit seconds at the largest dimension on the CPU and on a GPU, compilation excluded, "
         f"of repeated fits the median with its interquartile range, {circumstances(rows, *columns)}"

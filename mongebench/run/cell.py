@@ -36,6 +36,9 @@ DIVERGED_RATIO = 1e4
 """A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
 
 
+OVERDRAFT = 1.1
+"""Of a CPU budget: a fit that took more than so many times it is told of in its record."""
+
 DRAWS = frozenset({Oracle.SOURCE_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLES, Oracle.TARGET_SAMPLER})
 
 
@@ -210,6 +213,7 @@ def measure_together(
                 warnings=[
                     *sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
                     *fit.differences,
+                    *budget_spent(fit.trace, conditions.cpu_budget, timed),
                 ],
                 peak_bytes=peak,
                 gpu_peak_bytes=used.peak_bytes,
@@ -287,7 +291,9 @@ def _fit_all(fits: Sequence[_Fit], points: EvaluationPoints, clock: Clock, condi
     with clock.phase("evaluate"):
         offset = kl_offset(fits[0].fitted, points)
         for fit in fits:
-            fit.trace = RunTrace(clock, points, (fit.meter,), limit, offset, len(fits))
+            fit.trace = RunTrace(
+                clock, points, (fit.meter,), limit, offset, len(fits), cpu_budget=conditions.cpu_budget
+            )
     with clock.phase("fit"):
         _fit_untimed(fits)
 
@@ -309,6 +315,17 @@ def _fit_untimed(fits: Sequence[_Fit]) -> None:
     for fit, error in zip(fits, errors, strict=True):
         if error is not None:
             fit.status, fit.reason = status_of(error)
+
+
+def budget_spent(trace: RunTrace | None, budget: float | None, times: Times) -> list[str]:
+    """What a record says of a fit that met the CPU budget: that it was stopped there, or that it went beyond it."""
+    if budget is None or trace is None:
+        return []
+    if trace.stopped:
+        return [f"the CPU budget of {budget:g} s ended the fit after step {trace.points[-1].iteration}"]
+    working = times.fit + times.compile
+    spent = times.fit_cpu * times.fit / working if working else 0.0
+    return [f"the fit took {spent:.3g} CPU s of a budget of {budget:g} s"] if spent > OVERDRAFT * budget else []
 
 
 def _repeat(fits: Sequence[_Fit], problem: Problem, estimator: MapEstimator, conditions: Conditions) -> list[float]:

@@ -84,6 +84,18 @@ class Clock:
         working = bounds - _before(bounds, _union(self.compiling))
         return float((working[1::2] - working[::2]).sum())
 
+    def cpu(self, phase: Phase) -> float:
+        """CPU seconds of the process in `phase` so far, less the share of it in which a compiler worked.
+
+        The compiler tells how long it took, not its CPU time: that is taken to go with the wall time, as it does on one
+        core, busy or not.
+        """
+        running = (self._since, self.now()) if phase == self._phase else ()
+        bounds = np.array([*self._segments[phase], *running])
+        elapsed = float((bounds[1::2] - bounds[::2]).sum())
+        cpu = self.cpu_seconds[phase] + (time.process_time() - self._cpu_since if running else 0.0)
+        return cpu * self.seconds(phase) / elapsed if elapsed else 0.0
+
     def compile_seconds(self) -> float:
         """Seconds in which a compiler worked, within the time of this clock."""
         start, end = _before(np.array([self.started, self.now()]), _union(self.compiling))

@@ -22,6 +22,13 @@ the first fit's. A problem may carry a `budget` of its own, in place of the comm
 one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
 the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`, and a list of tables there makes a row
 of each. `gates` names a file, relative to this one, of the largest errors that `mongebench nightly` lets pass.
+
+An estimator without parameters has its defaults. `setting = "tuned"` in its place asks for what `mongebench tune` found
+on problems that no board shows, and `setting = ["default", "tuned"]` for a row of each; `tuned` names a file of tuned
+settings, relative to this one, in place of the packaged one. Parameters that are set by hand on a problem of the test
+split mark the experiment as hand-set on every page. An estimator or a problem may carry `seeds` of its own, in place of
+the common ones; where both do, the problem's count. `cpu_budget = "10s"` is the CPU time that a fit may take: an
+iterative estimator is asked to stop there, and keeps the map that it has reached.
 """
 
 from __future__ import annotations
@@ -30,15 +37,26 @@ import fnmatch
 import itertools
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.experiments import packaged
 from mongebench.plugins import DATASETS, ESTIMATORS, check_parameters, find
+from mongebench.run import settings
 from mongebench.run.record import Cell, Spec
 
 _DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -69,6 +87,10 @@ def _as_list(given: Any) -> Any:
 
 
 Draws = Annotated[int, Field(ge=1)] | Literal["unlimited"]
+
+
+Seeds = Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)]
+_SEEDS: TypeAdapter[int | list[int]] = TypeAdapter(Seeds)
 
 
 class Budget(BaseModel):
@@ -103,14 +125,16 @@ class Experiment(BaseModel):
     estimators: Annotated[list[dict[str, Any]], Field(min_length=1)]
     problems: Annotated[list[dict[str, Any]], Field(min_length=1)]
     budget: Budget = Budget()
-    seeds: Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)] = 1
+    seeds: Seeds = 1
     evaluation_points: Annotated[int, Field(ge=2)] = 10_000
     time_limit: Annotated[float, BeforeValidator(duration)] = 600.0
     memory_limit: Annotated[int, BeforeValidator(size)] = 4 << 30
     threads: Annotated[int, Field(ge=1)] = 1
     seeds_together: Annotated[int, Field(ge=1)] = 1
     repeats: Annotated[int, Field(ge=1)] = 1
+    cpu_budget: Annotated[float | None, BeforeValidator(duration)] = None
     gates: str | None = None
+    tuned: str | None = None
     _base: Path = PrivateAttr(default=Path("."))
 
     @property
@@ -118,29 +142,51 @@ class Experiment(BaseModel):
         """The folder relative paths among the parameters are resolved against: the experiment file's."""
         return self._base
 
+    @property
+    def tuned_settings(self) -> dict[str, settings.Tuned]:
+        """What `setting = "tuned"` stands for, by the estimator's name."""
+        return settings.read(self.base / self.tuned if self.tuned else settings.PACKAGED)
+
     def named(self) -> set[str]:
         """The estimators this experiment names."""
         return {str(name) for entry in self.estimators for name in _as_list(entry.get("name", []))}
 
     def cells(self) -> list[Cell]:
         """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop."""
-        seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
         cells: dict[str, Cell] = {}
+        tuned = self.tuned_settings
         for entry in self.problems:
-            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters")}
+            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters", "seeds")}
             budget = _budget_of(entry) if "budget" in entry else self.budget
             given = _parameters_of(entry, self.named())
-            estimators = [
-                spec
-                for common in self.estimators
-                for changed in _changed(common, given)
-                for spec in _span(changed, ESTIMATORS)
-            ]
-            for problem, estimator in itertools.product(list(_span(own, DATASETS)), estimators):
-                for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
-                    cell = Cell(estimator=estimator, problem=problem, n_source=n_source, n_target=n_target, seed=seed)
-                    cells.setdefault(cell.key, cell)
+            for problem, common in itertools.product(list(_span(own, DATASETS)), self.estimators):
+                seeds = self._seeds_of(common, entry)
+                bare = {key: value for key, value in common.items() if key != "seeds"}
+                for changed in _changed(bare, given):
+                    for estimator in _span(changed, ESTIMATORS, tuned):
+                        for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
+                            cell = Cell(
+                                estimator=estimator, problem=problem, n_source=n_source, n_target=n_target, seed=seed
+                            )
+                            cells.setdefault(cell.key, cell)
         return list(cells.values())
+
+    def give_seeds(self, seeds: int) -> None:
+        """Seeds 0 .. `seeds` - 1 for every cell, in place of what the file says."""
+        self.seeds = seeds
+        for entry in (*self.estimators, *self.problems):
+            entry.pop("seeds", None)
+
+    def _seeds_of(self, *entries: dict[str, Any]) -> Sequence[int]:
+        """The seeds of the last entry that has some, or the common ones."""
+        seeds: Any = self.seeds
+        for entry in entries:
+            seeds = entry.get("seeds", seeds)
+        try:
+            checked = _SEEDS.validate_python(seeds, strict=True)
+        except ValidationError as error:
+            raise ExperimentError(f"{entries[0].get('name')!r}: seeds: {error.errors()[0]['msg']}.") from None
+        return range(checked) if isinstance(checked, int) else checked
 
 
 def _budget_of(entry: dict[str, Any]) -> Budget:
@@ -176,7 +222,9 @@ def _is_own(value: Any) -> bool:
     return isinstance(value, dict) or (isinstance(value, list) and any(isinstance(item, dict) for item in value))
 
 
-def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:
+def _span(
+    entry: dict[str, Any], group: str, tuned: Mapping[str, settings.Tuned] = MappingProxyType({})
+) -> Iterator[Spec]:
     """All combinations of an entry's lists, with the parameters that were left out at their defaults."""
     kind = "estimators" if group == ESTIMATORS else "problems"
     if "name" not in entry:
@@ -185,6 +233,8 @@ def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:
     for values in itertools.product(*(_as_list(entry[key]) for key in keys)):
         chosen = dict(zip(keys, values, strict=True))
         plugin = find(group, str(chosen.pop("name")))
+        if group == ESTIMATORS and "setting" in chosen:
+            chosen = settings.parameters(plugin.name, chosen.pop("setting"), tuned) | chosen
         try:
             complete = check_parameters(plugin, plugin.load(), chosen)
         except (ImportError, PluginError):
@@ -192,12 +242,18 @@ def _span(entry: dict[str, Any], group: str) -> Iterator[Spec]:
         yield Spec(name=plugin.name, parameters=complete)
 
 
-def read(name_or_path: str) -> Experiment:
-    """The experiment of that name, or of that file. Raises `ExperimentError` naming the key and the valid values."""
+def path_of(name_or_path: str) -> Path:
+    """The file of the experiment of that name, or that file. Raises `ExperimentError` where there is none."""
     known = packaged()
     path = known.get(name_or_path, Path(name_or_path))
     if not path.is_file():
         raise ExperimentError(f"No file {name_or_path}. " + one_of(name_or_path, known, "experiment"))
+    return path
+
+
+def read(name_or_path: str) -> Experiment:
+    """The experiment of that name, or of that file. Raises `ExperimentError` naming the key and the valid values."""
+    path = path_of(name_or_path)
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -12,7 +12,7 @@ from typing import Any
 
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.oracle import tier
-from mongebench.core.problem import Problem
+from mongebench.core.problem import Problem, Split
 from mongebench.plugins import METRICS, plugin_files
 from mongebench.run.device import CPU_ALONE, Device, framework
 from mongebench.run.record import Cell, Manifest, PlannedCell
@@ -32,6 +32,9 @@ class Conditions:
         Children running beside each other.
     time_limit
         Seconds; None for none. An iterative fit is asked to stop at nine tenths of it, a child is killed at it.
+    cpu_budget
+        CPU seconds that a fit may take, compilation excluded; None for no limit. An iterative fit is asked to stop
+        there.
     memory_limit
         Bytes; None for none. Only a child process can be held to it.
     seeds_together
@@ -48,6 +51,7 @@ class Conditions:
     threads: int | None = None
     workers: int = 1
     time_limit: float | None = None
+    cpu_budget: float | None = None
     memory_limit: int | None = None
     seeds_together: int = 1
     exclusive: bool = False
@@ -68,6 +72,7 @@ def _manifest(problem: Problem | None, estimator: MapEstimator | None, condition
         evaluation_points=conditions.evaluation_points,
         threads=conditions.threads or 0,
         time_limit=conditions.time_limit,
+        cpu_budget=conditions.cpu_budget,
         memory_limit=conditions.memory_limit,
         exclusive=conditions.exclusive,
         device="cpu" if _framework(estimator) == CPU_ALONE else conditions.device,
@@ -85,6 +90,7 @@ def _facts(cell: Cell, problem: Problem | None, estimator: MapEstimator | None) 
         "dim": problem.dim if problem else asked if isinstance(asked, int) else 0,
         "strong_convexity": problem.strong_convexity if problem else None,
         "truth_tier": str(problem.truth_tier) if problem else "unknown",
+        "split": str(problem.split) if problem else str(Split.TEST),
     }
 
 

@@ -117,6 +117,7 @@ class Manifest(Model):
     evaluation_points: int
     threads: int
     time_limit: float | None = None
+    cpu_budget: float | None = None
     memory_limit: int | None = None
     exclusive: bool = False
     device: Device = "cpu"
@@ -133,6 +134,8 @@ class Facts(Model):
     dim: int
     strong_convexity: float | None
     truth_tier: str
+    setting: str = Field(default="", description="who chose the estimator's parameters: default, tuned or hand-set")
+    split: str = Field(default="test", description="of the problem: test (shown on boards) or tune")
 
 
 class PlannedCell(Facts):

@@ -16,6 +16,7 @@ from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
+from mongebench.run import settings
 from mongebench.run.batch import Progress
 from mongebench.run.cell import failed, refusal, status_of
 from mongebench.run.child import Job
@@ -88,7 +89,7 @@ class Run:
         """
         declared = experiments.read(self.invocation.experiment)
         if self.invocation.seeds is not None:
-            declared.seeds = self.invocation.seeds
+            declared.give_seeds(self.invocation.seeds)
         added = [plugin for path in self.invocation.plugins for plugin in plugins.add_file(path)]
         from_files = [plugin.name for plugin in added if plugin.group == plugins.ESTIMATORS]
         joining = [] if declared.named() & set(from_files) else from_files
@@ -117,6 +118,7 @@ class Run:
             device=device,
             repeats=self.experiment.repeats,
             time_limit=self.experiment.time_limit,
+            cpu_budget=self.experiment.cpu_budget,
             memory_limit=self.experiment.memory_limit,
             seeds_together=self.experiment.seeds_together,
         )
@@ -130,7 +132,8 @@ class Run:
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
-        return planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
+        known = planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
+        return known.model_copy(update={"setting": self._setting(cell.estimator.model_dump_json())})
 
     @functools.cached_property
     def pending(self) -> list[PlannedCell]:
@@ -199,6 +202,11 @@ class Run:
         """The estimator of a spec; None where it, or a package that it imports, cannot be imported."""
         estimator = self._estimator(spec.name, json.dumps(spec.parameters))
         return None if isinstance(estimator, Exception) else estimator
+
+    @functools.cached_property
+    def _setting(self) -> Callable[[str], str]:
+        tuned = self.experiment.tuned_settings
+        return functools.cache(lambda spec: str(settings.setting_of(Spec.model_validate_json(spec), tuned)))
 
     # functools.cache on a method would keep every run alive; these are built once a run instead.
     @functools.cached_property

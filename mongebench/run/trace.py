@@ -36,6 +36,13 @@ class RunTrace:
         What turns the diagnostic `OBJECTIVE` into KL, see `kl_offset`; None where it does not.
     share
         Fits that go on together under this clock: each is charged an equal share of its seconds.
+    cpu_budget
+        CPU seconds of fitting, compilation excluded; None for no limit.
+
+    Attributes
+    ----------
+    stopped
+        Whether the CPU budget was spent, and the fit asked to stop.
     """
 
     def __init__(
@@ -46,6 +53,8 @@ class RunTrace:
         fit_limit: float | None,
         kl_offset: float | None = None,
         share: int = 1,
+        *,
+        cpu_budget: float | None = None,
     ) -> None:
         self.clock = clock
         self.scored = points.once(POINTS, lambda: _first(points, POINTS))
@@ -53,6 +62,8 @@ class RunTrace:
         self.fit_limit = fit_limit
         self.kl_offset = kl_offset
         self.share = share
+        self.cpu_budget = cpu_budget
+        self.stopped = False
         self.points: list[TracePoint] = []
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
@@ -74,7 +85,8 @@ class RunTrace:
                     diagnostics={key: float(value) for key, value in diagnostics.items()},
                 )
             )
-        return self.fit_limit is None or fit_seconds < self.fit_limit
+        self.stopped = self.cpu_budget is not None and self.clock.cpu("fit") / self.share >= self.cpu_budget
+        return not self.stopped and (self.fit_limit is None or fit_seconds < self.fit_limit)
 
     def _scores(self, map: Map) -> tuple[float | None, float]:
         """Squared L2 error, where T* is known, and energy distance (U-statistic)."""

@@ -9,7 +9,10 @@ import mongebench as mb
 from mongebench.core.oracle import Meter
 from mongebench.metrics import Evaluation, EvaluationPoints
 from mongebench.metrics.energy_distance import energy_distance
+from mongebench.run.cell import measure
 from mongebench.run.clock import Clock
+from mongebench.run.planned import Conditions
+from mongebench.run.record import Cell, Spec
 from mongebench.run.trace import POINTS, RunTrace, kl_offset
 
 FLOW = "flow_implicit"
@@ -117,3 +120,46 @@ def test_a_map_on_its_way_to_infinity_is_recorded_as_it_is(points) -> None:
     trace(lambda x: np.nan * x)
     assert trace.points[0].l2_error == np.inf
     assert np.isnan(trace.points[1].l2_error)
+
+
+def test_a_fit_stops_at_its_cpu_budget_and_says_so(points) -> None:
+    clock = Clock()
+    trace = RunTrace(clock, points, (Meter(),), None, cpu_budget=0.2)
+    with clock.phase("fit"):
+        assert trace(lambda x: x)  # nothing was spent
+        time.sleep(0.3)  # waiting is no work
+        assert trace(lambda x: x)
+        while clock.cpu("fit") < 0.2:
+            sum(range(1000))
+        assert not trace(lambda x: x)
+    assert trace.stopped
+
+
+def test_compilation_is_no_part_of_the_cpu_budget(points) -> None:
+    clock = Clock()
+    trace = RunTrace(clock, points, (Meter(),), None, cpu_budget=0.2)
+    with clock.phase("fit"):
+        since = time.perf_counter()
+        while clock.cpu("fit") < 0.3:
+            sum(range(1000))
+        clock.compiling.append((since, time.perf_counter()))
+        assert trace(lambda x: x)
+    assert not trace.stopped
+
+
+def test_a_record_says_what_the_budget_did_to_its_fit() -> None:
+    problem = mb.problem("gaussian", dim=2, seed=0)
+    cell = Cell(
+        estimator=Spec(name="euclidean", parameters={}),
+        problem=Spec(name="gaussian", parameters={}),
+        n_source=200,
+        n_target=200,
+        seed=0,
+    )
+    estimator = mb.estimator("euclidean", units=4, steps=50, inner_steps=2)
+    record, _ = measure(cell, problem, estimator, Conditions(evaluation_points=200, cpu_budget=1e-6))
+    assert any("CPU budget" in warning for warning in record.warnings)
+    assert len(record.trace) <= 2
+    free, _ = measure(cell, problem, estimator, Conditions(evaluation_points=200))
+    assert len(free.trace) == 51
+    assert not any("CPU" in warning for warning in free.warnings)
