@@ -21,8 +21,10 @@ from typing import Any
 import mongebench as mb
 from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
+from mongebench.core.problem import Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of
 from mongebench.report.site import paragraphs
+from mongebench.run import settings
 from mongebench.run.record import Record, Status
 
 DOCS = Path(__file__).resolve().parent
@@ -258,7 +260,48 @@ def _behind(modules: dict[str, str], links: Links) -> list[str]:
     return ["## What stands behind them", *told] if told else []
 
 
-GENERATED = {function.__name__: function for function in (estimators, problems, metrics, checks, statuses, schema)}
+def splits() -> str:
+    """Which families are for tuning and which for boards."""
+    families: dict[Split, list[str]] = {split: [] for split in Split}
+    for name in available(DATASETS):
+        try:
+            families[mb.problem(name).split].append(name)
+        except mb.InvalidParameter:  # it has no defaults: data of the user's own, for no tuning
+            families[Split.TEST].append(name)
+    uses = {
+        Split.TUNE: "choosing defaults, rules and settings; no board shows it",
+        Split.TEST: "the boards; no setting and no default is chosen on it",
+    }
+    rows = [
+        (
+            f"<code>{split}</code>",
+            uses[split],
+            ", ".join(f"<code>{html.escape(name)}</code>" for name in families[split]),
+        )
+        for split in reversed(Split)
+    ]
+    return table(("split", "what it is for", "families"), rows)
+
+
+def tuned() -> str:
+    """The packaged tuned settings."""
+    rows = [
+        (
+            f"<code>{html.escape(name)}</code>",
+            html.escape(", ".join(f"{key}={value}" for key, value in found.parameters.items()) or "the defaults"),
+            f"{found.score:.3g}",
+            f"{found.default_score:.3g}",
+            str(found.trials),
+            f"{found.cpu_seconds:.0f}",
+        )
+        for name, found in settings.read().items()
+    ]
+    return table(("estimator", "tuned setting", "score", "of the defaults", "trials", "CPU s"), rows)
+
+
+GENERATED = {
+    function.__name__: function for function in (estimators, problems, metrics, checks, statuses, schema, splits, tuned)
+}
 
 
 def fill(markdown: str) -> str:
