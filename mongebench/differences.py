@@ -69,6 +69,10 @@ class Frame:
         """The smallest standard deviation."""
         return float(1 / np.linalg.norm(self.inverse, axis=1).max())
 
+    def misplaced(self, points: Points) -> Array:
+        """How far, in coordinates, rounding moves points: (n, d) -> (n, d)."""
+        return 16 * np.finfo(float).eps * np.abs(points) @ np.abs(self.inverse).T
+
     def coordinates(self, points: Points) -> Array:
         """The w of points, (n, d) -> (n, d)."""
         return (points - self.centre) @ self.inverse.T
@@ -103,8 +107,7 @@ def difference(
     values = values.reshape(len(offsets), len(at), -1)
     narrow, middle, wide = (values[::2] - values[1::2]) / (2 * offsets[::2, None, None])
     fine, coarse = (4 * narrow - middle) / 3, (4 * middle - wide) / 3
-    # How far, in coordinates of the frame, rounding moves a point.
-    misplaced = VALUE_ERROR + 16 * np.finfo(float).eps * (np.abs(at) @ np.abs(frame.inverse).T).max()
+    misplaced = VALUE_ERROR + frame.misplaced(at).max()
     rounding = (VALUE_ERROR * (1 + size) + misplaced * np.abs(fine).max()) / STEP
     return fine, rounding + 4 * np.abs(fine - coarse).max(axis=1, keepdims=True)
 
@@ -190,11 +193,14 @@ class _Curvature:
         """An upper bound of lambda that the point w gives, and its rounding error."""
         _, vector = self.at(w)
         step = WIDE_STEP * vector
-        ahead, behind = np.asarray(self.gradient(self._points(np.stack([w + step, w - step]))))
+        points = self._points(np.stack([w + step, w - step]))
+        ahead, behind = np.asarray(self.gradient(points))
         move = self.frame.axes @ step
         squared = float(move @ move)
+        slope = float((ahead - behind) @ move) / (2 * squared)
         rounding = VALUE_ERROR * float(np.abs(move) @ (1 + np.abs(ahead) + np.abs(behind))) / squared
-        return float((ahead - behind) @ move) / (2 * squared), rounding
+        misplaced = float((self.frame.misplaced(points) @ np.abs(vector)).max()) / WIDE_STEP
+        return slope, rounding + misplaced * abs(slope)
 
     def _points(self, w: Array) -> Points:
         return self.frame.centre + w @ self.frame.axes.T

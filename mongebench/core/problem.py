@@ -28,6 +28,13 @@ class TruthTier(StrEnum):
     NONE = "none"
 
 
+class Split(StrEnum):
+    """What a problem is for: estimators' settings are chosen on `tune`, and what is published is measured on `test`."""
+
+    TEST = "test"
+    TUNE = "tune"
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """Source mu0, target gamma and T* with T*#mu0 = gamma; built by `mongebench.problem(name, **parameters)`.
@@ -52,6 +59,8 @@ class Problem:
         lambda >= 0 such that V - lambda/2 |y|^2 is convex; None where V is unknown or not convex.
     held_out
         Source and target to evaluate on, where they are not those to fit from (point clouds).
+    split
+        Whether the family serves to choose settings on or to be measured on.
     fingerprint
         Hash of the data a problem was read from, where its parameters do not determine it.
     name, parameters
@@ -68,6 +77,7 @@ class Problem:
     truth_error: float = 0.0
     strong_convexity: float | None = None
     held_out: tuple[Source, Target] | None = None
+    split: Split = Split.TEST
     fingerprint: str = ""
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)
