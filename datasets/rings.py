@@ -72,7 +72,8 @@ def rings(
     def truth(x: Array) -> Array:
         w = x @ axes
         z = np.concatenate([plane.fill(w[:, columns]) for plane, columns in parts], axis=1)
-        return mean + (scales * z) @ axes.T
+        y: Array = mean + (scales * z) @ axes.T
+        return y
 
     def truth_inverse(y: Array) -> Array:
         z = (y - mean) @ axes / scales
