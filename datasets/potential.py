@@ -14,10 +14,10 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import as_points, like, row_blocks
-from mongebench.core.errors import MongebenchError
 from mongebench.core.measure import Source
 from mongebench.core.problem import Problem, TruthTier
 from mongebench.datasets.linear import Array, rotation
+from mongebench.datasets.newton import inverse_gradient
 from mongebench.datasets.product import LawChoice, RotatedProduct, laws
 
 # Within a cell x = CONTRACTION * y + site: the smaller, the further apart the modes of the source.
@@ -148,42 +148,14 @@ class _SmoothMaximum:
         return np.asarray(np.linalg.solve(self.hessian(u), right_side[:, :, None])[:, :, 0], dtype=np.float64)
 
     def inverse_gradient(self, x: Array) -> Array:
-        """The u with gradient(u) = x, (n, m) -> (n, m): damped Newton steps on the strongly convex value(u) - u . x.
+        """The u with gradient(u) = x, (n, m) -> (n, m), by Newton steps from the centres of the smoothed cells.
 
         Raises `MongebenchError` where they do not converge.
         """
-        tolerance = 1e-10 * (1 + np.linalg.norm(x, axis=1))
         candidates = (x[:, None, :] - self.sites) / CONTRACTION  # exact far inside each cell
         best = self._tilted(candidates, x[:, None, :]).argmin(axis=1)
-        u: Array = candidates[np.arange(len(x)), best]
-        active = np.arange(len(x))
-        for _ in range(200):
-            residual = self.gradient(u[active]) - x[active]
-            far = np.linalg.norm(residual, axis=1) > tolerance[active]
-            active, residual = active[far], residual[far]
-            if not len(active):
-                # From here one more step ends in rounding error.
-                return u - self.solve(u, self.gradient(u) - x)
-            u[active] = self._descend(u[active], x[active], residual)
-        raise MongebenchError(
-            f"The exact map was not found at {len(active)} of {len(x)} points, of norm up to "
-            f"{np.linalg.norm(x[active], axis=1).max():.3g}; a smaller sharpness than {self.sharpness} would help."
-        )
-
-    def _descend(self, u: Array, x: Array, residual: Array) -> Array:
-        """One Newton step for every row, halved until it decreases value(u) - u . x."""
-        step = -self.solve(u, residual)
-        slope = (step * residual).sum(axis=1)
-        start = self._tilted(u, x)
-        slack = 1e-14 * (1 + np.abs(start))  # the last steps change less than rounding shows
-        size = np.ones(len(u))
-        for _ in range(60):
-            rejected = self._tilted(u + size[:, None] * step, x) > start + 1e-4 * size * slope + slack
-            if not rejected.any():
-                break
-            size[rejected] /= 2
-        moved: Array = u + size[:, None] * step
-        return moved
+        cure = f"a smaller sharpness than {self.sharpness} would help"
+        return inverse_gradient(self, x, candidates[np.arange(len(x)), best], cure)
 
     def _tilted(self, u: Array, x: Array) -> Array:
         tilted: Array = self.value(u) - (u * x).sum(axis=-1)

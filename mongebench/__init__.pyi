@@ -15,7 +15,7 @@ from .core.errors import (
 from .core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from .core.measure import Source, Target
 from .core.oracle import Oracle
-from .core.problem import Problem, TruthTier
+from .core.problem import Problem, Split, TruthTier
 from .metrics import evaluate
 from .plugins import estimator, estimators, problem, problems
 from .run.cell import fit, run_cell
@@ -42,6 +42,7 @@ __all__ = [
     "ProblemInfo",
     "Record",
     "Source",
+    "Split",
     "Status",
     "Support",
     "Target",

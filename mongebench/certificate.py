@@ -5,13 +5,16 @@
     >>> certify(mb.problem("gaussian", dim=2)).ok
     True
 
-Nothing here looks at how a problem was built. Laws are compared by samples, derivatives by finite differences, and
-where density, potential and normaliser are known the map is put into the Monge-Ampere equation, which has no other
-convex solution.
+Nothing here looks at how a problem was built. Laws are compared by samples, and derivatives by finite differences.
+Each sampler is held against the score or the potential of its own side by Stein's identities, E s(x) = 0 and
+E (x - c) s(x)^T = -I for the score s, of which no constant can be wrong. Where density and potential are known the map
+is put into the Monge-Ampere equation, which has no other convex solution. What remains out of sight is said in
+`Certificate`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -24,6 +27,7 @@ from mongebench.core.errors import InvalidInput
 from mongebench.core.estimator import Map
 from mongebench.core.measure import Pointwise
 from mongebench.core.problem import Problem
+from mongebench.differences import VALUE_ERROR, Frame, difference, gradient_of, jacobian, least_curvature
 from mongebench.metrics.base import Evaluation, EvaluationPoints
 from mongebench.metrics.energy_distance import energy_distance
 
@@ -31,10 +35,10 @@ Array = NDArray[np.float64]
 
 FALSE_ALARM = 1e-6
 """Probability with which each statistical check refuses a correct problem."""
-STEP = 1e-4
-"""Of central differences of fourth order, in units of the typical size of a coordinate."""
-VALUE_ERROR = 1e-12
-"""Relative error of the values of maps and potentials, and of the points they are taken at: rounding, mostly."""
+SCALE, MISSED = 0.03, 1e-3
+"""The checks of scale miss an error of this size, of a sampler or a potential, with this probability."""
+MOST = 200_000
+"""Draws a side that the checks of scale may take for that."""
 EVALUATIONS = 4096
 """Of a map, for all its Jacobians together (but for at least four points)."""
 
@@ -99,7 +103,8 @@ def certify(problem: Problem, *, n: int = 4000, seed: int = 0) -> Certificate:
     problem
         From `mongebench.problem`.
     n
-        Samples a side for the comparison of laws; derivatives are checked at fewer points.
+        Samples a side for the energy distance. Moments and Stein's identities take as many more, up to 200 000, as it
+        takes to see an error of 3 % in a scale; derivatives are checked at fewer points.
     seed
         Of the samples.
 
@@ -110,73 +115,199 @@ def certify(problem: Problem, *, n: int = 4000, seed: int = 0) -> Certificate:
     """
     if n < 100:
         raise InvalidInput(f"certify compares laws by samples and needs n >= 100, got n = {n}.")
-    points = EvaluationPoints.draw(problem, n, seed)
-    checks = (*_laws(points), *_map(points), *_derivatives(points))
+    subject = _Subject(EvaluationPoints.draw(problem, n, seed))
+    checks = (*_own_laws(subject), *_push_forward(subject), *_map(subject), *_derivatives(subject))
     if not checks:
         raise InvalidInput(f"{problem!r} states no exact map, no density and no potential: nothing can be checked.")
     return Certificate(checks)
 
 
-def _laws(points: EvaluationPoints) -> Iterator[Check]:
-    """Moments and energy distance: does the map push the source forward to the target?"""
-    problem, y = points.problem, points.y
-    stated = problem.target.total_variance
-    if stated is not None and problem.target.size is None:
-        squares = ((y - y.mean(axis=0)) ** 2).sum(axis=1)
-        yield Check(
-            "total_variance",
-            float(abs(squares.mean() - stated)),
-            float(_normal_quantile(1) * squares.std() / np.sqrt(len(y)) + stated / len(y)),
-            "distance of the target's stated total variance from that of n samples; normal quantile x standard error",
+@dataclass(frozen=True, eq=False)
+class _Subject:
+    """A problem on trial: a first draw of n points a side, and what follows from it."""
+
+    points: EvaluationPoints
+
+    @property
+    def problem(self) -> Problem:
+        return self.points.problem
+
+    @property
+    def solves(self) -> bool:
+        """Whether there is a map, and a Monge-Ampere equation for it to solve."""
+        return bool(self.problem.truth and self.problem.source.log_density and self.problem.target.potential)
+
+    @functools.cached_property
+    def source_frame(self) -> Frame:
+        return Frame.of(self.points.x)
+
+    @functools.cached_property
+    def target_frame(self) -> Frame:
+        return Frame.of(self.points.y)
+
+    @functools.cached_property
+    def gradient(self) -> Pointwise | None:
+        """grad V, by finite differences if need be."""
+        target = self.problem.target
+        if target.gradient:
+            return target.gradient
+        return gradient_of(target.potential, self.target_frame) if target.potential else None
+
+    @functools.cached_property
+    def score(self) -> Pointwise | None:
+        """grad log mu0, by finite differences if need be."""
+        source = self.problem.source
+        if source.score:
+            return source.score
+        return gradient_of(source.log_density, self.source_frame) if source.log_density else None
+
+    def more(self, side: int, variance: float) -> Points:
+        """Fresh draws of the source (0) or the target (1), independent of the first, for a check of scale.
+
+        As many as find a mean off by `SCALE`, where one draw has this variance; no fewer than n.
+        """
+        needed = variance * ((_normal_quantile(1) + float(norm.isf(MISSED))) / SCALE) ** 2
+        measure = self.problem.evaluation[side]
+        count = max(len(self.points.x), int(min(needed, MOST)) + 1)
+        return measure.sample(
+            count if measure.size is None else min(count, measure.size), seed=(self.points.seed, side)
         )
-    if points.exact is None:
-        return
-    evaluation = Evaluation.of(problem.truth, points)
-    u, error = evaluation.pushed, problem.truth_error
-    yield _moment_check("pushforward_mean", u, y, error)
-    # Products of centred coordinates: a shift, which the first check sees, would show here as well.
-    yield _moment_check(
-        "pushforward_covariance",
-        u - u.mean(axis=0),
-        y - y.mean(axis=0),
-        error * (2 * np.sqrt(problem.total_variance) + error),
-        order=2,
-    )
-    distance = energy_distance(evaluation)
-    # The null law is a sum of weighted centred chi-squares; one with a single weight has the heaviest tail.
-    heaviest = (chi2.isf(FALSE_ALARM, 1) - 1) / np.sqrt(2)
-    yield Check(
-        "energy_distance",
-        distance.value,
-        heaviest * distance.floor / 2 + 2 * error,
-        "energy distance of T*(x) from fresh y; quantile of its null law (floor = 2 sd) + 2 truth_error",
-    )
 
 
-def _moment_check(name: str, first: Points, second: Points, slack: float, order: int = 1) -> Check:
-    """Compares means of all coordinates (order 1) or of all products of two (order 2)."""
-    means, variances = [], []
-    for points in (first, second):
-        left = points if order == 2 else np.ones((len(points), 1))
-        mean = left.T @ points / len(points)
-        means.append(mean)
-        variances.append(((left**2).T @ points**2 / len(points) - mean**2) / len(points))
-    difference = np.abs(means[0] - means[1]) - slack
-    return Check(
-        name,
-        float(np.max(difference / np.sqrt(variances[0] + variances[1]))),
-        _normal_quantile(difference.size),
-        "largest difference in standard errors, less what truth_error explains; normal quantile (Bonferroni)",
-    )
+@dataclass(frozen=True, eq=False)
+class _Mean:
+    """Means of any shape, with the second and third cumulants of their error."""
+
+    value: Array
+    variance: Array
+    third: Array
+
+    @classmethod
+    def of(cls, left: Array, right: Array) -> _Mean:
+        """Of all products of a column of (n, j) with a column of (n, k)."""
+        n = len(left)
+        first, second, third = ((left**power).T @ right**power / n for power in (1, 2, 3))
+        return cls(first, (second - first**2) / n, (third - 3 * first * second + 2 * first**3) / n**2)
+
+    def __sub__(self, other: _Mean) -> _Mean:
+        return _Mean(self.value - other.value, self.variance + other.variance, self.third - other.third)
+
+    def check(self, name: str, expected: Array | float, meaning: str, slack: float = 0.0) -> Check:
+        """Passed where all means are as expected, but for `slack` and what chance may do."""
+        quantile = _normal_quantile(self.value.size)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            error = np.sqrt(self.variance)
+            # The quantile of a studentised mean, to the order of its skewness (Cornish and Fisher).
+            skewed = np.abs(self.third) / error**3 * (2 * quantile**2 + 1) / 6
+            excess = (np.abs(self.value - expected) - slack) / error - skewed
+        return Check(name, float(np.max(excess)), quantile, meaning)
 
 
 def _normal_quantile(count: int) -> float:
     return float(norm.isf(FALSE_ALARM / (2 * count)))
 
 
-def _map(points: EvaluationPoints) -> Iterator[Check]:
+def _ones(points: Array) -> Array:
+    return np.ones((len(points), 1))
+
+
+IN_ERRORS = "largest difference in standard errors, less that of skewness; normal quantile (Bonferroni)"
+
+
+def _own_laws(subject: _Subject) -> Iterator[Check]:
+    """Samplers against the score, the potential and the variance of their own side."""
+    problem, points = subject.problem, subject.points
+    if problem.held_out is None:
+        for side, name, slope, sign, at, frame in (
+            (0, "source", subject.score, -1.0, points.x, subject.source_frame),
+            (1, "target", subject.gradient, 1.0, points.y, subject.target_frame),
+        ):
+            if slope is not None:
+                yield from _stein(subject, side, name, slope, sign, at, frame)
+    stated = problem.target.total_variance
+    if stated is not None and problem.target.size is None:
+        squares = ((points.y - points.y.mean(axis=0)) ** 2).sum(axis=1)
+        y = subject.more(1, _relative_variance(squares) / 4)
+        squares = ((y - y.mean(axis=0)) ** 2).sum(axis=1, keepdims=True)
+        yield _Mean.of(_ones(y), squares).check(
+            "total_variance",
+            stated,
+            "the target's stated total variance against that of samples, in standard errors; normal quantile",
+            slack=stated / len(y),
+        )
+
+
+def _relative_variance(numbers: Array) -> float:
+    return float(numbers.var() / numbers.mean() ** 2)
+
+
+def _stein(
+    subject: _Subject, side: int, name: str, slope: Pointwise, sign: float, at: Points, frame: Frame
+) -> Iterator[Check]:
+    """E slope = 0 and E (x - c) slope^T = sign I, in the coordinates of a frame that earlier draws made."""
+
+    def coordinates(points: Points) -> tuple[Array, Array]:
+        return frame.coordinates(points), np.asarray(slope(points), dtype=np.float64) @ frame.axes
+
+    d = subject.problem.dim
+    w, slopes = coordinates(at)
+    variance = float((w * slopes).sum(axis=1).var())
+    # A law r too wide moves the trace by r times the variance (its Fisher information); a slope r too steep, by r d,
+    # which takes more draws and is left to the Monge-Ampere equation where there is one.
+    steep = 0.0 if subject.solves else variance / d**2
+    w, slopes = coordinates(subject.more(side, max(1 / variance, steep) if variance else 1.0))
+    of = "score" if side == 0 else "gradient of V"
+    both = _Mean.of(np.concatenate([_ones(w), w], axis=1), slopes)
+    yield both.check(
+        f"{name}_stein",
+        np.concatenate([np.zeros((1, d)), sign * np.eye(d)]),
+        f"E s = 0 and E (x - c) s^T = {sign:+.0f} I, s the {of}, over the {name}'s samples; {IN_ERRORS}",
+    )
+    yield _Mean.of(_ones(w), (w * slopes).sum(axis=1, keepdims=True)).check(
+        f"{name}_scale",
+        sign * d,
+        f"the trace of E (x - c) s^T = {sign:+.0f} I, which scales move, in standard errors; normal quantile",
+    )
+
+
+def _push_forward(subject: _Subject) -> Iterator[Check]:
+    """Moments and energy distance: does the map push the source forward to the target?"""
+    problem, points = subject.problem, subject.points
+    if points.exact is None:
+        return
+    frame, error = subject.target_frame, problem.truth_error / subject.target_frame.narrowest
+    radii = (frame.coordinates(points.y) ** 2).sum(axis=1)
+    variance = _relative_variance(radii) / 2  # two samples, and squares move twice as much as scales
+    u, y = (frame.coordinates(side) for side in (problem.truth(subject.more(0, variance)), subject.more(1, variance)))
+    yield (_Mean.of(_ones(u), u) - _Mean.of(_ones(y), y)).check(
+        "pushforward_mean", 0.0, f"means of T*(x) and y, {IN_ERRORS}", error
+    )
+    # Products of centred coordinates: a shift, which the first check sees, would show here as well.
+    u, y = u - u.mean(axis=0), y - y.mean(axis=0)
+    yield (_Mean.of(u, u) - _Mean.of(y, y)).check(
+        "pushforward_covariance", 0.0, f"covariances of T*(x) and y, {IN_ERRORS}", error * (2 + error)
+    )
+    radii_u, radii_y = ((side**2).sum(axis=1, keepdims=True) for side in (u, y))
+    yield (_Mean.of(_ones(u), radii_u) - _Mean.of(_ones(y), radii_y)).check(
+        "pushforward_scale",
+        0.0,
+        "whitened total variances of T*(x) and y, in standard errors; normal quantile",
+        error * (2 * np.sqrt(problem.dim) + error),
+    )
+    distance = energy_distance(Evaluation.of(problem.truth, points))
+    # The null law is a sum of weighted centred chi-squares; one with a single weight has the heaviest tail.
+    heaviest = (chi2.isf(FALSE_ALARM, 1) - 1) / np.sqrt(2)
+    yield Check(
+        "energy_distance",
+        distance.value,
+        heaviest * distance.floor / 2 + 2 * problem.truth_error,
+        "energy distance of T*(x) from fresh y; quantile of its null law (floor = 2 sd) + 2 truth_error",
+    )
+
+
+def _map(subject: _Subject) -> Iterator[Check]:
     """Is the map the gradient of a convex function, and does it solve the Monge-Ampere equation?"""
-    problem, x, u = points.problem, points.x, points.exact
+    problem, x, u = subject.problem, subject.points.x, subject.points.exact
     if u is None:
         return
     apart, images_apart = x - np.roll(x, 1, axis=0), u - np.roll(u, 1, axis=0)
@@ -187,101 +318,111 @@ def _map(points: EvaluationPoints) -> Iterator[Check]:
         1e-9 * float(np.abs(slopes).max()),
         "-min <x - x', T x - T x'> / |x - x'|^2 over random pairs; rounding",
     )
+    source_frame, target_frame = subject.source_frame, Frame.of(u)
     if problem.truth_inverse:
-        back = np.linalg.norm(problem.truth_inverse(u) - x, axis=1) / (1 + np.linalg.norm(x, axis=1))
+        y = subject.points.y
+        there = _apart(problem.truth_inverse(u), x, source_frame)
+        and_back = _apart(problem.truth(problem.truth_inverse(y)), y, subject.target_frame)
         yield Check(
-            "inverse", float(back.max()), 1e-6, "max |T^-1(T x) - x| / (1 + |x|); accuracy of iterative inverses"
+            "inverse",
+            max(there, and_back),
+            1e-6,
+            "max |T^-1(T x) - x| / (1 + |x|) and max |T(T^-1 y) - y| / (1 + |y|) in standard deviations; accuracy of "
+            "iterative inverses",
         )
 
     some = _few(x)
-    jacobian, jacobian_error = _jacobian(problem.truth, some)
-    size = np.abs(jacobian).max() or 1.0
+    # M^-1 DT L, with the principal axes L of the source and M of the images: well-conditioned where DT is not.
+    derivative, uncertain = jacobian(problem.truth, some, source_frame, target_frame.inverse)
+    to_form = source_frame.axes.T @ target_frame.axes
+    form, form_error = to_form @ derivative, np.abs(to_form) @ uncertain  # L^T DT L, symmetric if and only if DT is
+    transposed = np.swapaxes(form, 1, 2)
     yield Check(
         "jacobian_symmetric",
-        float(np.abs(jacobian - np.swapaxes(jacobian, 1, 2)).max() / size),
-        float(jacobian_error.max() / size),
-        "max |DT - DT^T| / max |DT|; error of finite differences",
+        float(np.max(np.abs(form - transposed) / (form_error + np.swapaxes(form_error, 1, 2)))),
+        1.0,
+        "asymmetry of DT over the error of finite differences, at worst",
     )
-    smallest = np.linalg.eigvalsh((jacobian + np.swapaxes(jacobian, 1, 2)) / 2)[:, 0]
+    size = np.abs(form).max() or 1.0
     yield Check(
         "jacobian_positive",
-        float(-smallest.min() / size),
-        float(problem.dim * jacobian_error.max() / size),
+        float(-np.linalg.eigvalsh((form + transposed) / 2)[:, 0].min() / size),
+        float(problem.dim * form_error.max() / size),
         "-smallest eigenvalue of DT / max |DT|; error of finite differences",
     )
     source, target = problem.source, problem.target
-    if source.log_density and target.potential and target.log_normaliser is not None:
+    if subject.solves:
         image = u[: len(some)]
-        log_determinant = np.linalg.slogdet(jacobian)[1]
-        residual = source.log_density(some) + target.potential(image) + target.log_normaliser - log_determinant
+        log_determinant = np.linalg.slogdet(derivative)[1] + target_frame.log_determinant - source_frame.log_determinant
+        residual = source.log_density(some) + target.potential(image) - log_determinant
         # d log det DT = tr(DT^-1 dDT), entry by entry. An inexact map is taken to err by truth_error, and by as much
         # again over the size of the source.
-        inverses = np.abs(np.linalg.pinv(jacobian)).sum(axis=(1, 2))
-        slack = problem.truth_error / float(x.std())
-        tolerance = inverses * (jacobian_error + slack) + VALUE_ERROR * (1 + np.abs(target.potential(image)))
-        if problem.truth_error:
-            tolerance += problem.truth_error * np.linalg.norm(target.gradient(image), axis=1)
+        inverses = np.abs(np.linalg.pinv(derivative))
+        slack = problem.truth_error / target_frame.narrowest
+        tolerance = np.einsum("nij,nji->n", inverses, uncertain + slack)
+        tolerance += VALUE_ERROR * (1 + np.abs(target.potential(image)))
+        if problem.truth_error and subject.gradient is not None:
+            tolerance += problem.truth_error * np.linalg.norm(subject.gradient(image), axis=1)
+        constant = "log Z"
+        if target.log_normaliser is not None:
+            residual += target.log_normaliser
+        else:  # the same number everywhere: that of the most certain point
+            surest = int(np.argmin(tolerance))
+            residual, tolerance = residual - residual[surest], tolerance + tolerance[surest]
+            constant = "an unknown constant"
         yield Check(
             "monge_ampere",
             float(np.max(np.abs(residual) / tolerance)),
             1.0,
-            "|log mu0(x) + V(T x) + log Z - log det DT| over what finite differences and truth_error explain, at worst",
+            f"|log mu0(x) + V(T x) + {constant} - log det DT| over what finite differences and truth_error explain, at "
+            "worst",
         )
 
 
-def _derivatives(points: EvaluationPoints) -> Iterator[Check]:
-    """Gradients against finite differences, and the claimed convexity of V against its Hessian."""
-    problem = points.problem
+def _apart(points: Points, others: Points, frame: Frame) -> float:
+    """The largest distance, in standard deviations of the frame, relative to 1 + the distance from the centre."""
+    distances = np.linalg.norm((points - others) @ frame.inverse.T, axis=1)
+    return float(np.max(distances / (1 + np.linalg.norm(frame.coordinates(others), axis=1))))
+
+
+def _derivatives(subject: _Subject) -> Iterator[Check]:
+    """Gradients against finite differences, and the claimed convexity of V against the least that is found."""
+    problem, points = subject.problem, subject.points
     source, target = problem.source, problem.target
     rng = points.rng(0)
     if target.potential and target.gradient:
-        yield _gradient_check("target_gradient", target.potential, target.gradient, points.y[:64], rng)
+        yield _gradient_check(
+            "target_gradient", target.potential, target.gradient, points.y[:64], subject.target_frame, rng
+        )
     if source.log_density and source.score:
-        yield _gradient_check("source_score", source.log_density, source.score, points.x[:64], rng)
-    if target.gradient and problem.strong_convexity is not None:
-        hessian, error = _jacobian(target.gradient, _few(points.y))
-        smallest = np.linalg.eigvalsh((hessian + np.swapaxes(hessian, 1, 2)) / 2)[:, 0]
-        worst = int(np.argmax(problem.strong_convexity - smallest - problem.dim * error))
+        yield _gradient_check(
+            "source_score", source.log_density, source.score, points.x[:64], subject.source_frame, rng
+        )
+    if subject.gradient is not None and problem.strong_convexity is not None:
+        curvature, rounding = least_curvature(subject.gradient, points.y, subject.target_frame)
         yield Check(
             "strong_convexity",
-            float(problem.strong_convexity - smallest[worst]),
-            float(problem.dim * error[worst]),
-            "lambda - smallest eigenvalue of V'' where that is worst; error of finite differences",
+            problem.strong_convexity - curvature,
+            rounding if target.gradient else 1e4 * rounding,  # a gradient by differences has four digits less
+            "lambda - the least curvature of V that a search from samples outwards finds; rounding",
         )
 
 
-def _gradient_check(name: str, function: Pointwise, gradient: Map, at: Points, rng: np.random.Generator) -> Check:
+def _gradient_check(
+    name: str, function: Pointwise, gradient: Map, at: Points, frame: Frame, rng: np.random.Generator
+) -> Check:
     directions = rng.standard_normal(at.shape)
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    difference, error = _difference(lambda x: np.asarray(function(x))[:, None], at, directions)
-    claimed = (np.asarray(gradient(at)) * directions).sum(axis=1)
+    numeric, error = difference(lambda x: np.asarray(function(x))[:, None], at, directions, frame)
+    claimed = (np.asarray(gradient(at)) @ frame.axes * directions).sum(axis=1, keepdims=True)
     return Check(
         name,
-        float(np.max(np.abs(difference[:, 0] - claimed) / error)),
+        float(np.max(np.abs(numeric - claimed) / error)),
         1.0,
         "derivative in a random direction against finite differences, over the error of the latter, at worst",
     )
 
 
-def _difference(function: Map, at: Points, directions: Points) -> tuple[Array, Array]:
-    """Directional derivatives, (n, k), by differences of fourth order, and a bound of their error, (n,)."""
-    step = STEP * max(1e-3, float(np.abs(at).mean()))
-    offsets = step * np.array([1.0, -1.0, 2.0, -2.0, 4.0, -4.0])
-    values = np.asarray(function((at + offsets[:, None, None] * directions).reshape(-1, at.shape[1])))
-    values = values.reshape(len(offsets), len(at), -1)
-    narrow, middle, wide = (values[::2] - values[1::2]) / (2 * offsets[::2, None, None])
-    fine, coarse = (4 * narrow - middle) / 3, (4 * middle - wide) / 3
-    rounding = VALUE_ERROR * ((1 + np.abs(values).max(axis=(0, 2))) / step + np.abs(fine).max() / STEP)
-    return fine, 4 * np.abs(fine - coarse).max(axis=1) + rounding
-
-
 def _few(points: Points) -> Points:
     """As many points as Jacobians by finite differences are affordable at."""
     return points[: min(64, max(4, EVALUATIONS // (6 * points.shape[1])))]
-
-
-def _jacobian(function: Map, at: Points) -> tuple[Array, Array]:
-    """Jacobians (n, k, d) by finite differences, and a bound of the error of their entries at each point, (n,)."""
-    n, d = at.shape
-    columns, error = _difference(function, np.repeat(at, d, axis=0), np.tile(np.eye(d), (n, 1)))
-    return np.swapaxes(columns.reshape(n, d, -1), 1, 2), error.reshape(n, d).max(axis=1)

@@ -29,12 +29,10 @@ class TruthTier(StrEnum):
 
 
 class Split(StrEnum):
-    """What a family of problems is for."""
+    """What a problem is for: estimators' settings are chosen on `tune`, and what is published is measured on `test`."""
 
     TEST = "test"
-    """For the board: no setting and no default is chosen on it."""
     TUNE = "tune"
-    """For choosing settings and defaults: no board shows it."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,6 +59,8 @@ class Problem:
         lambda >= 0 such that V - lambda/2 |y|^2 is convex; None where V is unknown or not convex.
     held_out
         Source and target to evaluate on, where they are not those to fit from (point clouds).
+    split
+        Whether the family serves to choose settings on or to be measured on.
     fingerprint
         Hash of the data a problem was read from, where its parameters do not determine it.
     name, parameters
@@ -77,8 +77,8 @@ class Problem:
     truth_error: float = 0.0
     strong_convexity: float | None = None
     held_out: tuple[Source, Target] | None = None
-    fingerprint: str = ""
     split: Split = Split.TEST
+    fingerprint: str = ""
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
