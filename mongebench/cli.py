@@ -329,7 +329,7 @@ def nightly(
 @app.command()
 def tune(
     estimator: Annotated[str, typer.Argument(help="Name of an estimator that declares what to tune.")],
-    trials: Annotated[int, typer.Option(min=2, help="How many settings to try, the defaults among them.")] = 12,
+    trials: Annotated[int, typer.Option(min=2, help="How many settings to try, the defaults among them.")] = 8,
     experiment: Annotated[str, typer.Option(help="Experiment with the problems and budgets.")] = "tuning",
     out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/tuning-NAME].")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the proposals.")] = 0,

@@ -5,7 +5,7 @@ settings: the packaged one beside the estimators, or one that an experiment name
 
     [w2_dual]
     experiment = "tuning"           # where it was tuned, and how it did there
-    trials = 12
+    trials = 8
     score = 0.31                    # geometric mean of error / the identity's error
     default_score = 0.42
     cpu_seconds = 260.0             # that all trials' fits took

@@ -83,7 +83,7 @@ class Tuning:
     estimator: str
     directory: Path
     experiment: str = "tuning"
-    trials: int = 12
+    trials: int = 8
     seed: int = 0
     plugins: tuple[str, ...] = ()
     machinery: Machinery = field(default_factory=Machinery)
