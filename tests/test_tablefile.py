@@ -214,7 +214,7 @@ def test_explicit_layouts_are_taken_at_their_word(tmp_path: Path) -> None:
         read(tmp_path, "x\n1.5\n2.5\n", index=True)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     values=st.integers(1, 3).flatmap(
         lambda d: st.lists(
@@ -271,7 +271,7 @@ def test_what_pandas_wrote_is_read_back_or_refused(
             np.testing.assert_allclose(table.points, kept, rtol=1e-15)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(st.text(alphabet='0123456789.,;-+eExyNA? \t\n"#', max_size=60))
 def test_any_text_is_read_or_refused_in_a_sentence(tmp_path_factory, text) -> None:
     try:

@@ -332,7 +332,7 @@ def _may_be(reading: _Reading, readings: list[_Reading]) -> bool:
     if lines is None:
         return True
     body = [row.fields for row in lines.rows[1:]]
-    ends = [one[0].partition(",")[2] for one in body if "," in one[0]]
+    ends = [re.split("[eE]", one[0].partition(",")[2])[0] for one in body if "," in one[0]]
     if len({len(end) for end in ends}) == 1:
         return True
     if reading.separator is None:
@@ -388,7 +388,7 @@ def _with_header(path: Path, reading: _Reading, layout: Layout) -> Cells:
     if len(first) < len(rows[-1].fields):
         first, named = ["", *first], True
     else:
-        named = layout.header if isinstance(layout.header, bool) else _names_columns(path, reading)
+        named = layout.header if isinstance(layout.header, bool) else _names_columns(path, reading, layout.index)
     if named:
         names: tuple[str, ...] | None = tuple(first)
     else:
@@ -411,10 +411,14 @@ def _check_holes(cells: Cells, lines: list[str], first: int) -> None:
                 )
 
 
-def _names_columns(path: Path, reading: _Reading) -> bool:
+def _names_columns(path: Path, reading: _Reading, index: Auto | bool) -> bool:
     """Whether the first row names the columns. Raises `InvalidInput` where it may, or may not."""
     rows, decimal = reading.rows, reading.decimal
     first, body = rows[0].fields, [row.fields for row in rows[1:]]
+    if index is True and len(first) > 1:
+        if not first[0] and all(fields[0] for fields in body):
+            return True  # the empty corner above the labels of the rows
+        first, body = first[1:], [fields[1:] for fields in body]
     numbers = [_is_number(one, decimal) for one in first]
     missing = [one.lower() in MISSING for one in first]
     if not any(numbers) and not any(missing):
@@ -429,7 +433,7 @@ def _names_columns(path: Path, reading: _Reading) -> bool:
         doubt = "may name the columns or be a point"
     else:
         doubt = "is neither names alone nor numbers alone"
-    shown = (reading.separator or "").join(first)
+    shown = (reading.separator or "").join(rows[0].fields)
     raise InvalidInput(
         f"{path}: line {rows[0].line}, {shown!r:.80}, {doubt}: give header = true if it names the columns, "
         "header = false if it is a point."
