@@ -2,81 +2,107 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
-import pandas as pd
-from pydantic import Field, NonNegativeInt
+from pydantic import Field, NonNegativeInt, StrictBool
 
-from mongebench.core.arrays import Points, as_points
+from mongebench.core.arrays import Points
+from mongebench.core.csvfile import Layout
 from mongebench.core.errors import InvalidInput
 from mongebench.core.measure import Source, Target
-from mongebench.core.problem import Problem
+from mongebench.core.problem import Parts, Problem
+from mongebench.core.tablefile import read_pair, read_table
+
+Auto = Literal["auto"]
 
 
 def files(
     source: Path,
     target: Path,
     *,
+    header: Auto | StrictBool = "auto",
+    index: Auto | StrictBool = "auto",
+    separator: Annotated[str, Field(pattern=r"^(auto|[^\r\n])$")] = "auto",
+    decimal: Literal["auto", ".", ","] = "auto",
+    columns: Literal["auto", "name", "position"] | list[str] = "auto",
     held_out: Annotated[float, Field(gt=0, lt=1)] = 0.5,
     seed: NonNegativeInt = 0,
 ) -> Problem:
     """Point clouds from .npy, .npz, .csv or .parquet files; one part to fit on, the other to evaluate on.
 
+    The layout of a .csv file is inferred where every line agrees with exactly one, and refused with the parameter that
+    decides where it is left open. Equal rows of a cloud are all in the same part. Each fit seed of a run is given
+    another split: with a budget of all points its fit would else be the same as every other seed's. As the parts of two
+    splits share points, a mean over many seeds is less certain than their spread divided by the root of their number
+    says (Nadeau and Bengio 2003).
+
     Parameters
     ----------
     source, target
-        Files of n points in d columns: .npy; .npz with one array or one called `points`; .csv with or without a
-        header row; .parquet with numeric columns only.
+        Files of n points in d columns: .npy; .npz with one array or one called `points`; .csv; .parquet.
+    header
+        Whether the first line of a .csv file names the columns; to be given where the names may be numbers.
+    index
+        Whether the first column numbers or labels the rows and is no coordinate. "auto" leaves out one that counts the
+        rows and has no name.
+    separator
+        Of a .csv file, one character; " " stands for any number of blanks.
+    decimal
+        Sign of the fractions in a .csv file.
+    columns
+        How the columns of the two files are matched: "auto", by name where both name them and by position where neither
+        does; "name"; "position"; or a list of the names to take from both.
     held_out
         Share of each cloud that is kept for evaluation, rounded so that both parts have at least two points.
     seed
-        Of the split.
+        Of the split; together with the fit's seed in a run.
 
     Raises
     ------
     InvalidInput
-        A missing file, an unknown suffix, an array that is not a finite (n, d) one with n >= 4, two dimensions.
+        A missing file, an unknown suffix, a layout that the file leaves open, columns that have other names, an array
+        that is not a finite (n, d) one with n >= 4, two dimensions, too few different rows.
+
+    References
+    ----------
+    Nadeau and Bengio 2003, Inference for the generalization error, Machine Learning 52.
     """
-    source_points, target_points = load_points(source), load_points(target)
-    if source_points.shape[1] != target_points.shape[1]:
-        raise InvalidInput(
-            f"{source} has d = {source_points.shape[1]} columns, {target} has d = {target_points.shape[1]}; "
-            "source and target must have the same."
+    one, other = read_pair(source, target, Layout(header, index, separator, decimal), columns=columns, min_rows=4)
+    clouds = [one.points, other.points]
+    groups = [_equal_rows(points) for points in clouds]
+    total_variance = float(other.points.var(axis=0).sum())
+
+    def parts(replicate: int) -> Parts:
+        # A generator a side, so that the split of one cloud does not depend on the size of the other.
+        rngs = np.random.default_rng((seed, replicate)).spawn(2)
+        (fit_x, rest_x), (fit_y, rest_y) = (
+            _split(points, group, held_out, rng, path)
+            for points, group, rng, path in zip(clouds, groups, rngs, (source, target), strict=True)
         )
-    # A generator a side, so that the split of one cloud does not depend on the size of the other.
-    source_rng, target_rng = np.random.default_rng(seed).spawn(2)
-    source_fit, source_rest = _split(source_points, held_out, source_rng)
-    target_fit, target_rest = _split(target_points, held_out, target_rng)
-    total_variance = float(target_points.var(axis=0).sum())
+        return Parts(
+            Source(**fit_x),
+            Target(**fit_y, total_variance=total_variance),
+            (Source(**rest_x), Target(**rest_y, total_variance=total_variance)),
+        )
+
+    first = parts(0)
     return Problem(
-        source=Source(**_cloud(source_fit)),
-        target=Target(**_cloud(target_fit), total_variance=total_variance),
-        dim=source_points.shape[1],
-        version=1,
-        fingerprint=fingerprint(source_points, target_points),
-        held_out=(Source(**_cloud(source_rest)), Target(**_cloud(target_rest), total_variance=total_variance)),
+        source=first.source,
+        target=first.target,
+        held_out=first.held_out,
+        parts=parts,
+        dim=one.points.shape[1],
+        version=2,
+        fingerprint=fingerprint(*clouds),
     )
 
 
 def load_points(path: Path) -> Points:
     """The cloud of a file, (n, d) with n >= 4. Raises `InvalidInput`."""
-    if path.suffix not in _READERS:
-        raise InvalidInput(f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(_READERS)}.")
-    if not path.is_file():
-        raise InvalidInput(f"There is no file {path}.")
-    try:
-        array = _READERS[path.suffix](path)
-    except InvalidInput:
-        raise
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile) as reason:
-        raise InvalidInput(f"{path} cannot be read as {path.suffix}: {reason}") from reason
-    return as_points(array, name=str(path), min_rows=4)
+    return read_table(path, min_rows=4).points
 
 
 def fingerprint(*clouds: Points) -> str:
@@ -88,52 +114,48 @@ def fingerprint(*clouds: Points) -> str:
     return content.hexdigest()
 
 
-def _split(points: Points, held_out: float, rng: np.random.Generator) -> tuple[Points, Points]:
-    rest = min(max(round(len(points) * held_out), 2), len(points) - 2)
-    order = rng.permutation(len(points))
-    return points[order[rest:]], points[order[:rest]]
+def _equal_rows(points: Points) -> list[np.ndarray[Any, np.dtype[np.intp]]]:
+    """Indices of the rows, those of equal rows together."""
+    positive = np.ascontiguousarray(points + 0.0)  # no -0.0: rows are compared by their bytes
+    rows = positive.view(np.dtype((np.void, positive.dtype.itemsize * positive.shape[1]))).ravel()
+    _, inverse, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    return np.split(np.argsort(inverse.ravel(), kind="stable"), np.cumsum(counts)[:-1])
 
 
-def _cloud(points: Points) -> dict[str, Any]:
+def _split(
+    points: Points,
+    groups: list[np.ndarray[Any, np.dtype[np.intp]]],
+    held_out: float,
+    rng: np.random.Generator,
+    path: Path,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What to fit on and what to evaluate on: whole groups, in a random order, as long as they fit into the second.
+
+    Equal rows may leave a few places of the second part empty. The first part's size is stated without the rows that
+    these are short of, so that a budget of all of it is one that every split has.
+    """
+    wanted = min(max(round(len(points) * held_out), 2), len(points) - 2)
+    rest: list[int] = []
+    order = rng.permutation(len(groups))
+    for group in order:
+        if len(rest) + len(groups[group]) <= wanted:
+            rest += groups[group].tolist()
+    if len(rest) < 2:  # one point alone, or none, and the next ones too many: begin with one that is not alone
+        rest = next((groups[group].tolist() for group in order if 2 <= len(groups[group]) <= wanted), [])
+    if not rest:
+        raise InvalidInput(
+            f"{path} has only {len(groups)} different rows in {len(points)}, which cannot be split so that 2 to "
+            f"{wanted} points are held out and equal rows are together; give more points or a larger held_out."
+        )
+    chosen = np.zeros(len(points), dtype=bool)
+    chosen[rest] = True
+    return _cloud(points[~chosen], len(points) - wanted), _cloud(points[chosen], len(rest))
+
+
+def _cloud(points: Points, size: int) -> dict[str, Any]:
     """What a `Source` or `Target` needs to draw from a cloud without replacement."""
-    size, dim = points.shape
-    return {"dim": dim, "size": size, "sampler": lambda n, rng: points[rng.choice(size, n, replace=False)]}
-
-
-def _read_npy(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
-
-
-def _read_npz(path: Path) -> Any:
-    with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
-        names = list(stored)
-        key = names[0] if len(names) == 1 else "points"
-        if key not in names:
-            raise InvalidInput(f"{path} holds the arrays {', '.join(names) or '(none)'}; call the cloud 'points'.")
-        return stored[key]
-
-
-def _read_csv(path: Path) -> Any:
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        first = next(csv.reader(lines), [])
-    return pd.read_csv(path, header=None if all(map(_is_number, first)) else 0, encoding="utf-8-sig").to_numpy()
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "nan")  # an empty cell is a missing number, not a name
-    except ValueError:
-        return False
-    return True
-
-
-def _read_parquet(path: Path) -> Any:
-    return pd.read_parquet(path).to_numpy()
-
-
-_READERS: dict[str, Callable[[Path], Any]] = {
-    ".npy": _read_npy,
-    ".npz": _read_npz,
-    ".csv": _read_csv,
-    ".parquet": _read_parquet,
-}
+    return {
+        "dim": points.shape[1],
+        "size": size,
+        "sampler": lambda n, rng: points[rng.choice(len(points), n, replace=False)],
+    }

@@ -46,6 +46,7 @@ class Header(BaseModel):
     format: Literal["mongebench estimator 1"]
     estimator: str
     dim: int
+    columns: list[str | int] | None = None
     parameters: dict[str, Any]
     state: dict[str, Any]
     versions: dict[str, str]
@@ -74,6 +75,7 @@ def save(estimator: MapEstimator, path: str | Path | IO[bytes]) -> None:
         format=FORMAT,
         estimator=f"{cls.__module__}:{cls.__qualname__}",
         dim=int(estimator.n_features_in_),
+        columns=None if estimator.column_names_ is None else list(estimator.column_names_),
         parameters=writer.encode_all(estimator.get_params(deep=False)),
         state=writer.encode_all(estimator.fitted_state()),
         versions={"mongebench": importlib.metadata.version("mongebench"), **versions()},
@@ -120,6 +122,7 @@ def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | Non
         parameters = {name: reader.decode(value) for name, value in header.parameters.items()}
         estimator = cls(**parameters)
         estimator.n_features_in_ = header.dim
+        estimator.column_names_ = None if header.columns is None else tuple(header.columns)
         estimator.restore({name: reader.decode(value) for name, value in header.state.items()})
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InvalidInput(f"{path} does not fit {cls.__name__}: {error}") from error

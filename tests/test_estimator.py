@@ -1,6 +1,10 @@
 """The contract's one boundary: whatever comes in, authors see views and float64, users get their own kind back."""
 
+import io
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -77,6 +81,76 @@ def test_bad_input_is_refused_before_the_author_sees_it() -> None:
         Shift().fit(good, good).transform(np.zeros((1, 3)))
     with pytest.raises(NotFittedError):
         Shift().transform(good)
+
+
+HEIGHTS = pd.DataFrame({"height": [170.0, 180.0, 175.0], "weight": [60.0, 80.0, 70.0]}, index=[7, 1, 3])
+SHIFT = {"height": 5.0, "weight": 2.0}
+
+
+@pytest.mark.parametrize("kind", [pd.DataFrame, lambda frame: pa.Table.from_pandas(frame, preserve_index=False)])
+def test_columns_of_frames_are_matched_by_name(kind) -> None:
+    target = (HEIGHTS + pd.Series(SHIFT))[["weight", "height"]]
+    assert np.allclose(Shift().fit(kind(HEIGHTS), kind(target)).shift_, [5.0, 2.0])
+    assert np.allclose(Shift().fit(kind(target), kind(HEIGHTS)).shift_, [-2.0, -5.0])
+
+
+def test_transform_knows_the_columns_it_was_fitted_to() -> None:
+    fitted = Shift().fit(HEIGHTS, (HEIGHTS + pd.Series(SHIFT))[["weight", "height"]])
+    swapped = HEIGHTS[["weight", "height"]]
+    kept = io.BytesIO()
+    mb.save(fitted, kept)
+    kept.seek(0)
+    for map in (fitted, mb.load(kept, Shift)):
+        assert map.feature_names_in_.tolist() == ["height", "weight"]
+        assert np.allclose(map.transform(HEIGHTS) - HEIGHTS.to_numpy(), [5.0, 2.0])
+        assert np.allclose(map.transform(swapped) - swapped.to_numpy(), [2.0, 5.0])  # in the order of what came in
+        assert np.allclose(map.transform(HEIGHTS.to_numpy()) - HEIGHTS.to_numpy(), [5.0, 2.0])
+        assert map.transform(swapped[:0]).shape == (0, 2)
+        for other in (HEIGHTS.rename(columns={"weight": "age"}), HEIGHTS.assign(age=1.0), HEIGHTS[["height"]]):
+            with pytest.raises(mb.InvalidInput, match=r"was fitted to 'height', 'weight'\. .*to_numpy"):
+                map.transform(other)
+    fitted.fit(HEIGHTS.to_numpy(), HEIGHTS.to_numpy())  # forgets the names
+    assert not hasattr(fitted, "feature_names_in_")
+    assert np.allclose(fitted.transform(swapped), swapped)
+
+
+def test_names_are_matched_by_value_or_refused() -> None:
+    numbered = HEIGHTS.set_axis([0, 1], axis=1)
+    assert np.allclose(Shift().fit(numbered, numbered[[1, 0]] + 1).shift_, 1.0)
+    assert not hasattr(Shift().fit(numbered, numbered), "feature_names_in_")
+    for one, other in (
+        (HEIGHTS, numbered),
+        (HEIGHTS, HEIGHTS.rename(columns={"weight": "age"})),
+        (HEIGHTS[["height", "height", "weight"]], HEIGHTS[["height", "weight", "height"]]),
+    ):
+        with pytest.raises(mb.InvalidInput, match=r"The target has the columns .*to_numpy"):
+            Shift().fit(one, other)
+    # An array names no columns: it is matched by position, as everywhere in scikit-learn.
+    fitted = Shift().fit(HEIGHTS.to_numpy(), HEIGHTS + 1)
+    assert np.allclose(fitted.shift_, 1.0)
+
+
+def test_bfloat16_in_is_bfloat16_out() -> None:
+    import jax.numpy as jnp
+    import torch
+
+    fitted = Shift().fit(np.zeros((2, 2)), np.ones((2, 2)))
+    for given in (torch.zeros(1, 2, dtype=torch.bfloat16), jnp.zeros((1, 2), jnp.bfloat16)):
+        images = fitted.transform(given)
+        assert images.dtype == given.dtype
+        assert type(images) is type(given)
+        assert images.tolist() == [[1.0, 1.0]]
+
+
+def test_an_author_may_return_tensors_with_gradients() -> None:
+    import torch
+
+    class Net(Shift):
+        def transform(self, X):
+            return torch.tensor(X, requires_grad=True) + torch.tensor(self.shift_)
+
+    fitted = Net().fit(np.zeros((2, 2)), np.ones((2, 2)))
+    assert fitted.transform(np.zeros((1, 2))).tolist() == [[1.0, 1.0]]
 
 
 def test_scikit_learn_conventions() -> None:

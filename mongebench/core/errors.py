@@ -37,6 +37,10 @@ class ContractViolation(MongebenchError):
     """An estimator that breaks the contract of `MapEstimator`: wrong shape, changed input, fit without self."""
 
 
+class UnrealValues(ContractViolation, InvalidInput):
+    """A map that returned something other than real numbers: complex ones, text, dates, masked or missing entries."""
+
+
 class OracleNotDeclared(ContractViolation):
     """An estimator asked for what its `needs` does not declare."""
 

@@ -15,7 +15,8 @@ To write one, subclass `MapEstimator`, store the parameters in `__init__`, decla
 
 Whatever the user passes (arrays of any library, measures, the runner's metered views), `fit` receives a `SourceView`
 and a `TargetView` and `transform` a read-only float64 (n, d) NumPy array; what `transform` returns is given back as
-the kind of array that came in. The base class does that at one place, around the methods of every subclass.
+the kind of array that came in. Columns of frames are matched by name. The base class does that at one place, around
+the methods of every subclass.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from types import MappingProxyType
 from typing import Any, ClassVar, Protocol, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from mongebench.core.arrays import as_points, like
+from mongebench.core.arrays import as_points, as_values, column_names, like, order_by_name
 from mongebench.core.errors import ContractViolation, InvalidInput
 from mongebench.core.oracle import Oracle, SourceView, TargetView, as_view
 
@@ -131,6 +133,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
     claims: ClassVar[frozenset[Claim]] = frozenset()
     fit_together: ClassVar[FitTogether | None] = None
     tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
+    column_names_: tuple[str | int, ...] | None = None
+    """Of the frames that `fit` was given; None where it was given arrays."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -138,6 +142,14 @@ class MapEstimator(BaseEstimator, abc.ABC):
         for name, guard in guards.items():
             if name in cls.__dict__:
                 setattr(cls, name, guard(cls.__dict__[name]))
+
+    @property
+    def feature_names_in_(self) -> NDArray[Any]:
+        """Names of the columns that `fit` saw, (d,); not there, as in scikit-learn, unless all of them are text."""
+        names = self.column_names_
+        if names is None or not all(isinstance(name, str) for name in names):
+            raise AttributeError(f"This {type(self).__name__} was not fitted to frames whose columns have names.")
+        return np.array(names, dtype=object)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -156,7 +168,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
         Parameters
         ----------
         source, target
-            (n, d) arrays of samples, `Source` / `Target` measures, samplers, or the runner's views.
+            (n, d) arrays of samples, `Source` / `Target` measures, samplers, or the runner's views. The columns of two
+            frames are matched by name.
         seed
             Of every random choice of the fit.
         trace
@@ -169,12 +182,16 @@ class MapEstimator(BaseEstimator, abc.ABC):
         Raises
         ------
         InvalidInput
-            Data of the wrong shape, with NaN or infinite entries, or of two dimensions.
+            Data of the wrong shape, with missing, NaN or infinite entries, of two dimensions, or frames whose columns
+            have other names.
         """
 
     @abc.abstractmethod
     def transform(self, X: Any) -> Any:
-        """The learnt map at any points, (n, d) -> (n, d), same array type, dtype and device out as in."""
+        """The learnt map at any points, (n, d) -> (n, d), same array type, dtype and device out as in.
+
+        After a fit to frames, the columns of a frame are matched with those by name; the images are in the order of X.
+        """
 
     def fitted_state(self) -> dict[str, Any]:
         """What `fit` learnt, as `mongebench.save` keeps it: the attributes whose names end in `_`.
@@ -207,7 +224,7 @@ def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
 
 
 def _is_learnt(name: str) -> bool:
-    return name.endswith("_") and not name.startswith("_") and name != "n_features_in_"
+    return name.endswith("_") and not name.startswith("_") and name not in ("n_features_in_", "column_names_")
 
 
 def _is_write_to_input(error: ValueError) -> bool:
@@ -219,11 +236,13 @@ def _guarded_fit(method: Callable[..., Any]) -> Callable[..., Any]:
     def fit(
         self: MapEstimator, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None, **extra: Any
     ) -> Any:
+        names, target = _matched(source, target)
         source = as_view(source, SourceView, declared=self.needs, seed=seed)
         target = as_view(target, TargetView, declared=self.needs, seed=seed)
         dims = {view._measure.dim for view in (source, target)} - {None}
         if len(dims) > 1:
             raise InvalidInput(f"The source has dimension {source.dim}, the target {target.dim}; they must agree.")
+        self.column_names_ = None  # of an earlier fit
         try:
             fitted = method(self, source, target, seed=seed, trace=trace or keep_going, **extra)
         except ValueError as error:
@@ -233,9 +252,20 @@ def _guarded_fit(method: Callable[..., Any]) -> Callable[..., Any]:
         if fitted is not self:
             raise ContractViolation(f"{type(self).__name__}.fit must return self, got {type(fitted).__name__}.")
         self.n_features_in_ = dims.pop() if dims else source.dim
+        self.column_names_ = names
         return self
 
     return fit
+
+
+def _matched(source: Any, target: Any) -> tuple[tuple[str | int, ...] | None, Any]:
+    """The names of the columns, if a frame tells them, and the target with its columns in the source's order."""
+    names, others = column_names(source), column_names(target)
+    if names is None or others is None:
+        return names or others, target
+    remedy = "Name the columns of both alike, or match them by their position: give X.to_numpy()."
+    order = order_by_name(others, names, name="The target", other="the source", remedy=remedy)
+    return names, as_points(target, name="target samples")[:, order]
 
 
 def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, columns: bool) -> Any:
@@ -243,21 +273,24 @@ def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, colum
     dim = getattr(estimator, "n_features_in_", None)
     if dim is None:
         raise NotFittedError(f"This {type(estimator).__name__} is not fitted yet; call fit(source, target) first.")
-    points = as_points(X, dim=dim, min_rows=0)
+    names, given = estimator.column_names_, column_names(X)
+    order = None
+    if names is not None and given is not None and names != given:
+        remedy = "Give those columns alone, or match them by their position: give X.to_numpy()."
+        order = order_by_name(given, names, name="X", other=f"{type(estimator).__name__} was fitted to", remedy=remedy)
+    points = as_points(X if order is None else as_points(X, min_rows=0)[:, order], dim=dim, min_rows=0)
     expected = points.shape if columns else points.shape[:1]
     if len(points) == 0:
         return like(np.empty(expected), X)
     try:
-        values = np.asarray(method(estimator, points))
+        values = as_values(method(estimator, points), what)
     except ValueError as error:
         if _is_write_to_input(error):
             raise ContractViolation(f"{what} tried to change its input in place; copy it first.") from error
         raise
     if values.shape != expected:
         raise ContractViolation(f"{what} returned shape {values.shape} for {len(points)} points; expected {expected}.")
-    if values.dtype.kind not in "fiu":
-        raise ContractViolation(f"{what} returned dtype {values.dtype}; expected real numbers.")
-    return like(values, X)
+    return like(values[:, np.argsort(order)] if columns and order is not None else values, X)
 
 
 def _guarded_transform(method: Callable[..., Any]) -> Callable[..., Any]:

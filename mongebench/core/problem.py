@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -35,6 +35,15 @@ class Split(StrEnum):
     TUNE = "tune"
 
 
+@dataclass(frozen=True)
+class Parts:
+    """A split of two point clouds: what to fit from, and what to evaluate on."""
+
+    source: Source
+    target: Target
+    held_out: tuple[Source, Target]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Problem:
     """Source mu0, target gamma and T* with T*#mu0 = gamma; built by `mongebench.problem(name, **parameters)`.
@@ -61,6 +70,8 @@ class Problem:
         Source and target to evaluate on, where they are not those to fit from (point clouds).
     split
         Whether the family serves to choose settings on or to be measured on.
+    parts
+        The split of point clouds for a number, this problem's own for 0; see `replicate`.
     fingerprint
         Hash of the data a problem was read from, where its parameters do not determine it.
     name, parameters
@@ -78,6 +89,7 @@ class Problem:
     strong_convexity: float | None = None
     held_out: tuple[Source, Target] | None = None
     split: Split = Split.TEST
+    parts: Callable[[int], Parts] | None = None
     fingerprint: str = ""
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -89,6 +101,17 @@ class Problem:
             exact = getattr(self, name)
             if exact and not isinstance(exact, _Exact):
                 object.__setattr__(self, name, _Exact(exact, self.dim))
+
+    def replicate(self, seed: int) -> Problem:
+        """The problem that a cell of this seed is fitted and evaluated on: itself, or its clouds under another split.
+
+        Fits of all points of a cloud would else be one fit, whatever their seed. `replicate(0)` has the same split as
+        the problem itself.
+        """
+        if self.parts is None:
+            return self
+        split = self.parts(seed)
+        return replace(self, source=split.source, target=split.target, held_out=split.held_out)
 
     @property
     def evaluation(self) -> tuple[Source, Target]:

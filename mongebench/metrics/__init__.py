@@ -45,7 +45,7 @@ def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> d
     Parameters
     ----------
     map
-        A function, or a fitted estimator's `transform`.
+        A function, or a fitted estimator's `transform`; it is given NumPy arrays, and may return those of any library.
     problem
         From `mongebench.problem`.
     n
@@ -62,6 +62,6 @@ def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> d
     InvalidInput
         Fewer than 2 points on a side, or a map that returns NaN or infinite values.
     ContractViolation
-        A map that returns another shape or changes its input.
+        A map that returns another shape, something other than real numbers (`UnrealValues`), or changes its input.
     """
     return compute(Evaluation.of(map, EvaluationPoints.draw(problem, n, seed)))

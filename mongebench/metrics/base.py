@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.core.arrays import Points, as_points
+from mongebench.core.arrays import Points, as_points, as_values
 from mongebench.core.errors import ContractViolation, InvalidInput
 from mongebench.core.estimator import Map
 from mongebench.core.problem import Problem
@@ -147,7 +147,11 @@ class Evaluation(_Keeping):
 
     @classmethod
     def of(cls, map: Map, points: EvaluationPoints) -> Evaluation:
-        """Push the points through `map`. Raises `ContractViolation` (shape, changed input) and `NonFiniteMap`."""
+        """Push the points through `map`, whatever library its arrays are of.
+
+        Raises `ContractViolation` (shape, changed input), `UnrealValues` (complex numbers, masked entries) and
+        `NonFiniteMap`.
+        """
         checked = _checked(map)
         return cls(points, checked, checked(points.x))
 
@@ -157,7 +161,7 @@ def _checked(map: Map) -> Callable[[Points], Points]:
         frozen = as_points(x)  # cannot be written to
         try:
             # A copy: a map that fills one buffer at every call must not change the points it pushed before.
-            values = np.array(map(frozen), dtype=np.float64)
+            values = np.array(as_values(map(frozen), "The map"))
         except ValueError as error:
             if "read-only" in str(error):
                 raise ContractViolation("The map tried to change its input in place; copy it first.") from error

@@ -82,6 +82,9 @@ def fit(
 ) -> MapEstimator:
     """A fitted copy of `estimator`, learnt through metered oracles in this process.
 
+    Of point clouds it sees the problem's own split, so that `mongebench.evaluate(map, problem)` measures the map on
+    points it was not fitted to; `problem.replicate(k)` is the problem with another split.
+
     Parameters
     ----------
     problem, estimator
@@ -119,6 +122,8 @@ def run_cell(
     evaluation_points: int = 10_000,
 ) -> Record:
     """Fit and measure one estimator on one problem in this process; whatever fails becomes the record's status.
+
+    Point clouds are split anew for each seed: this fits and measures `problem.replicate(seed)`.
 
     A hang or a crash of the interpreter cannot be caught here: `mongebench run` does that, one child process a batch.
 
@@ -180,11 +185,11 @@ def measure_together(
                 for name in fits[0].fitted.modules:
                     importlib.import_module(name)
             with watch_compiler(clock):
-                points = _evaluation_points(problem, conditions.evaluation_points)
+                points = [_evaluation_points(fit.problem, conditions.evaluation_points) for fit in fits]
                 _fit_all(fits, points, clock, conditions)
-                for fit in fits:
+                for fit, own in zip(fits, points, strict=True):
                     if fit.status is Status.OK:
-                        fit.evaluate(points, clock)
+                        fit.evaluate(own, clock)
         except Exception as error:  # the runner alone may catch everything, and always records it
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
@@ -230,6 +235,7 @@ class _Fit:
     """One fit on its way to a record."""
 
     cell: Cell
+    problem: Problem
     fitted: MapEstimator
     source: SourceView
     target: TargetView
@@ -246,8 +252,9 @@ class _Fit:
     @classmethod
     def of(cls, cell: Cell, problem: Problem, estimator: MapEstimator, clock: Clock) -> _Fit:
         fitted: MapEstimator = clone(estimator)
-        seen = views(problem, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead"))
-        return cls(cell, fitted, *seen)
+        own = _replicate(problem, cell.seed)
+        seen = views(own, fitted, cell.n_source, cell.n_target, cell.seed, drawing=lambda: clock.phase("overhead"))
+        return cls(cell, own, fitted, *seen)
 
     def evaluate(self, points: EvaluationPoints, clock: Clock) -> None:
         """Measure the fitted map."""
@@ -285,15 +292,16 @@ _seen: dict[tuple[str, str], Cell] = {}
 """The first cell of this process to have a map, by its key but for the seed and the map's values."""
 
 
-def _fit_all(fits: Sequence[_Fit], points: EvaluationPoints, clock: Clock, conditions: Conditions) -> None:
-    """Fit under the clock, by one call where there are several; what ends one of them becomes its status."""
+def _fit_all(fits: Sequence[_Fit], points: Sequence[EvaluationPoints], clock: Clock, conditions: Conditions) -> None:
+    """Fit under the clock, by one call where there are several; what ends one of them becomes its status.
+
+    `points` are each fit's own.
+    """
     limit = conditions.time_limit and 0.9 * conditions.time_limit
     with clock.phase("evaluate"):
-        offset = kl_offset(fits[0].fitted, points)
-        for fit in fits:
-            fit.trace = RunTrace(
-                clock, points, (fit.meter,), limit, offset, len(fits), cpu_budget=conditions.cpu_budget
-            )
+        for fit, own in zip(fits, points, strict=True):
+            offset = kl_offset(fit.fitted, own)
+            fit.trace = RunTrace(clock, own, (fit.meter,), limit, offset, len(fits), cpu_budget=conditions.cpu_budget)
     with clock.phase("fit"):
         _fit_untimed(fits)
 
@@ -336,14 +344,14 @@ def _repeat(fits: Sequence[_Fit], problem: Problem, estimator: MapEstimator, con
     seconds: list[float] = []
     if not all(fit.status.measured for fit in fits):
         return seconds
-    points = _evaluation_points(problem, conditions.evaluation_points)
+    points = [_evaluation_points(fit.problem, conditions.evaluation_points) for fit in fits]
     for number in range(2, conditions.repeats + 1):
         clock = Clock()
         again = [_Fit.of(fit.cell, problem, estimator, clock) for fit in fits]
         try:
             with watch_compiler(clock):
                 _fit_all(again, points, clock, conditions)
-            maps = [Evaluation.of(other.fitted.transform, points).pushed for other in again]
+            maps = [Evaluation.of(x.fitted.transform, own).pushed for x, own in zip(again, points, strict=True)]
         except Exception as error:  # the first fit stands; what became of this one is told
             for fit in fits:
                 fit.differences.append(f"fit {number} of the same seed failed: {status_of(error)[1]}")
@@ -372,9 +380,15 @@ def failed(planned: PlannedCell, conditions: Conditions, status: Status, reason:
     return Record(**dict(planned), status=status, reason=reason, provenance=_provenance(conditions, used=used))
 
 
+@functools.lru_cache(maxsize=32)
+def _replicate(problem: Problem, seed: int) -> Problem:
+    """One object for all estimators, which share what is computed once of its evaluation points."""
+    return problem.replicate(seed)
+
+
 @functools.lru_cache(maxsize=4)
 def _evaluation_points(problem: Problem, count: int) -> EvaluationPoints:
-    """The same points for all estimators and seeds of a problem, so that differences are paired."""
+    """The same points for all estimators, and but for point clouds all seeds: differences are paired."""
     return EvaluationPoints.draw(problem, count, seed=0)
 
 

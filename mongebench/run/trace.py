@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from mongebench.core.arrays import as_values
 from mongebench.core.estimator import Map, MapEstimator
 from mongebench.core.oracle import Meter, Oracle
 from mongebench.metrics.base import Evaluation, EvaluationPoints
@@ -90,7 +91,7 @@ class RunTrace:
 
     def _scores(self, map: Map) -> tuple[float | None, float]:
         """Squared L2 error, where T* is known, and energy distance (U-statistic)."""
-        pushed = np.asarray(map(self.scored.x), dtype=np.float64)
+        pushed = as_values(map(self.scored.x), "The map of a trace")
         exact = self.scored.exact
         error = None if exact is None else float(np.mean(np.sum((pushed - exact) ** 2, axis=1)))
         return error, discrepancy(Evaluation(self.scored, map, pushed), Kernel.DISTANCE).value
