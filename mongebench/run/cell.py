@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from mongebench.core import guard
 from mongebench.core.arrays import Points
 from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, OracleUnavailable
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
@@ -267,7 +268,7 @@ class _Fit:
     def _same_as(self, evaluation: Evaluation) -> Cell | None:
         """An earlier cell of this process, equal but for the seed, with the same map; None where that may be so."""
         drawn = sum(count for oracle, count in self.meter.counts.items() if oracle in DRAWS)
-        finite = any(measure.size is not None for measure in (self.source._measure, self.target._measure))
+        finite = False
         # A fit stopped before its first step leaves the identity; all of a cloud is the same draws in another order.
         if not drawn or finite or np.array_equal(evaluation.pushed, evaluation.points.x):
             return None
@@ -299,13 +300,15 @@ def _fit_untimed(fits: Sequence[_Fit]) -> None:
         return
     fit_together = fits[0].fitted.fit_together
     assert fit_together is not None
-    errors = fit_together(
-        [fit.fitted for fit in fits],
-        [fit.source for fit in fits],
-        [fit.target for fit in fits],
-        seeds=[fit.cell.seed for fit in fits],
-        traces=[fit.trace or keep_going for fit in fits],
-    )
+    traces = [guard.watched(fit.trace) if fit.trace else keep_going for fit in fits]
+    with guard.closed(Oracle.EXACT_MAP not in fits[0].fitted.needs, everywhere=True):
+        errors = fit_together(
+            [fit.fitted for fit in fits],
+            [fit.source for fit in fits],
+            [fit.target for fit in fits],
+            seeds=[fit.cell.seed for fit in fits],
+            traces=traces,
+        )
     for fit, error in zip(fits, errors, strict=True):
         if error is not None:
             fit.status, fit.reason = status_of(error)
