@@ -122,10 +122,10 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guards = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
-        for name, guard in guards.items():
+        guarded = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
+        for name, around in guarded.items():
             if name in cls.__dict__:
-                setattr(cls, name, guard(cls.__dict__[name]))
+                setattr(cls, name, around(cls.__dict__[name]))
 
     @property
     def modules(self) -> tuple[str, ...]:

@@ -187,10 +187,7 @@ def measure_together(
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
         clock.stop()
-        times = [_times(clock, fit.transform_seconds, len(fits)) for fit in fits]
-        for fit, timed in zip(fits, times, strict=True):
-            if timed.doubt and fit.status.measured:
-                fit.status, fit.reason = Status.ERROR, f"the times are not to be trusted: {timed.doubt}"
+        times = [_times(clock, fit, len(fits)) for fit in fits]
         framework = device.framework(estimator.modules)
         peak, used = _peak_bytes(), device.use(framework)
         if conditions.repeats > 1:
@@ -211,6 +208,7 @@ def measure_together(
                 warnings=[
                     *sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
                     *fit.differences,
+                    *timed.remarks,
                 ],
                 peak_bytes=peak,
                 gpu_peak_bytes=used.peak_bytes,
@@ -411,7 +409,8 @@ def _is_device_memory_error(message: str) -> bool:
     return any(words in message for words in ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory"))
 
 
-def _times(clock: Clock, transform_seconds: float, share: int) -> Times:
+def _times(clock: Clock, fit: _Fit, share: int) -> Times:
+    others = sum(seconds for phase, seconds in clock.cpu_seconds.items() if phase != "fit")
     return Times(
         imports=clock.seconds("import") / share,
         compile=clock.compile_seconds() / share,
@@ -419,8 +418,11 @@ def _times(clock: Clock, transform_seconds: float, share: int) -> Times:
         evaluate=clock.seconds("evaluate") / share,
         overhead=clock.seconds("overhead") / share,
         wall=clock.wall_seconds() / share,
-        fit_cpu=clock.cpu_seconds["fit"] / share,
-        transform=transform_seconds,
+        fit_cpu=(clock.cpu_seconds["fit"] + clock.helpers_cpu + clock.late_cpu) / share,
+        transform=fit.transform_seconds,
+        transform_points=len(fit.pushed) or None,
+        late_cpu=clock.late_cpu / share,
+        other_cpu=others / share,
         together=share,
     )
 
