@@ -19,13 +19,14 @@ from sklearn.base import clone
 
 from mongebench.core import guard
 from mongebench.core.arrays import Points
-from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, OracleUnavailable
+from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, NotConverged, OracleUnavailable
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
 from mongebench.plugins import snake_case
 from mongebench.run import device
+from mongebench.run.afresh import read_afresh
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.planned import Conditions, planned
 from mongebench.run.provenance import provenance
@@ -190,6 +191,9 @@ def measure_together(
         times = [_times(clock, fit, len(fits)) for fit in fits]
         framework = device.framework(estimator.modules)
         peak, used = _peak_bytes(), device.use(framework)
+        for fit in fits:
+            if fit.status.measured:
+                fit.judge_likeness(problem, points, conditions)
         if conditions.repeats > 1:
             seconds = _repeat(fits, problem, estimator, conditions)
             times = [timed.model_copy(update={"fits": [timed.fit, *seconds]}) for timed in times]
@@ -254,23 +258,53 @@ class _Fit:
                 self.metrics = compute(evaluation)
             self.pushed = evaluation.pushed
             self.status, self.reason = _judge(evaluation, self.metrics)
-            if self.status.measured and (other := self._same_as(evaluation)):
-                raise ContractViolation(
-                    f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws: it "
-                    "keeps something from one fit to the next, and neither its error nor its time is its own"
-                )
             self.sketch = Sketch.of(evaluation) if self.status.measured else None
         except Exception as error:  # of one map, not of its neighbours
             self.status, self.reason = status_of(error)
 
-    def _same_as(self, evaluation: Evaluation) -> Cell | None:
+    def judge_likeness(self, problem: Problem, points: EvaluationPoints, conditions: Conditions) -> None:
+        """Judge a map that is to the last bit that of another seed: it may depend on no draw, or be kept across fits.
+
+        What tells is the same fit with the estimator's module read afresh, which has kept nothing: there a map that
+        depends on no draw is what it was. Where that cannot be tried, a warning says so, and nobody is accused.
+        """
+        other = self._alike(problem, points)
+        if other is None:
+            return
+        found = f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws"
+        try:
+            pushed = self._fitted_afresh(problem, points, conditions)
+        except Exception as error:  # somebody else's module, and fit
+            self.differences.append(
+                f"{found}: it depends on none of them, or keeps something from one fit to the next; `mongebench check` "
+                f"tells which ({error})"
+            )
+            return
+        if not np.array_equal(pushed, self.pushed):
+            self.status, self.reason = status_of(
+                ContractViolation(
+                    f"{found}: it keeps something from one fit to the next, and neither its error nor its time is its "
+                    "own"
+                )
+            )
+            self.sketch = None
+
+    def _fitted_afresh(self, problem: Problem, points: EvaluationPoints, conditions: Conditions) -> Points:
+        """The images of the evaluation points, had there been no fit before."""
+        if conditions.time_limit and self.trace and self.trace.clock.wall_seconds() > conditions.time_limit / 3:
+            raise NotConverged("there is no time for another fit")
+        again = _Fit.of(self.cell, problem, read_afresh(self.fitted), Clock())
+        _fit_untimed([again])
+        return Evaluation.of(again.fitted.transform, points).pushed
+
+    def _alike(self, problem: Problem, points: EvaluationPoints) -> Cell | None:
         """An earlier cell of this process, equal but for the seed, with the same map; None where that may be so."""
         drawn = sum(count for oracle, count in self.meter.counts.items() if oracle in DRAWS)
-        finite = False
+        finite = any(measure.size is not None for measure in (problem.source, problem.target))
         # A fit stopped before its first step leaves the identity; all of a cloud is the same draws in another order.
-        if not drawn or finite or np.array_equal(evaluation.pushed, evaluation.points.x):
+        if not drawn or finite or np.array_equal(self.pushed, points.x):
             return None
-        content = hashlib.sha256(np.ascontiguousarray(evaluation.pushed).tobytes()).hexdigest()
+        content = hashlib.sha256(np.ascontiguousarray(self.pushed).tobytes()).hexdigest()
         alike = self.cell.model_copy(update={"seed": 0}).key
         other = _seen.setdefault((alike, content), self.cell)
         return other if other.seed != self.cell.seed else None
