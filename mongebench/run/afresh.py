@@ -61,7 +61,14 @@ def _neighbours(module: ModuleType) -> list[str]:
     alone = "site-packages" in folder.parts or "." in name  # others' modules may lie beside it
 
     def belongs(other: str) -> bool:
-        path = getattr(sys.modules[other], "__file__", None)
-        return other.partition(".")[0] == top or (not alone and path is not None and Path(path).parent == folder)
+        return other.partition(".")[0] == top or (not alone and _folder(sys.modules[other]) == folder)
 
     return [other for other in list(sys.modules) if other != "__main__" and belongs(other)]
+
+
+def _folder(module: ModuleType) -> Path | None:
+    """Where a module's file is; asked so that a module that loads at its first use does not load."""
+    if not isinstance(module, ModuleType):
+        return None
+    path = object.__getattribute__(module, "__dict__").get("__file__")
+    return Path(path).parent if isinstance(path, str) else None

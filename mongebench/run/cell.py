@@ -19,7 +19,14 @@ from sklearn.base import clone
 
 from mongebench.core import guard
 from mongebench.core.arrays import Points
-from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, NotConverged, OracleUnavailable
+from mongebench.core.errors import (
+    ContractViolation,
+    Diverged,
+    InvalidInput,
+    MongebenchError,
+    NotConverged,
+    OracleUnavailable,
+)
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
 from mongebench.core.problem import Problem

@@ -214,8 +214,8 @@ class Times(Model):
         said = []
         if self.compile > max(PUT_OFF * self.fit, NOTABLE[0]):
             said.append(
-                f"compilation took {self.compile:.3g} s, the fit {self.fit:.3g} s: what is computed while a function is "
-                "traced counts as compilation"
+                f"compilation took {self.compile:.3g} s, the fit {self.fit:.3g} s: what is computed while a function "
+                "is traced counts as compilation"
             )
         if self.late_cpu > max(SLACK * self.fit_cpu, NOTABLE[1]):
             said.append(
