@@ -8,6 +8,7 @@ import numpy as np
 
 import mongebench as mb
 from mongebench.core.estimator import keep_going
+from mongebench.core.oracle import _behind
 
 SAMPLES = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
 
@@ -198,11 +199,51 @@ class DeclaresTooMuch(Sound):
 
 
 class AsksBehindTheView(Sound):
-    """Breaks asks_under_the_meter."""
+    """Breaks asks_under_the_meter: draws from the measure that no attribute of the view leads to."""
 
     def fit(self, source, target, *, seed=0, trace=None):
-        source._measure.sample(7)
+        _behind[source].draw(7, seed=3)
         return super().fit(source, target, seed=seed, trace=trace)
+
+
+PAIR = mb.problem("gaussian", dim=2)  # before any fit, where nothing forbids it
+SHIFT = PAIR.truth(np.zeros((1, 2)))
+MATRIX = PAIR.truth(np.eye(2)) - SHIFT
+MEANS = PAIR.source.sample(10**4).mean(axis=0), PAIR.target.sample(10**4).mean(axis=0)
+
+
+class KnowsThePair(Sound):
+    """Breaks knows_no_problem_by_name: it knows the registered pair from its means, and the map from elsewhere."""
+
+    claims = frozenset()
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        gaps = (
+            [source.samples.mean(axis=0) - MEANS[0], target.samples.mean(axis=0) - MEANS[1]] if source.dim == 2 else [9]
+        )
+        self.known_ = bool(np.max(np.abs(gaps)) < 0.4 and len(source.samples) > 1)
+        return self
+
+    def transform(self, X):
+        return X @ MATRIX + SHIFT if self.known_ else X + self.shift_
+
+
+KnowsThePair.potential = None
+
+
+class LeansOnTheLastDraw(Sound):
+    """Breaks keeps_nothing_between_fits; the draw that it saw first it learns from alone."""
+
+    first = last = None
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        cls, own = type(self), self.shift_
+        cls.first, before, cls.last = own if cls.first is None else cls.first, cls.last, own
+        if own.shape == cls.first.shape and not np.allclose(own, cls.first) and before.shape == own.shape:
+            self.shift_ = own + 1e-3 * (before - own)
+        return self
 
 
 class Greedy(SoundWithSampler):
@@ -386,6 +427,8 @@ FAKES = {
     "answers_supports_honestly": RaisesInSupports,
     "asks_what_it_declares": DeclaresTooMuch,
     "asks_under_the_meter": AsksBehindTheView,
+    "knows_no_problem_by_name": KnowsThePair,
+    "keeps_nothing_between_fits": LeansOnTheLastDraw,
     "keeps_within_the_budget": Greedy,
     "traces_maps": GoesBackInTime,
     "learns_the_same_when_watched": PosesForTheCamera,
