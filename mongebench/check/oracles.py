@@ -157,19 +157,29 @@ def _expect_no_easier(subject: Subject, problem: Problem) -> None:
 
 @check
 def keeps_nothing_between_fits(subject: Subject) -> None:
-    """After fits of other copies to other draws, one learns what it learnt before them.
+    """After a fit of another copy to another problem, which has another map, one learns what it learnt before that.
 
-    Why: what is kept in a class, a module or a file is knowledge that no budget counts.
+    Why: what is kept in a class, a module or a file is knowledge that no budget counts, or work that no clock sees.
 
-    Mend: keep what `fit` learns in attributes of the estimator, and nowhere else.
+    Mend: keep what `fit` learns in attributes of the estimator; if it uses no draws, declare none.
     """
+    dim = subject.problem.dim
+    elsewhere = moved(
+        subject.problem, -rotation(dim, np.random.default_rng(3)) if dim > 1 else -np.eye(1), np.ones(dim)
+    )
 
-    def images(seed: int, estimator: MapEstimator) -> Points:
-        source, target, _ = subject.views(seed=seed)
+    def images(seed: int, estimator: MapEstimator, problem: Problem | None = None) -> Points:
+        source, target, _ = subject.views(problem, seed=seed)
         return np.array(estimator.fit(source, target, seed=0).transform(subject.query))
 
-    first, _, again = (images(seed, clone(subject.estimator)) for seed in (7, 8, 7))
-    subject.expect_rounding(again, first, "After a fit to other draws the map is another", subject.repeat_noise)
+    first = images(7, clone(subject.estimator))
+    other = images(8, clone(subject.estimator), elsewhere)
+    again = images(7, clone(subject.estimator))
+    subject.expect_rounding(again, first, "After a fit to another problem the map is another", subject.repeat_noise)
+    expect(
+        not (subject.needs and np.array_equal(other, first)),
+        "Fitted to another problem it has the same map to the last bit: it keeps one, or uses nothing of what it asks.",
+    )
     try:
         fresh = read_afresh(subject.estimator)
     except Exception:  # somebody else's module, which may not bear it: what has been seen is all that can be
