@@ -161,7 +161,7 @@ def timed(**devices: str) -> pd.DataFrame:
 
 
 def seconds(table: pd.DataFrame, metric: str = "uvp") -> dict[str, tuple[str, str]]:
-    return {name: (on_cpu, on_gpu) for block in blocks(table, metric) for name, _, on_cpu, on_gpu in block.lines()}
+    return {name: (on_cpu, on_gpu) for block in blocks(table, metric) for name, _, on_cpu, on_gpu, _ in block.lines()}
 
 
 def test_a_cpu_has_no_gpu_time_and_a_gpu_no_cpu_time() -> None:
