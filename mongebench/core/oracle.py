@@ -53,6 +53,11 @@ class Meter:
         """Add `points` draws or evaluations. Compiled code, which Python sees once, charges what it evaluated."""
         self.counts[oracle] += points
 
+    @property
+    def draws(self) -> int:
+        """Points drawn, of all four oracles of samples."""
+        return sum(count for oracle, count in self.counts.items() if oracle.endswith(("samples", "sampler")))
+
 
 @dataclass(frozen=True)
 class _Behind:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import os
 import traceback
@@ -33,7 +32,7 @@ from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
 from mongebench.plugins import snake_case
 from mongebench.run import device
-from mongebench.run.afresh import read_afresh
+from mongebench.run.afresh import read_afresh, same_map_before
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.planned import Conditions, planned
 from mongebench.run.provenance import provenance
@@ -43,9 +42,6 @@ from mongebench.run.trace import RunTrace, kl_offset
 
 DIVERGED_RATIO = 1e4
 """A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
-
-
-DRAWS = frozenset({Oracle.SOURCE_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLES, Oracle.TARGET_SAMPLER})
 
 
 def _check_budget(**budgets: int | None) -> None:
@@ -275,8 +271,10 @@ class _Fit:
         What tells is the same fit with the estimator's module read afresh, which has kept nothing: there a map that
         depends on no draw is what it was. Where that cannot be tried, a warning says so, and nobody is accused.
         """
-        other = self._alike(problem, points)
-        if other is None:
+        other = same_map_before(self.cell, self.pushed)
+        # A fit stopped before its first step leaves the identity; all of a cloud is the same draws in another order.
+        finite = any(measure.size is not None for measure in (problem.source, problem.target))
+        if other is None or finite or not self.meter.draws or np.array_equal(self.pushed, points.x):
             return
         found = f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws"
         try:
@@ -287,14 +285,12 @@ class _Fit:
                 f"tells which ({error})"
             )
             return
-        if not np.array_equal(pushed, self.pushed):
-            self.status, self.reason = status_of(
-                ContractViolation(
-                    f"{found}: it keeps something from one fit to the next, and neither its error nor its time is its "
-                    "own"
-                )
+        if not np.allclose(pushed, self.pushed, rtol=0, atol=1e-6 * np.abs(self.pushed).max()):
+            self.sketch, self.status = None, Status.ERROR
+            self.reason = (
+                f"{ContractViolation.__name__}: {found}: it keeps something from one fit to the next, and neither its "
+                "error nor its time is its own"
             )
-            self.sketch = None
 
     def _fitted_afresh(self, problem: Problem, points: EvaluationPoints, conditions: Conditions) -> Points:
         """The images of the evaluation points, had there been no fit before."""
@@ -303,22 +299,6 @@ class _Fit:
         again = _Fit.of(self.cell, problem, read_afresh(self.fitted), Clock())
         _fit_untimed([again])
         return Evaluation.of(again.fitted.transform, points).pushed
-
-    def _alike(self, problem: Problem, points: EvaluationPoints) -> Cell | None:
-        """An earlier cell of this process, equal but for the seed, with the same map; None where that may be so."""
-        drawn = sum(count for oracle, count in self.meter.counts.items() if oracle in DRAWS)
-        finite = any(measure.size is not None for measure in (problem.source, problem.target))
-        # A fit stopped before its first step leaves the identity; all of a cloud is the same draws in another order.
-        if not drawn or finite or np.array_equal(self.pushed, points.x):
-            return None
-        content = hashlib.sha256(np.ascontiguousarray(self.pushed).tobytes()).hexdigest()
-        alike = self.cell.model_copy(update={"seed": 0}).key
-        other = _seen.setdefault((alike, content), self.cell)
-        return other if other.seed != self.cell.seed else None
-
-
-_seen: dict[tuple[str, str], Cell] = {}
-"""The first cell of this process to have a map, by its key but for the seed and the map's values."""
 
 
 def _fit_all(fits: Sequence[_Fit], points: EvaluationPoints, clock: Clock, conditions: Conditions) -> None:

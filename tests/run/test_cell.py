@@ -213,7 +213,7 @@ def _keeper(tmp_path, monkeypatch, where: str) -> mb.MapEstimator:
     (tmp_path / "keepers.py").write_text(KEEPERS, encoding="utf-8")
     (tmp_path / "kept_beside.py").write_text("KEPT = {}", encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr("mongebench.run.cell._seen", {})
+    monkeypatch.setattr("mongebench.run.afresh._first", {})
     for name in ("kept_beside", "mongebench_plugin_keepers"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return plugins.import_file(tmp_path / "keepers.py").Keeper(where)
@@ -242,7 +242,7 @@ def test_a_map_that_uses_no_draw_is_not_accused(pair, tmp_path, monkeypatch, whe
 
 
 def test_nobody_is_accused_whose_module_cannot_be_read_again(pair, monkeypatch) -> None:
-    monkeypatch.setattr("mongebench.run.cell._seen", {})
+    monkeypatch.setattr("mongebench.run.afresh._first", {})
 
     class Rounds(mb.MapEstimator):
         """To whole numbers."""
