@@ -10,7 +10,7 @@ import pytest
 import mongebench as mb
 from mongebench.core import guard
 from mongebench.core.measure import Measure
-from mongebench.core.oracle import Meter, SourceView, TargetView
+from mongebench.core.oracle import Meter, SourceView, TargetView, _behind
 from mongebench.datasets.gaussian import gaussian
 
 SAMPLES = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
@@ -223,6 +223,7 @@ def test_no_attribute_of_a_view_leads_behind_it(pair, needs) -> None:
 
 def test_what_was_allowed_cannot_be_raised(pair) -> None:
     view = SourceView(pair.source, declared=SAMPLES, budget=20, seed=0, meter=Meter(), exact_map=pair.truth)
+    assert not _behind[view].exact_map  # not kept, since it was not declared
     with pytest.raises(AttributeError):
         view.budget = None
     view._declared = frozenset(mb.Oracle)

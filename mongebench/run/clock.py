@@ -35,11 +35,22 @@ def children_cpu_seconds() -> float:
     """CPU seconds of the processes that this one started, ended and living, and of those that they started."""
     ended = os.times()
     seconds = ended.children_user + ended.children_system
-    for child in psutil.Process().children(recursive=True):
+    for child in psutil.Process().children(recursive=True) if _has_children() else ():
         with contextlib.suppress(psutil.Error):
             used = child.cpu_times()
             seconds += used.user + used.system + used.children_user + used.children_system
     return seconds
+
+
+def _has_children() -> bool:
+    """Whether any lives, or has not been waited for: one system call, where looking for them reads all of /proc."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
 
 
 class Helpers:
@@ -65,7 +76,7 @@ class Helpers:
     def close(self) -> None:
         """The fit has returned: what is started from now on is not its own."""
         self._threads = set(threading.enumerate()) - self._others
-        self._living = bool(psutil.Process().children())
+        self._living = _has_children()
         self.processes_in_fit = max(children_cpu_seconds() - self._children_before, 0.0)
 
     def processes_after_fit(self) -> float:
