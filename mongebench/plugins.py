@@ -268,11 +268,15 @@ def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
     Raises
     ------
     UnknownName, InvalidParameter, PluginError
+    OracleNotDeclared
+        While an estimator learns or maps: it may know of a problem what its views tell.
     """
     import pydantic
 
+    from mongebench.core import guard
     from mongebench.core.problem import Problem
 
+    guard.refuse(f"problem {name!r}")
     plugin = find(DATASETS, name)
     family = plugin.load()
     complete = check_parameters(plugin, family, parameters)

@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import itertools
+import time
 from collections import Counter
+from dataclasses import replace
 from unittest import SkipTest
 
 import numpy as np
 from sklearn.base import clone
 
+from mongebench import plugins
 from mongebench.check.base import check
 from mongebench.check.subject import (
+    TOLERANCE,
     CheckFailed,
     N,
     Subject,
     expect,
     gaussian,
+    moved,
+    rms_distance,
     watched,
 )
-from mongebench.core.errors import BudgetExceeded, OracleNotDeclared
-from mongebench.core.estimator import ProblemInfo, Support
+from mongebench.core.arrays import Points
+from mongebench.core.errors import BudgetExceeded, MongebenchError, OracleNotDeclared
+from mongebench.core.estimator import MapEstimator, ProblemInfo, Support
 from mongebench.core.oracle import Oracle
+from mongebench.core.problem import Problem
+from mongebench.datasets.linear import rotation, unit_vector
+from mongebench.run.afresh import read_afresh
 from mongebench.run.cell import support
+
+CHEAP = 0.1
+"""CPU seconds of a fit that is tried on more than one problem."""
 
 
 @check
@@ -79,13 +92,99 @@ def asks_under_the_meter(subject: Subject) -> None:
     for view in (source, target):
         samples, sampler = view.samples_oracle, view.sampler_oracle
         shown = meter.counts[samples] + meter.counts[sampler]
-        allowed = shown if view.budget is None else max(shown, view.budget)  # a budget is drawn as a whole
+        whole = shown and view.budget is not None  # a budget is drawn as a whole
+        allowed = max(shown, view.budget or 0) if whole else shown
         expect(
             answered[sampler] <= allowed,
             f"{answered[sampler]} points were drawn for {sampler}, {allowed} are accounted.",
         )
     hidden = [str(oracle) for oracle in answered if not oracle.endswith("sampler") and not meter.counts[oracle]]
     expect(not hidden, f"{', '.join(hidden)} answered and the meter shows nothing.")
+
+
+@check
+def knows_no_problem_by_name(subject: Subject) -> None:
+    """A registered problem is no easier for it than the same one turned and shifted, under no name.
+
+    Why: a map that was looked up (a problem rebuilt, draws of its law made or stored beforehand) is not learnt.
+
+    Mend: learn from what source and target answer in this fit, and from nothing else.
+    """
+    if Oracle.EXACT_MAP in subject.needs:
+        raise SkipTest("it may ask for the exact map")
+    began = time.process_time()
+    _expect_no_easier(subject, subject.problem)
+    if time.process_time() - began > 3 * CHEAP:
+        return
+    for name in sorted(set(plugins.problems()) - {"files", subject.problem.name}):
+        try:
+            problem = plugins.problem(name)
+            supported = problem.truth and support(problem, subject.estimator, *subject.budgets(N)).ok
+            if supported and problem.source.size is None:
+                _expect_no_easier(subject, problem)
+        except CheckFailed:
+            raise
+        except (MongebenchError, ImportError):  # a problem that cannot be built, a fit that gives up on so few points
+            continue
+
+
+def _expect_no_easier(subject: Subject, problem: Problem) -> None:
+    """Fail if the error on a registered problem is less than half of what it is wherever else that lies.
+
+    The draws are the same ones, moved, so that what learns from them has nearly the same error.
+    """
+    points = problem.source.sample(500, seed=95)
+    spread = float(np.sqrt(problem.total_variance))
+
+    def error(seed: int) -> float:
+        rng = np.random.default_rng(seed)
+        turn = rotation(problem.dim, rng) if problem.dim > 1 else np.eye(1)
+        turn, shift = (-1.0) ** seed * turn, spread / 2 * unit_vector(problem.dim, rng)
+        if not seed:
+            turn, shift = np.eye(problem.dim), np.zeros(problem.dim)
+        elsewhere = replace(moved(problem, turn, shift), name="anonymous", parameters={}) if seed else problem
+        fitted = subject.fitted if problem is subject.problem and not seed else subject.fit(elsewhere)
+        images = fitted.transform(points @ turn.T + shift)
+        return rms_distance(images, problem.truth(points) @ turn.T + shift) / spread
+
+    registered, least = error(0), min(error(1), error(2))
+    allowed = 2 * registered + TOLERANCE + 2 * subject.seed_noise / subject.spread
+    expect(
+        least <= allowed,
+        f"On the problem {problem.name!r} its error is {registered:.2g} of the target's standard deviation, and at "
+        f"least {least:.2g} where the same problem lies elsewhere; {allowed:.2g} is allowed.",
+    )
+
+
+@check
+def keeps_nothing_between_fits(subject: Subject) -> None:
+    """After a fit of another copy to another problem, which has another map, one learns what it learnt before that.
+
+    Why: what is kept in a class, a module or a file is knowledge that no budget counts, or work that no clock sees.
+
+    Mend: keep what `fit` learns in attributes of the estimator; if it uses no draws, declare none.
+    """
+    dim = subject.problem.dim
+    elsewhere = moved(
+        subject.problem, -rotation(dim, np.random.default_rng(3)) if dim > 1 else -np.eye(1), np.ones(dim)
+    )
+
+    def images(seed: int, estimator: MapEstimator, problem: Problem | None = None) -> Points:
+        source, target, _ = subject.views(problem, seed=seed)
+        return np.array(estimator.fit(source, target, seed=0).transform(subject.query))
+
+    first = images(7, clone(subject.estimator))
+    other = images(8, clone(subject.estimator), elsewhere)
+    expect(
+        not (subject.needs and np.array_equal(other, first)),
+        "Fitted to another problem it has the same map to the last bit: it keeps one, or uses nothing of what it asks.",
+    )
+    try:
+        unused = read_afresh(subject.estimator)  # of a module that has kept nothing
+    except Exception:  # somebody else's module, which may not bear to be read twice
+        unused = clone(subject.estimator)
+    again = images(7, unused)
+    subject.expect_rounding(again, first, "After a fit to another problem the map is another", subject.repeat_noise)
 
 
 @check

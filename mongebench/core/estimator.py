@@ -34,9 +34,10 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
+from mongebench.core import guard
 from mongebench.core.arrays import as_points, as_values, column_names, like, order_by_name
 from mongebench.core.errors import ContractViolation, InvalidInput
-from mongebench.core.oracle import Oracle, SourceView, TargetView, as_view
+from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view, known_dim
 
 Map = Callable[[Any], Any]
 """(n, d) -> (n, d)."""
@@ -138,10 +139,10 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guards = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
-        for name, guard in guards.items():
+        guarded = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
+        for name, around in guarded.items():
             if name in cls.__dict__:
-                setattr(cls, name, guard(cls.__dict__[name]))
+                setattr(cls, name, around(cls.__dict__[name]))
 
     @property
     def feature_names_in_(self) -> NDArray[Any]:
@@ -220,11 +221,17 @@ def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
     ):
         if oracle in estimator.needs and budget is None:
             return Support(False, f"learns from one fixed sample and needs a finite {name}")
-    return estimator.supports(problem)
+    with guard.closed(not _knows_the_truth(estimator)):
+        return estimator.supports(problem)
 
 
 def _is_learnt(name: str) -> bool:
     return name.endswith("_") and not name.startswith("_") and name not in ("n_features_in_", "column_names_")
+
+
+def _knows_the_truth(estimator: MapEstimator) -> bool:
+    """Whether it declares the exact map: then nothing of a problem is kept from it."""
+    return Oracle.EXACT_MAP in estimator.needs
 
 
 def _is_write_to_input(error: ValueError) -> bool:
@@ -237,14 +244,19 @@ def _guarded_fit(method: Callable[..., Any]) -> Callable[..., Any]:
         self: MapEstimator, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None, **extra: Any
     ) -> Any:
         names, target = _matched(source, target)
+        on_views = isinstance(source, View) and isinstance(target, View)
         source = as_view(source, SourceView, declared=self.needs, seed=seed)
         target = as_view(target, TargetView, declared=self.needs, seed=seed)
-        dims = {view._measure.dim for view in (source, target)} - {None}
+        dims = {known_dim(view) for view in (source, target)} - {None}
         if len(dims) > 1:
             raise InvalidInput(f"The source has dimension {source.dim}, the target {target.dim}; they must agree.")
         self.column_names_ = None  # of an earlier fit
+        trace = trace or keep_going
+        if trace is not keep_going and not guard.is_closed():  # in a fit within a fit it is the outer one's own code
+            trace = guard.watched(trace)
         try:
-            fitted = method(self, source, target, seed=seed, trace=trace or keep_going, **extra)
+            with guard.closed(not _knows_the_truth(self), everywhere=on_views):
+                fitted = method(self, source, target, seed=seed, trace=trace, **extra)
         except ValueError as error:
             if _is_write_to_input(error):
                 raise ContractViolation(f"{type(self).__name__}.fit tried to change its input; copy it.") from error
@@ -283,7 +295,8 @@ def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, colum
     if len(points) == 0:
         return like(np.empty(expected), X)
     try:
-        values = as_values(method(estimator, points), what)
+        with guard.closed(not _knows_the_truth(estimator)):
+            values = as_values(method(estimator, points), what)
     except ValueError as error:
         if _is_write_to_input(error):
             raise ContractViolation(f"{what} tried to change its input in place; copy it first.") from error

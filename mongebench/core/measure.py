@@ -12,6 +12,7 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
+from mongebench.core import guard
 from mongebench.core.arrays import Points, as_points
 from mongebench.core.errors import InvalidInput, OracleUnavailable
 
@@ -60,8 +61,16 @@ class Measure:
     # optimal pairing of a problem whose two sides transform the same noise.
     stream: ClassVar[int] = 0
 
+    def __post_init__(self) -> None:
+        # A fit may make measures of what it was given, and hand them to another estimator: those it may draw from.
+        if self.sampler and not guard.is_closed():
+            object.__setattr__(self, "sampler", _guarded(self.sampler, f"a sample of a {type(self).__name__.lower()}"))
+
     def sample(self, n: int, *, seed: Seed = 0) -> Points:
-        """n independent draws, (n, d); the same for the same seed. Raises `OracleUnavailable`, `InvalidInput`."""
+        """n independent draws, (n, d); the same for the same seed.
+
+        Raises `OracleUnavailable`, `InvalidInput`, and `OracleNotDeclared` inside a fit: there the views draw.
+        """
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise InvalidInput(f"sample(n) needs a positive whole number of points, got n = {n!r}.")
         if self.size is not None and n > self.size:
@@ -69,6 +78,16 @@ class Measure:
         sequence = np.random.SeedSequence(seed, spawn_key=(self.stream,))
         points = self.sampler(int(n), np.random.default_rng(sequence))
         return as_points(points, name=f"sample of the {type(self).__name__.lower()}", dim=self.dim, min_rows=int(n))
+
+
+def _guarded(sampler: Sampler, what: str) -> Sampler:
+    """The same, and refused inside a fit."""
+
+    def sample(n: int, generator: np.random.Generator) -> Any:
+        guard.refuse(what)
+        return sampler(n, generator)
+
+    return sample
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,16 +7,18 @@ from 500 samples are not rivals.
 
 from __future__ import annotations
 
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mongebench.core import guard
 from mongebench.core.arrays import Points, as_points
 from mongebench.core.errors import BudgetExceeded, InvalidInput, OracleNotDeclared, OracleUnavailable
 from mongebench.core.measure import Measure, Seed, Source, Target, Unknown
@@ -51,9 +53,42 @@ class Meter:
         """Add `points` draws or evaluations. Compiled code, which Python sees once, charges what it evaluated."""
         self.counts[oracle] += points
 
+    @property
+    def draws(self) -> int:
+        """Points drawn, of all four oracles of samples."""
+        return sum(count for oracle, count in self.counts.items() if oracle.endswith(("samples", "sampler")))
+
+
+@dataclass(frozen=True)
+class _Behind:
+    """What a view answers from; `trusted` unless an estimator made it while it learnt, out of whatever it has."""
+
+    measure: Measure
+    declared: frozenset[Oracle]
+    exact_map: Callable[[Any], Any]
+    budget: int | None
+    drawing: Callable[[], AbstractContextManager[None]]
+    trusted: bool
+
+    def draw(self, n: int, seed: Seed) -> Points:
+        with self.drawing(), guard.opened(self.trusted):
+            return self.measure.sample(n, seed=seed)
+
+
+_behind: weakref.WeakKeyDictionary[View, _Behind] = weakref.WeakKeyDictionary()
+"""By view: no attribute of a view leads to its measure, stops the clock, or lifts what was declared and allowed."""
+
+
+def known_dim(view: View) -> int | None:
+    """Dimension d of the measure behind a view; None where only a draw will tell."""
+    return _behind[view].measure.dim
+
 
 class View:
     """What the source and the target views have in common: samples, up to the budget.
+
+    An estimator is handed its views and nothing else of a problem: no attribute of them leads to the measure. They
+    are not copied (a copy of an estimator that keeps one asks the same).
 
     Parameters
     ----------
@@ -71,6 +106,8 @@ class View:
         The draws themselves, where the user brought them.
     drawing
         Entered around every draw: the runner stops the clock of `fit` there, because drawing is the problem's work.
+    exact_map
+        T*, of a source; it is not kept where EXACT_MAP is not declared.
     """
 
     samples_oracle: Oracle
@@ -86,21 +123,27 @@ class View:
         meter: Meter,
         pool: Points | None = None,
         drawing: Callable[[], AbstractContextManager[None]] = nullcontext,
+        exact_map: Callable[[Any], Any] = Unknown("exact map"),
     ) -> None:
-        self._measure = measure
-        self._declared = declared
+        if Oracle.EXACT_MAP not in declared:
+            exact_map = Unknown("exact map")
+        _behind[self] = _Behind(measure, declared, exact_map, budget, drawing, trusted=not guard.is_closed())
         self._seed = seed if isinstance(seed, tuple) else (seed,)
         self._pool = pool
-        self._drawing = drawing
         self._drawn = 0
         self._calls = 0
-        self.budget = budget
         self.meter = meter
+
+    @property
+    def budget(self) -> int | None:
+        """How many points may be drawn; None for unlimited."""
+        return _behind[self].budget
 
     @property
     def dim(self) -> int:
         """Dimension d."""
-        return self._measure.dim if self._measure.dim is not None else self._draw_pool().shape[1]
+        known = known_dim(self)
+        return self._draw_pool().shape[1] if known is None else known
 
     @property
     def samples(self) -> Points:
@@ -119,8 +162,7 @@ class View:
         """n fresh draws, (n, d); raises `BudgetExceeded` when fewer than n are left."""
         self._ask(self.sampler_oracle)
         if self.budget is None:
-            with self._drawing():
-                points = self._measure.sample(n, seed=(*self._seed, self._calls))
+            points = _behind[self].draw(n, (*self._seed, self._calls))
             self._calls += 1
         else:
             if n > self.budget - self._drawn:
@@ -158,16 +200,24 @@ class View:
         return np.array(self.samples, dtype=dtype, copy=copy)
 
     def _draw_pool(self) -> Points:
+        behind = _behind[self]
+        if behind.measure.dim is not None and not {self.samples_oracle, self.sampler_oracle} & behind.declared:
+            self._ask(self.samples_oracle)
         if self._pool is None:
             if self.budget is None:
                 raise InvalidInput("The dimension is not known before the first draw; give the measure its dim.")
-            with self._drawing():
-                self._pool = self._measure.sample(self.budget, seed=self._seed)
+            self._pool = behind.draw(self.budget, self._seed)
         return self._pool
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
     def _ask(self, oracle: Oracle) -> None:
-        if oracle not in self._declared:
-            declared = ", ".join(sorted(self._declared)) or "nothing"
+        if oracle not in _behind[self].declared:
+            declared = ", ".join(sorted(_behind[self].declared)) or "nothing"
             raise OracleNotDeclared(
                 f"{oracle} was asked for, but `needs` declares {declared}. Add Oracle.{oracle.name} to `needs`."
             )
@@ -178,12 +228,15 @@ class View:
         Whoever asks for it charges what the compiled code evaluates: `view.meter.charge(oracle, points)`.
         """
         self._ask(oracle)
-        function: Callable[[Any], Any] = getattr(self._measure, _FUNCTION_OF[oracle])
+        function: Callable[[Any], Any] = getattr(_behind[self].measure, _FUNCTION_OF[oracle])
         return function
 
-    def _evaluate(self, oracle: Oracle, function: Callable[[Any], Any], points: Any) -> Any:
+    def _evaluate(self, oracle: Oracle, points: Any) -> Any:
         self._ask(oracle)
-        values = function(points)
+        behind = _behind[self]
+        function = behind.exact_map if oracle is Oracle.EXACT_MAP else getattr(behind.measure, _FUNCTION_OF[oracle])
+        with guard.opened(behind.trusted):
+            values = function(points)
         self.meter.charge(oracle, points.shape[0])
         return values
 
@@ -201,23 +254,18 @@ class SourceView(View):
 
     samples_oracle = Oracle.SOURCE_SAMPLES
     sampler_oracle = Oracle.SOURCE_SAMPLER
-    _measure: Source
-
-    def __init__(self, measure: Source, *, exact_map: Callable[[Any], Any] = Unknown("exact map"), **of_view: Any):
-        super().__init__(measure, **of_view)
-        self._exact_map = exact_map
 
     def log_density(self, x: Any) -> Any:
         """log mu0(x), normalised, (n, d) -> (n,)."""
-        return self._evaluate(Oracle.SOURCE_DENSITY, self._measure.log_density, x)
+        return self._evaluate(Oracle.SOURCE_DENSITY, x)
 
     def score(self, x: Any) -> Any:
         """grad log mu0(x), (n, d) -> (n, d)."""
-        return self._evaluate(Oracle.SOURCE_SCORE, self._measure.score, x)
+        return self._evaluate(Oracle.SOURCE_SCORE, x)
 
     def exact_map(self, x: Any) -> Any:
         """T*(x), (n, d) -> (n, d): for the anchor row `truth`, and for nobody who wants to be ranked."""
-        return self._evaluate(Oracle.EXACT_MAP, self._exact_map, x)
+        return self._evaluate(Oracle.EXACT_MAP, x)
 
 
 class TargetView(View):
@@ -225,15 +273,14 @@ class TargetView(View):
 
     samples_oracle = Oracle.TARGET_SAMPLES
     sampler_oracle = Oracle.TARGET_SAMPLER
-    _measure: Target
 
     def potential(self, y: Any) -> Any:
         """V(y) up to a constant, (n, d) -> (n,)."""
-        return self._evaluate(Oracle.TARGET_POTENTIAL, self._measure.potential, y)
+        return self._evaluate(Oracle.TARGET_POTENTIAL, y)
 
     def gradient(self, y: Any) -> Any:
         """grad V(y), (n, d) -> (n, d)."""
-        return self._evaluate(Oracle.TARGET_GRADIENT, self._measure.gradient, y)
+        return self._evaluate(Oracle.TARGET_GRADIENT, y)
 
 
 def offers(source: Source, target: Target, exact_map: Any = None) -> frozenset[Oracle]:

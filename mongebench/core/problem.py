@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mongebench.core import guard
 from mongebench.core.arrays import Points, as_points
 from mongebench.core.errors import InvalidInput
 from mongebench.core.estimator import Map, ProblemInfo
@@ -57,7 +58,8 @@ class Problem:
     version
         Raised whenever a change of the code changes the problem.
     truth
-        T*, (n, d) -> (n, d); false where unknown, and calling it then raises.
+        T*, (n, d) -> (n, d); false where unknown, and calling it then raises. While an estimator learns or maps, it and
+        `truth_inverse` raise `OracleNotDeclared`, and so does building a problem: see `mongebench.core.guard`.
     truth_inverse
         The inverse of T*, where it exists.
     truth_tier
@@ -95,12 +97,13 @@ class Problem:
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        guard.refuse(f"a problem ({self.name})")
         if bool(self.truth) != (self.truth_tier != TruthTier.NONE):
             raise InvalidInput(f"A problem with truth_tier {self.truth_tier} must come with a truth, and only then.")
         for name in ("truth", "truth_inverse"):
             exact = getattr(self, name)
             if exact and not isinstance(exact, _Exact):
-                object.__setattr__(self, name, _Exact(exact, self.dim))
+                object.__setattr__(self, name, _Exact(exact, name, self.dim))
 
     def replicate(self, seed: int) -> Problem:
         """The problem that a cell of this seed is fitted and evaluated on: itself, or its clouds under another split.
@@ -166,12 +169,15 @@ def _rounded(array: Points) -> list[str]:
 
 
 class _Exact:
-    """An exact map behind the array boundary: any (n, d) array in, float64 (n, d) out."""
+    """An exact map behind the array boundary (any (n, d) array in, float64 (n, d) out) and the guard."""
 
-    def __init__(self, function: Map, dim: int) -> None:
-        self.function = function
-        self.dim = dim
+    def __init__(self, function: Map, name: str, dim: int) -> None:
+        def ask(x: Any) -> Points:
+            guard.refuse(f"{name} of a problem")
+            points = as_points(x, name="x", dim=dim, min_rows=0)
+            return np.asarray(function(points), dtype=np.float64)
+
+        self._ask = ask
 
     def __call__(self, x: Any) -> Points:
-        points = as_points(x, name="x", dim=self.dim, min_rows=0)
-        return np.asarray(self.function(points), dtype=np.float64)
+        return self._ask(x)

@@ -26,7 +26,17 @@ from mongebench.run.store import Readable
 ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
 FIT_COLUMNS = ("fit_seconds", "gpu_fit_seconds")
 """Wall time of a fit: on the CPU, and on a GPU. No cell has both, so that neither stands under the other's name."""
-TIME_COLUMNS = (*FIT_COLUMNS, "fit_iqr_seconds", "fit_cpu_seconds", "compile_seconds", "wall_seconds")
+TRANSFORM_COLUMN = "transform_seconds"
+"""Wall time of the map at 1000 points: work that `fit` puts off stands there."""
+TIME_COLUMNS = (
+    *FIT_COLUMNS,
+    "fit_iqr_seconds",
+    "fit_cpu_seconds",
+    "late_cpu_seconds",
+    "compile_seconds",
+    TRANSFORM_COLUMN,
+    "wall_seconds",
+)
 NO_GPU = "no gpu"
 IDENTITY_COLUMNS = ["problem", "dim", "budget", "estimator"]
 
@@ -136,7 +146,13 @@ def _measured(record: Record) -> dict[str, Any]:
         row |= {"fit_seconds" if on_cpu else "gpu_fit_seconds": record.times.fit_median}
         row |= {} if record.times.fit_iqr is None else {"fit_iqr_seconds": record.times.fit_iqr}
         row |= {"fit_cpu_seconds": record.times.fit_cpu, "compile_seconds": record.times.compile}
-        row |= {"wall_seconds": record.times.wall}
+        row |= {"late_cpu_seconds": record.times.late_cpu, "wall_seconds": record.times.wall}
+        if record.status.measured:
+            points = record.times.transform_points or record.manifest.evaluation_points
+            row |= {
+                TRANSFORM_COLUMN: 1000 * record.times.transform / points,
+                "remarks": "; ".join(record.times.remarks),
+            }
     if record.status.measured:
         for name, value in record.metrics.items():
             row |= {name: value.value, f"{name}_se": value.standard_error, f"{name}_floor": value.floor}
@@ -223,7 +239,8 @@ class Block:
     summary
         `aggregate` of the metric, of these estimators.
     seconds
-        Means over seeds of `FIT_COLUMNS` and of `fit_iqr_seconds`, by estimator and dim; empty where they are `mixed`.
+        Means over seeds of `FIT_COLUMNS`, `fit_iqr_seconds` and `TRANSFORM_COLUMN`, by estimator and dim; empty where
+        they are `mixed`.
     """
 
     problem: str
@@ -243,24 +260,24 @@ class Block:
         """Columns of the table."""
         return sorted(int(dim) for dim in self.summary["dim"].unique())
 
-    def lines(self) -> Iterator[tuple[str, list[Shown | None], str, str]]:
-        """(estimator, what it reached in each of `dims`, fit seconds at the largest: on the CPU, on a GPU).
+    def lines(self) -> Iterator[tuple[str, list[Shown | None], str, str, str]]:
+        """(estimator, what it reached in each of `dims`, seconds at the largest: fit on the CPU, on a GPU, transform).
 
-        Anchors come first. The last one is "no gpu" where the fits were on the CPU.
+        Anchors come first. "no gpu" stands in place of the second where the fits were on the CPU.
         """
         for name in row_order(self.summary["estimator"]):
             own = self.summary[self.summary["estimator"] == name].set_index("dim")
             shown = [Shown.of(own.loc[dim], self.metric) if dim in own.index else None for dim in self.dims]
             on_cpu, on_gpu = (self._fit(name, column) for column in FIT_COLUMNS)
-            yield name, shown, on_cpu, on_gpu or (on_cpu and NO_GPU)
+            yield name, shown, on_cpu, on_gpu or (on_cpu and NO_GPU), self._fit(name, TRANSFORM_COLUMN)
 
     def _fit(self, name: str, column: str) -> str:
-        """Mean seconds at the largest dimension, with the interquartile range of repeated fits."""
+        """Mean seconds at the largest dimension; of fits with the interquartile range of repeated ones."""
         own = self.seconds[self.seconds["estimator"] == name].dropna(subset=[column]).sort_values("dim")
         if own.empty:
             return ""
         last = own.iloc[-1]
-        spread = last["fit_iqr_seconds"]
+        spread = last["fit_iqr_seconds"] if column in FIT_COLUMNS else math.nan
         return number(last[column]) + ("" if pd.isna(spread) else f" (IQR {number(spread)})")
 
     def floors(self) -> list[str]:
@@ -284,6 +301,8 @@ def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
         summary, seconds = aggregate(own, chosen), _fit_times(own)
         if mixed(rows):
             seconds = seconds.iloc[:0]
+        if mixed(rows, TRANSFORM_COLUMN):
+            seconds = seconds.assign(**{TRANSFORM_COLUMN: np.nan})
         if chosen in TIME_COLUMNS and mixed(rows, chosen):
             summary = summary.assign(n_ok=0)
         tiers = summary.loc[~summary["anchor"], "tier"].unique().tolist()
@@ -293,13 +312,15 @@ def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
 
 
 def _fit_times(rows: pd.DataFrame) -> pd.DataFrame:
-    columns = [*FIT_COLUMNS, "fit_iqr_seconds"]
+    columns = [*FIT_COLUMNS, "fit_iqr_seconds", TRANSFORM_COLUMN]
     times = rows.reindex(columns=["estimator", "dim", *columns]).astype(dict.fromkeys(columns, float))
     return times.groupby(["estimator", "dim"], sort=False)[columns].mean().reset_index()
 
 
 def unit(metric: str) -> str:
     """Unit and direction of a metric or a time column, to be written behind its name."""
+    if metric == TRANSFORM_COLUMN:
+        return " [s per 1000 points]"
     if metric.endswith("_seconds"):
         return " [s]"
     found = find(METRICS, metric).load()
@@ -359,8 +380,18 @@ def legend(rows: pd.DataFrame, metric: str | None = None) -> str:
     return (f"{marked} " if marked else "") + (
         "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
         "fit s and GPU s: mean fit seconds at the largest dimension on the CPU and on a GPU, compilation excluded, "
-        f"of repeated fits the median with its interquartile range, {circumstances(rows, *columns)}"
+        f"of repeated fits the median with its interquartile range, {circumstances(rows, *columns)}; "
+        f"transform s: {mixed(rows, TRANSFORM_COLUMN) or 'seconds of the map per 1000 points there'}{_notes(rows)}"
     )
+
+
+def _notes(rows: pd.DataFrame) -> str:
+    """What the fit seconds of these rows do not show, and whose: see `Times.remarks`."""
+    if "remarks" not in rows:
+        return ""
+    names = row_order(rows.loc[rows["remarks"].fillna("") != "", "estimator"])
+    said = "; work outside of fit s (compilation, threads, processes: the records say what): "
+    return said + ", ".join(names) if names else ""
 
 
 def exponents(rows: pd.DataFrame, column: str = "fit_seconds") -> pd.DataFrame:

@@ -48,7 +48,7 @@ def _block(block: tables.Block) -> Table:
     table.add_column("estimator", no_wrap=True)  # it tells the rows apart; numbers fold at their spaces
     for dim in block.dims:
         table.add_column(f"d = {dim}", justify="right")
-    for head in ("fit s", "GPU s"):
+    for head in ("fit s", "GPU s", "transform s"):
         table.add_column(head, justify="right", style="dim")
     for name, shown, *seconds in block.lines():
         table.add_row(escape(name), *("" if cell is None else _cell(cell) for cell in shown), *seconds)
@@ -230,7 +230,7 @@ def record(found: Record) -> RenderableType:
         shown = f"{number(value.value)} ± {number(value.standard_error)}, floor {number(value.floor)}"
         table.add_row(escape(name), shown)
     if found.times:
-        phases = found.times.model_dump(exclude={"fits"})
+        phases = found.times.model_dump(exclude={"fits", "transform_points"}, exclude_none=True)
         table.add_row("seconds", ", ".join(f"{name} {number(s)}" for name, s in phases.items()))
     if found.times and found.times.fit_iqr is not None:
         fits, median, spread = len(found.times.fits), number(found.times.fit_median), number(found.times.fit_iqr)

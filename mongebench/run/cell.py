@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib
 import os
 import traceback
@@ -17,14 +16,23 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from mongebench.core import guard
 from mongebench.core.arrays import Points
-from mongebench.core.errors import ContractViolation, Diverged, InvalidInput, MongebenchError, OracleUnavailable
+from mongebench.core.errors import (
+    ContractViolation,
+    Diverged,
+    InvalidInput,
+    MongebenchError,
+    NotConverged,
+    OracleUnavailable,
+)
 from mongebench.core.estimator import MapEstimator, Support, Trace, check_support, keep_going
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
 from mongebench.core.problem import Problem
 from mongebench.metrics import Evaluation, EvaluationPoints, NonFiniteMap, Value, compute
 from mongebench.plugins import snake_case
 from mongebench.run import device
+from mongebench.run.afresh import read_afresh, same_map_before
 from mongebench.run.clock import Clock, watch_compiler
 from mongebench.run.planned import Conditions, planned
 from mongebench.run.provenance import provenance
@@ -38,8 +46,6 @@ DIVERGED_RATIO = 1e4
 
 OVERDRAFT = 1.1
 """Of a CPU budget: a fit that took more than so many times it is told of in its record."""
-
-DRAWS = frozenset({Oracle.SOURCE_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLES, Oracle.TARGET_SAMPLER})
 
 
 def _check_budget(**budgets: int | None) -> None:
@@ -194,12 +200,12 @@ def measure_together(
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
         clock.stop()
-        times = [_times(clock, fit.transform_seconds, len(fits)) for fit in fits]
-        for fit, timed in zip(fits, times, strict=True):
-            if timed.doubt and fit.status.measured:
-                fit.status, fit.reason = Status.ERROR, f"the times are not to be trusted: {timed.doubt}"
+        times = [_times(clock, fit, len(fits)) for fit in fits]
         framework = device.framework(estimator.modules)
         peak, used = _peak_bytes(), device.use(framework)
+        for fit in fits:
+            if fit.status.measured:
+                fit.judge_likeness(_evaluation_points(fit.problem, conditions.evaluation_points), conditions)
         if conditions.repeats > 1:
             seconds = _repeat(fits, problem, estimator, conditions)
             times = [timed.model_copy(update={"fits": [timed.fit, *seconds]}) for timed in times]
@@ -219,6 +225,7 @@ def measure_together(
                     *sorted({f"{warning.category.__name__}: {warning.message}" for warning in caught}),
                     *fit.differences,
                     *budget_spent(fit.trace, conditions.cpu_budget, timed),
+                    *timed.remarks,
                 ],
                 peak_bytes=peak,
                 gpu_peak_bytes=used.peak_bytes,
@@ -266,30 +273,44 @@ class _Fit:
                 self.metrics = compute(evaluation)
             self.pushed = evaluation.pushed
             self.status, self.reason = _judge(evaluation, self.metrics)
-            if self.status.measured and (other := self._same_as(evaluation)):
-                raise ContractViolation(
-                    f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws: it "
-                    "keeps something from one fit to the next, and neither its error nor its time is its own"
-                )
             self.sketch = Sketch.of(evaluation) if self.status.measured else None
         except Exception as error:  # of one map, not of its neighbours
             self.status, self.reason = status_of(error)
 
-    def _same_as(self, evaluation: Evaluation) -> Cell | None:
-        """An earlier cell of this process, equal but for the seed, with the same map; None where that may be so."""
-        drawn = sum(count for oracle, count in self.meter.counts.items() if oracle in DRAWS)
-        finite = any(measure.size is not None for measure in (self.source._measure, self.target._measure))
+    def judge_likeness(self, points: EvaluationPoints, conditions: Conditions) -> None:
+        """Judge a map that is to the last bit that of another seed: it may depend on no draw, or be kept across fits.
+
+        What tells is the same fit with the estimator's module read afresh, which has kept nothing: there a map that
+        depends on no draw is what it was. Where that cannot be tried, a warning says so, and nobody is accused.
+        """
+        other = same_map_before(self.cell, self.pushed)
         # A fit stopped before its first step leaves the identity; all of a cloud is the same draws in another order.
-        if not drawn or finite or np.array_equal(evaluation.pushed, evaluation.points.x):
-            return None
-        content = hashlib.sha256(np.ascontiguousarray(evaluation.pushed).tobytes()).hexdigest()
-        alike = self.cell.model_copy(update={"seed": 0}).key
-        other = _seen.setdefault((alike, content), self.cell)
-        return other if other.seed != self.cell.seed else None
+        finite = any(measure.size is not None for measure in (self.problem.source, self.problem.target))
+        if other is None or finite or not self.meter.draws or np.array_equal(self.pushed, points.x):
+            return
+        found = f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws"
+        try:
+            pushed = self._fitted_afresh(points, conditions)
+        except Exception as error:  # somebody else's module, and fit
+            self.differences.append(
+                f"{found}: it depends on none of them, or keeps something from one fit to the next; `mongebench check` "
+                f"tells which ({error})"
+            )
+            return
+        if not np.allclose(pushed, self.pushed, rtol=0, atol=1e-6 * np.abs(self.pushed).max()):
+            self.sketch, self.status = None, Status.ERROR
+            self.reason = (
+                f"{ContractViolation.__name__}: {found}: it keeps something from one fit to the next, and neither its "
+                "error nor its time is its own"
+            )
 
-
-_seen: dict[tuple[str, str], Cell] = {}
-"""The first cell of this process to have a map, by its key but for the seed and the map's values."""
+    def _fitted_afresh(self, points: EvaluationPoints, conditions: Conditions) -> Points:
+        """The images of the evaluation points, had there been no fit before."""
+        if conditions.time_limit and self.trace and self.trace.clock.wall_seconds() > conditions.time_limit / 3:
+            raise NotConverged("there is no time for another fit")
+        again = _Fit.of(self.cell, self.problem, read_afresh(self.fitted), Clock())
+        _fit_untimed([again])
+        return Evaluation.of(again.fitted.transform, points).pushed
 
 
 def _fit_all(fits: Sequence[_Fit], points: Sequence[EvaluationPoints], clock: Clock, conditions: Conditions) -> None:
@@ -313,13 +334,15 @@ def _fit_untimed(fits: Sequence[_Fit]) -> None:
         return
     fit_together = fits[0].fitted.fit_together
     assert fit_together is not None
-    errors = fit_together(
-        [fit.fitted for fit in fits],
-        [fit.source for fit in fits],
-        [fit.target for fit in fits],
-        seeds=[fit.cell.seed for fit in fits],
-        traces=[fit.trace or keep_going for fit in fits],
-    )
+    traces = [guard.watched(fit.trace) if fit.trace else keep_going for fit in fits]
+    with guard.closed(Oracle.EXACT_MAP not in fits[0].fitted.needs, everywhere=True):
+        errors = fit_together(
+            [fit.fitted for fit in fits],
+            [fit.source for fit in fits],
+            [fit.target for fit in fits],
+            seeds=[fit.cell.seed for fit in fits],
+            traces=traces,
+        )
     for fit, error in zip(fits, errors, strict=True):
         if error is not None:
             fit.status, fit.reason = status_of(error)
@@ -439,7 +462,8 @@ def _is_device_memory_error(message: str) -> bool:
     return any(words in message for words in ("RESOURCE_EXHAUSTED", "out of memory", "can't allocate memory"))
 
 
-def _times(clock: Clock, transform_seconds: float, share: int) -> Times:
+def _times(clock: Clock, fit: _Fit, share: int) -> Times:
+    others = sum(seconds for phase, seconds in clock.cpu_seconds.items() if phase != "fit")
     return Times(
         imports=clock.seconds("import") / share,
         compile=clock.compile_seconds() / share,
@@ -447,8 +471,11 @@ def _times(clock: Clock, transform_seconds: float, share: int) -> Times:
         evaluate=clock.seconds("evaluate") / share,
         overhead=clock.seconds("overhead") / share,
         wall=clock.wall_seconds() / share,
-        fit_cpu=clock.cpu_seconds["fit"] / share,
-        transform=transform_seconds,
+        fit_cpu=(clock.cpu_seconds["fit"] + clock.helpers_cpu + clock.late_cpu) / share,
+        transform=fit.transform_seconds,
+        transform_points=len(fit.pushed) or None,
+        late_cpu=clock.late_cpu / share,
+        other_cpu=others / share,
         together=share,
     )
 

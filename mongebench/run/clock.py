@@ -3,11 +3,17 @@
 JAX says through `jax.monitoring` when it traced, lowered and compiled; those intervals are taken out of whatever
 phase they fell into. Leaving a timed phase synchronises every device, because JAX and CUDA return before they have
 computed: without it the work of `fit` would be charged to whoever looks at the result first.
+
+What a fit gives to threads and processes of its own is followed too: their CPU seconds belong to it, also where they go
+on while another phase has the clock.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
+import threading
 import time
 from array import array
 from collections import Counter, defaultdict
@@ -16,14 +22,75 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import numpy as np
+import psutil
 from numpy.typing import NDArray
 
 Phase = Literal["import", "fit", "evaluate", "overhead"]
 Interval = tuple[float, float]
 
+_process_time, _thread_time = time.process_time, time.thread_time  # as they were before any plugin
+
+
+def children_cpu_seconds() -> float:
+    """CPU seconds of the processes that this one started, ended and living, and of those that they started."""
+    ended = os.times()
+    seconds = ended.children_user + ended.children_system
+    for child in psutil.Process().children(recursive=True) if _has_children() else ():
+        with contextlib.suppress(psutil.Error):
+            used = child.cpu_times()
+            seconds += used.user + used.system + used.children_user + used.children_system
+    return seconds
+
+
+def _has_children() -> bool:
+    """Whether any lives, or has not been waited for: one system call, where looking for them reads all of /proc."""
+    if not hasattr(os, "waitid"):  # macOS before Python 3.13
+        return True
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+class Helpers:
+    """The threads and processes that a fit has started, and their CPU seconds; made before the fit."""
+
+    def __init__(self) -> None:
+        self._others = set(threading.enumerate())
+        self._children_before = children_cpu_seconds()
+        self._threads: set[threading.Thread] | None = None
+        self._living = False
+        self.processes_in_fit = 0.0
+
+    def threads(self) -> dict[int, float]:
+        """CPU seconds of each of the threads that still lives, by its number."""
+        living = set(threading.enumerate()) - self._others
+        numbers = {thread.native_id for thread in (living if self._threads is None else living & self._threads)}
+        if not numbers:
+            return {}
+        with contextlib.suppress(psutil.Error):
+            return {one.id: one.user_time + one.system_time for one in psutil.Process().threads() if one.id in numbers}
+        return {}
+
+    def close(self) -> None:
+        """The fit has returned: what is started from now on is not its own."""
+        self._threads = set(threading.enumerate()) - self._others
+        self._living = _has_children()
+        self.processes_in_fit = max(children_cpu_seconds() - self._children_before, 0.0)
+
+    def processes_after_fit(self) -> float:
+        """CPU seconds of the processes since the fit has returned; 0 where none outlived it."""
+        if not self._living:
+            return 0.0
+        return max(children_cpu_seconds() - self._children_before - self.processes_in_fit, 0.0)
+
 
 class Clock:
     """Time of one cell, by phase. Entering a phase inside another one stops the outer one's clock.
+
+    It goes by the thread that made it: a phase that another thread enters, such as one that draws while the fit goes
+    on, changes nothing.
 
     Parameters
     ----------
@@ -40,6 +107,10 @@ class Clock:
         Hits and misses of the compiler's persistent cache.
     cpu_seconds
         CPU time of the process by phase, compilation included.
+    helpers_cpu
+        CPU time of the processes that the fit started, until it returned.
+    late_cpu
+        CPU time of the fit's threads while another phase had the clock, and of its processes after it returned.
     """
 
     def __init__(self, started: float | None = None, now: Callable[[], float] = time.perf_counter) -> None:
@@ -51,19 +122,31 @@ class Clock:
         self._segments: defaultdict[Phase, array[float]] = defaultdict(lambda: array("d"))
         self._phase: Phase = "overhead"
         self._since = self.started
-        self._cpu_since = time.process_time()
+        self._cpu_since, self._own_cpu_since = _process_time(), _thread_time()
+        self._thread = threading.get_ident()
+        self._helpers: Helpers | None = None
+        self._beside: dict[int, float] = {}
+        self.helpers_cpu = self.late_cpu = 0.0
 
     @contextmanager
     def phase(self, name: Phase) -> Iterator[None]:
         """Charge what happens inside to `name`; the device's pending work included."""
+        if threading.get_ident() != self._thread:
+            yield
+            return
         outer = self._phase
         synchronise()  # work that is still pending belongs to the phase before
+        if name == "fit":
+            self._helpers = Helpers()
         self._switch(name)
         try:
             yield
         finally:
             synchronise()
             self._switch(outer)
+            if name == "fit" and self._helpers is not None:
+                self._helpers.close()
+                self.helpers_cpu += self._helpers.processes_in_fit
 
     def charge_start_up(self) -> None:
         """Charge everything since `started` to "import": for a process whose imports came before this clock."""
@@ -71,10 +154,20 @@ class Clock:
         self._switch("overhead")
 
     def _switch(self, name: Phase) -> None:
-        now, cpu = self.now(), time.process_time()
+        now, cpu, own_cpu = self.now(), _process_time(), _thread_time()
         self._segments[self._phase].extend((self._since, now))
         self.cpu_seconds[self._phase] += cpu - self._cpu_since
-        self._since, self._cpu_since, self._phase = now, cpu, name
+        if self._beside:
+            self.late_cpu += self._used_beside(cpu - self._cpu_since - (own_cpu - self._own_cpu_since))
+        self._beside = self._helpers.threads() if self._helpers and name != "fit" else {}
+        self._since, self._cpu_since, self._own_cpu_since, self._phase = now, cpu, own_cpu, name
+
+    def _used_beside(self, at_most: float) -> float:
+        """CPU seconds of the fit's threads in the phase that ends; of one that ended too, what no other can have."""
+        assert self._helpers is not None
+        now = self._helpers.threads()
+        of_living = sum(now[number] - before for number, before in self._beside.items() if number in now)
+        return max(of_living, at_most) if self._beside.keys() - now.keys() else of_living
 
     def seconds(self, phase: Phase) -> float:
         """Seconds charged to `phase` so far, compilation excluded."""
@@ -103,7 +196,10 @@ class Clock:
 
     def stop(self) -> None:
         """Let no more time pass: what is read of it afterwards was true at one moment, and adds up."""
-        stopped = self.now()
+        self._switch(self._phase)
+        if self._helpers is not None:
+            self.late_cpu += self._helpers.processes_after_fit()
+        stopped = self._since
         self.now = lambda: stopped
 
     def wall_seconds(self) -> float:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import statistics
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mongebench.metrics.base import Value
 from mongebench.run.device import CPU_ALONE, Device
@@ -20,6 +21,10 @@ from mongebench.run.device import CPU_ALONE, Device
 SCHEMA_VERSION = 2
 SLACK = 0.02
 """Share of the wall time by which the phases may miss it."""
+PUT_OFF = 10.0
+"""Times the fit that compilation may take before a record says so."""
+NOTABLE = 1.0, 0.1
+"""Seconds of compilation, and CPU seconds beside the clock, below which nothing is said."""
 
 
 class Status(StrEnum):
@@ -149,10 +154,13 @@ class Times(Model):
     """Seconds by phase; the first five add up to `wall`.
 
     `fit` leaves out compilation, the trace's own work and the drawing of samples, which is the problem's.
-    `evaluate` holds the map's own time at the evaluation points (`transform`) and the metrics'; `fit_cpu` is the
-    process's CPU time in `fit`, all threads together, compilation included. Where several seeds were fitted `together`
-    in one call, all but `transform` are equal shares of the call's. `fits` holds `fit` of each of the fits that an
-    experiment's `repeats` asked for, the first, which all the other fields are of, among them; it is empty for one.
+    `evaluate` holds the map's own time at the evaluation points (`transform`, at `transform_points` of them) and the
+    metrics'. `fit_cpu` is the CPU time of the fit: of the process in `fit`, all threads together, compilation included,
+    of the processes that the fit started, and `late_cpu`, what its threads and processes went on to use while the trace
+    was scored and after it had returned. `other_cpu` is the process's CPU time in all other phases. Where several seeds
+    were fitted `together` in one call, all but `transform` are equal shares of the call's. `fits` holds `fit` of each
+    of the fits that an experiment's `repeats` asked for, the first, which all the other fields are of, among them; it
+    is empty for one.
     """
 
     imports: float
@@ -163,6 +171,9 @@ class Times(Model):
     wall: float
     fit_cpu: float
     transform: float
+    transform_points: int | None = None
+    late_cpu: float = 0.0
+    other_cpu: float | None = None
     together: int = 1
     fits: list[float] = []
 
@@ -182,12 +193,39 @@ class Times(Model):
     @property
     def doubt(self) -> str:
         """Why these times cannot be true, if so."""
-        phases = (self.imports, self.compile, self.fit, self.evaluate, self.overhead)
-        if min(phases) < 0:
-            return f"a phase took {min(phases):.3g} s: the clock went backwards"
-        if abs(sum(phases) - self.wall) > max(SLACK * self.wall, 1e-3):
-            return f"the phases add up to {sum(phases):.6g} s of {self.wall:.6g} s"
+        phases = {name: getattr(self, name) for name in ("imports", "compile", "fit", "evaluate", "overhead")}
+        numbers = {name: value for name, value in self if isinstance(value, (int, float))}
+        numbers |= {f"fits[{index}]": seconds for index, seconds in enumerate(self.fits)}
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                return f"{name} is {value}"
+            if value < 0:
+                return f"{name} is {value:.3g}: the clock went backwards"
+        allowed = max(SLACK * self.wall, 1e-3)
+        for name, value in phases.items():
+            if value > self.wall + allowed:
+                return f"{name} took {value:.6g} s of {self.wall:.6g} s"
+        if abs(sum(phases.values()) - self.wall) > allowed:
+            return f"the phases add up to {sum(phases.values()):.6g} s of {self.wall:.6g} s"
+        if self.transform > self.together * (self.evaluate + allowed):
+            return f"transform took {self.transform:.6g} s of {self.together * self.evaluate:.6g} s in evaluate"
         return ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What `fit` does not show, a sentence each: compilation much longer than the fit, work beside the clock."""
+        said = []
+        if self.compile > max(PUT_OFF * self.fit, NOTABLE[0]):
+            said.append(
+                f"compilation took {self.compile:.3g} s, the fit {self.fit:.3g} s: what is computed while a function "
+                "is traced counts as compilation"
+            )
+        if self.late_cpu > max(SLACK * self.fit_cpu, NOTABLE[1]):
+            said.append(
+                f"threads or processes of the fit used {self.late_cpu:.3g} CPU s while its clock stood still: fit_cpu "
+                "holds them, fit does not"
+            )
+        return said
 
 
 class TracePoint(Model):
@@ -273,3 +311,11 @@ class Record(PlannedCell):
     peak_bytes: int | None = None
     gpu_peak_bytes: int | None = None
     provenance: Provenance
+
+    @model_validator(mode="after")
+    def _no_impossible_times(self) -> Self:
+        """A measured record whose times cannot be true is an error, wherever it comes from."""
+        if self.times is not None and self.times.doubt and self.status.measured:
+            reason = f"the times are not to be trusted: {self.times.doubt}"
+            self.__dict__.update(status=Status.ERROR, reason=reason)  # frozen to everybody else
+        return self

@@ -2,12 +2,16 @@
 
 import copy
 import itertools
+import os
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 import mongebench as mb
 from mongebench.core.estimator import keep_going
+from mongebench.core.oracle import _behind
 
 SAMPLES = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
 
@@ -198,11 +202,51 @@ class DeclaresTooMuch(Sound):
 
 
 class AsksBehindTheView(Sound):
-    """Breaks asks_under_the_meter."""
+    """Breaks asks_under_the_meter: draws from the measure that no attribute of the view leads to."""
 
     def fit(self, source, target, *, seed=0, trace=None):
-        source._measure.sample(7)
+        _behind[source].draw(7, seed=3)
         return super().fit(source, target, seed=seed, trace=trace)
+
+
+PAIR = mb.problem("gaussian", dim=2)  # before any fit, where nothing forbids it
+SHIFT = PAIR.truth(np.zeros((1, 2)))
+MATRIX = PAIR.truth(np.eye(2)) - SHIFT
+MEANS = PAIR.source.sample(10**4).mean(axis=0), PAIR.target.sample(10**4).mean(axis=0)
+
+
+class KnowsThePair(Sound):
+    """Breaks knows_no_problem_by_name: it knows the registered pair from its means, and the map from elsewhere."""
+
+    claims = frozenset()
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        gaps = (
+            [source.samples.mean(axis=0) - MEANS[0], target.samples.mean(axis=0) - MEANS[1]] if source.dim == 2 else [9]
+        )
+        self.known_ = bool(np.max(np.abs(gaps)) < 0.4 and len(source.samples) > 1)
+        return self
+
+    def transform(self, X):
+        return X @ MATRIX + SHIFT if self.known_ else X + self.shift_
+
+
+KnowsThePair.potential = None
+
+
+class LeansOnTheLastDraw(Sound):
+    """Breaks keeps_nothing_between_fits; the draw that it saw first it learns from alone."""
+
+    first = last = None
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        cls, own = type(self), self.shift_
+        cls.first, before, cls.last = own if cls.first is None else cls.first, cls.last, own
+        if own.shape == cls.first.shape and not np.allclose(own, cls.first) and before.shape == own.shape:
+            self.shift_ = own + 1e-3 * (before - own)
+        return self
 
 
 class Greedy(SoundWithSampler):
@@ -386,6 +430,8 @@ FAKES = {
     "answers_supports_honestly": RaisesInSupports,
     "asks_what_it_declares": DeclaresTooMuch,
     "asks_under_the_meter": AsksBehindTheView,
+    "knows_no_problem_by_name": KnowsThePair,
+    "keeps_nothing_between_fits": LeansOnTheLastDraw,
     "keeps_within_the_budget": Greedy,
     "traces_maps": GoesBackInTime,
     "learns_the_same_when_watched": PosesForTheCamera,
@@ -404,3 +450,126 @@ FAKES = {
     "fits_seeds_together_as_alone": SlipsInATeam,
     "beats_the_identity": WalksAway,
 }
+
+
+class RebuildsTheProblem(Sound):
+    """Builds the problem that it thinks it is on, and asks it for the map."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        self.map_ = mb.problem("gaussian", dim=source.dim).truth
+        return super().fit(source, target, seed=seed, trace=trace)
+
+    def transform(self, X):
+        return self.map_(X)
+
+
+class RebuildsInAThread(RebuildsTheProblem):
+    """The same, where its own thread is not asked."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        with ThreadPoolExecutor(1) as pool:
+            self.map_ = pool.submit(mb.problem, "gaussian", dim=source.dim).result().truth
+        return super(RebuildsTheProblem, self).fit(source, target, seed=seed, trace=trace)
+
+
+class RebuildsWhenAsked(RebuildsTheProblem):
+    """The same, once it is fitted."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        return super(RebuildsTheProblem, self).fit(source, target, seed=seed, trace=trace)
+
+    def transform(self, X):
+        return mb.problem("gaussian", dim=X.shape[1]).truth(X)
+
+
+class RebuildsInSupports(RebuildsTheProblem):
+    """The same, before it is fitted."""
+
+    def supports(self, problem):
+        type(self).found = mb.problem("gaussian", dim=problem.dim)
+        return mb.Support(True)
+
+
+class TracesTheTruth(Sound):
+    """Shows the trace the exact map."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        trace(PAIR.truth, flow_time=0.0)
+        return super().fit(source, target, seed=seed, trace=trace)
+
+
+class ReadsTheExactMap(Sound):
+    """Looks for it in the view."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        self.map_ = source._exact_map
+        return super().fit(source, target, seed=seed, trace=trace)
+
+    def transform(self, X):
+        return self.map_(X)
+
+
+class DrawsInPrivate(Sound):
+    """Draws from a problem that it built before, as much as it likes."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        return self.walk(PAIR.source.sampler(10**4, np.random.default_rng(0)), target.samples, trace)
+
+
+class DrewBefore(Sound):
+    """The linear map between draws that it made when it was imported; of anything else, its samples' means."""
+
+    claims = frozenset()
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        if source.dim == 2 and len(source.samples) > 1:
+            self.fitted_ = LINEAR
+        return self
+
+    def transform(self, X):
+        return self.fitted_.transform(X) if hasattr(self, "fitted_") else X + self.shift_
+
+
+DrewBefore.potential = None
+LINEAR = mb.estimator("bures").fit(PAIR.source.sample(20_000, seed=6), PAIR.target.sample(20_000, seed=6))
+
+
+class KeepsCloudsOnDisk(Sound):
+    """Learns from all samples of its dimension that it has ever been given."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        clouds = []
+        for side, new in (("source", source.samples), ("target", target.samples)):
+            path = Path(os.environ["FAKES_FOLDER"], f"{side}-{source.dim}.npy")
+            clouds.append(np.concatenate([np.load(path), new]) if path.exists() else new)
+            np.save(path, clouds[-1])
+        return self.walk(*clouds, trace)
+
+
+class KeepsAMapOnDisk(Sound):
+    """Learns once in each dimension, for all processes that will ever be."""
+
+    claims = frozenset()
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        path = Path(os.environ["FAKES_FOLDER"], f"map-{source.dim}.npy")
+        if path.exists():
+            self.shift_ = np.load(path)
+        else:
+            np.save(path, self.shift_)
+        return self
+
+
+GUARDED = [
+    RebuildsTheProblem,
+    RebuildsInAThread,
+    RebuildsWhenAsked,
+    RebuildsInSupports,
+    TracesTheTruth,
+    DrawsInPrivate,
+]
+"""Cheats that the problem refuses, in every run."""
+CHEATS = [*GUARDED, ReadsTheExactMap, DrewBefore, KeepsCloudsOnDisk, KeepsAMapOnDisk]
+"""Cheats that do not pass the checks."""

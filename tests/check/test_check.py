@@ -33,6 +33,29 @@ def test_a_check_fails_for_what_breaks_it_and_no_other_does(name) -> None:
     assert ended(fakes.FAKES[name](), Outcome.FAILED) == [name]
 
 
+@pytest.mark.parametrize("cheat", fakes.CHEATS)
+def test_what_knows_more_than_it_was_told_does_not_pass(cheat, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FAKES_FOLDER", str(tmp_path))
+    assert ended(cheat(), Outcome.FAILED)
+
+
+def test_what_was_made_before_the_fit_is_found_by_what_it_gains() -> None:
+    """Neither the guard of a fit nor any look at the meter sees it."""
+    assert "knows_no_problem_by_name" in ended(fakes.DrewBefore(), Outcome.FAILED)
+
+
+def test_a_map_from_disk_is_the_same_everywhere(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("FAKES_FOLDER", str(tmp_path))
+    assert ended(fakes.KeepsAMapOnDisk(), Outcome.FAILED) == ["keeps_nothing_between_fits"]
+
+
+@pytest.mark.parametrize("cheat", fakes.GUARDED)
+def test_what_a_problem_refuses_in_a_fit_is_an_error_in_its_record(cheat) -> None:
+    record = mb.run_cell(fakes.PAIR, cheat(), n_source=60, n_target=60, evaluation_points=50)
+    assert record.status == "error"
+    assert "OracleNotDeclared" in record.reason
+
+
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS)
 def test_every_check_says_what_why_and_how_to_mend(check) -> None:
     assert check.function.__doc__.count("\n\n") == 2

@@ -23,7 +23,7 @@ from mongebench.report.tables import (
 )
 from mongebench.run.record import Cell, Spec
 
-from .conftest import cell, trace
+from .conftest import TIMES, cell, trace
 
 
 def rows(values, statuses=None, **columns) -> pd.DataFrame:
@@ -161,7 +161,7 @@ def timed(**devices: str) -> pd.DataFrame:
 
 
 def seconds(table: pd.DataFrame, metric: str = "uvp") -> dict[str, tuple[str, str]]:
-    return {name: (on_cpu, on_gpu) for block in blocks(table, metric) for name, _, on_cpu, on_gpu in block.lines()}
+    return {name: (on_cpu, on_gpu) for block in blocks(table, metric) for name, _, on_cpu, on_gpu, _ in block.lines()}
 
 
 def test_a_cpu_has_no_gpu_time_and_a_gpu_no_cpu_time() -> None:
@@ -187,3 +187,35 @@ def test_times_of_different_devices_do_not_share_a_column() -> None:
 
 def test_repeated_fits_show_their_range() -> None:
     assert seconds(timed(flow="Fake H1").assign(fit_iqr_seconds=0.25)) == {"flow": ("", "1 (IQR 0.25)")}
+
+
+def test_the_time_of_the_map_stands_beside_that_of_the_fit() -> None:
+    table = timed(bures="cpu", slow="cpu").assign(transform_seconds=[1e-3, 0.3])
+    (block,) = blocks(table, "uvp")
+    assert {name: own for name, *_, own in block.lines()} == {"bures": "0.001", "slow": "0.3"}
+    assert "transform s: seconds of the map per 1000 points there" in legend(table)
+    (block,) = blocks(table, "transform_seconds")
+    assert block.title.endswith("transform_seconds [s per 1000 points], tier: samples")
+    mixed_devices = timed(bures="cpu", flow="Fake H1").assign(transform_seconds=1.0)
+    (block,) = blocks(mixed_devices, "uvp")
+    assert [own for *_, own in block.lines()] == ["", ""]
+    assert "transform s: no times: transform_seconds of Fake H1 and cpu are not comparable" in legend(mixed_devices)
+
+
+def test_a_note_names_whoever_works_outside_of_fit_seconds() -> None:
+    table = timed(bures="cpu", flow="cpu")
+    assert "work outside" not in legend(table)
+    assert "work outside" not in legend(table.assign(remarks=["", np.nan]))
+    told = legend(table.assign(remarks=["", "compilation took 9 s, the fit 0.1 s"]))
+    assert told.endswith("work outside of fit s (compilation, threads, processes: the records say what): flow")
+
+
+def test_seconds_of_the_map_are_per_1000_points(write_run) -> None:
+    """Of the points that there were: a cloud has fewer than were asked for; old records say only how many were."""
+    times = TIMES.model_copy(update={"evaluate": 0.5, "fit": 0.5, "transform": 0.5})
+    directory = write_run([(cell("a"), trace([0], [1])), (cell("b"), trace([0], [1]))])
+    few, old = (planned.cell for planned in directory.plan().cells)
+    for own, update in ((few, {"transform_points": 250}), (old, {})):
+        directory.write(directory.read(own).model_copy(update={"times": times.model_copy(update=update)}))
+    points = directory.plan().cells[1].manifest.evaluation_points
+    assert frame(directory).set_index("estimator")["transform_seconds"].to_dict() == {"a": 2.0, "b": 500 / points}

@@ -2,16 +2,19 @@
 
 import itertools
 import json
+import sys
+import threading
 import time
 
 import numpy as np
 import pytest
 
 import mongebench as mb
+from mongebench import plugins
 from mongebench.run.cell import measure
 from mongebench.run.clock import Clock
 from mongebench.run.planned import Conditions, source_files
-from mongebench.run.record import Cell, Record, Spec, Status
+from mongebench.run.record import Cell, Record, Spec, Status, Times
 
 
 @pytest.fixture(scope="module")
@@ -163,6 +166,104 @@ def test_an_estimator_that_keeps_its_map_across_fits_is_caught(pair, fake) -> No
     assert "the map is that of seed 0 to the last bit" in second.reason
 
 
+KEEPERS = """
+import functools, os
+import numpy as np
+import mongebench as mb
+from kept_beside import KEPT
+
+STORE, SEEN = {}, []
+
+@functools.lru_cache
+def first():
+    return SEEN[0]
+
+class Keeper(mb.MapEstimator):
+    "The mean shift, kept in one way or another."
+    needs = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
+    held = []
+
+    def __init__(self, where="nowhere"):
+        self.where = where
+
+    def fit(self, source, target, *, seed=0, trace=None, defaults=[]):
+        own = target.samples.mean(axis=0) - source.samples.mean(axis=0)
+        SEEN.append(own)
+        places = {"class": self.held, "default": defaults}
+        if self.where in places:
+            places[self.where].append(own)
+            own = places[self.where][0]
+        elif self.where == "module":
+            own = STORE.setdefault("shift", own)
+        elif self.where == "neighbour":
+            own = KEPT.setdefault("shift", own)
+        elif self.where == "lru_cache":
+            own = first()
+        self.shift_ = own
+        return self
+
+    def transform(self, X):
+        if self.where == "rounds":
+            return np.round(X)
+        return X + (np.ones(X.shape[1]) if self.where == "constant" else self.shift_)
+"""
+
+
+def _keeper(tmp_path, monkeypatch, where: str) -> mb.MapEstimator:
+    (tmp_path / "keepers.py").write_text(KEEPERS, encoding="utf-8")
+    (tmp_path / "kept_beside.py").write_text("KEPT = {}", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("mongebench.run.afresh._first", {})
+    for name in ("kept_beside", "mongebench_plugin_keepers"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    return plugins.import_file(tmp_path / "keepers.py").Keeper(where)
+
+
+def _of_seeds(pair, estimator) -> list[Record]:
+    budget = {"n_source": 50, "n_target": 50, "evaluation_points": 100}
+    return [mb.run_cell(pair, estimator, seed=seed, **budget) for seed in (0, 1, 2)]
+
+
+@pytest.mark.parametrize("where", ["class", "default", "module", "neighbour", "lru_cache"])
+def test_wherever_a_map_is_kept_it_is_found(pair, tmp_path, monkeypatch, where) -> None:
+    records = _of_seeds(pair, _keeper(tmp_path, monkeypatch, where))
+    assert [record.status for record in records] == ["ok", "error", "error"]
+    assert "keeps something from one fit to the next" in records[1].reason
+
+
+@pytest.mark.parametrize("where", ["rounds", "constant", "nowhere"])
+def test_a_map_that_uses_no_draw_is_not_accused(pair, tmp_path, monkeypatch, where) -> None:
+    estimator = _keeper(tmp_path, monkeypatch, where)
+    modules = dict(sys.modules)
+    records = _of_seeds(pair, estimator)
+    assert [(record.status, record.warnings) for record in records] == [("ok", [])] * 3
+    assert sys.modules["mongebench_plugin_keepers"].Keeper is type(estimator)
+    assert {name: sys.modules.get(name) for name in modules} == modules
+
+
+def test_nobody_is_accused_whose_module_cannot_be_read_again(pair, monkeypatch) -> None:
+    monkeypatch.setattr("mongebench.run.afresh._first", {})
+
+    class Rounds(mb.MapEstimator):
+        """To whole numbers."""
+
+        needs = frozenset({mb.Oracle.SOURCE_SAMPLES})
+
+        def fit(self, source, target, *, seed=0, trace=None):
+            self.n_ = len(source.samples)
+            return self
+
+        def transform(self, X):
+            return np.round(X)
+
+    first, second, _ = _of_seeds(pair, Rounds())
+    assert first.status is second.status is Status.OK
+    assert first.warnings == []
+    (warning,) = second.warnings
+    assert "depends on none of them, or keeps something" in warning
+    assert "not defined at the top of a module" in warning
+
+
 def test_a_fit_that_only_dispatches_is_charged_for_what_it_dispatched(pair, fake) -> None:
     record = mb.run_cell(pair, fake("Dispatches"), n_source=50, n_target=50, evaluation_points=100)
     assert record.status.measured, record.reason
@@ -180,6 +281,90 @@ def test_times_that_cannot_be_true_are_an_error(pair, fake, monkeypatch) -> None
     record = mb.run_cell(pair, fake("Shift"), n_source=50, n_target=50, evaluation_points=100)
     assert record.status is Status.ERROR
     assert "the clock went backwards" in record.reason
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"fit": -1e-9}, "fit is -1e-09"),
+        ({"fit_cpu": -1.0}, "fit_cpu is -1"),
+        ({"transform": float("nan")}, "transform is nan"),
+        ({"wall": float("inf")}, "wall is inf"),
+        ({"late_cpu": float("nan")}, "late_cpu is nan"),
+        ({"fits": [1.0, -2.0]}, "fits[1] is -2"),
+        ({"compile": 8.0}, "compile took 8 s of 6 s"),
+        ({"evaluate": 2.5}, "add up to 6.5 s of 6 s"),
+        ({"transform": 2.2}, "transform took 2.2 s of 2 s in evaluate"),
+        ({"transform": 5.9, "together": 3}, ""),
+        ({"transform": 6.5, "together": 3}, "transform took 6.5 s of 6 s in evaluate"),
+        ({"fit_cpu": 60.0}, ""),
+    ],
+)
+def test_impossible_times_make_a_record_an_error_wherever_it_comes_from(pair, change, told) -> None:
+    record = mb.run_cell(pair, mb.estimator("bures"), n_source=50, n_target=50, evaluation_points=100)
+    times = Times(imports=0, compile=1, fit=2, evaluate=2, overhead=1, wall=6, fit_cpu=3, transform=1)
+    times = times.model_copy(update=change)
+    assert told in times.doubt
+    assert bool(times.doubt) == bool(told)
+    text = record.model_copy(update={"times": times}).model_dump_json()
+    assert Record.model_validate_json(text).status == ("error" if told else "ok")
+
+
+def test_a_record_says_what_its_fit_seconds_do_not_show() -> None:
+    times = Times(imports=0, compile=1.5, fit=0.1, evaluate=1, overhead=0, wall=2.6, fit_cpu=4, transform=1)
+    assert ["compilation took 1.5 s, the fit 0.1 s" in said for said in times.remarks] == [True]
+    assert times.model_copy(update={"compile": 0.9}).remarks == []  # too short to matter
+    assert times.model_copy(update={"fit": 0.5}).remarks == []
+    (said,) = times.model_copy(update={"fit": 0.5, "late_cpu": 3.0}).remarks
+    assert "threads or processes of the fit used 3 CPU s while its clock stood still" in said
+    assert times.model_copy(update={"fit": 0.5, "late_cpu": 0.05}).remarks == []
+
+
+class GoesOnAlone(mb.MapEstimator):
+    """The mean shift, and a thread that works on once the fit has returned; with JAX also work while it is traced."""
+
+    needs = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
+
+    def __init__(self, traced=False):
+        self.traced = traced
+
+    @property
+    def modules(self):
+        return ("jax",) if self.traced else ()
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        self.shift_ = target.samples.mean(axis=0) - source.samples.mean(axis=0)
+        if self.traced:
+            import jax
+
+            jax.jit(lambda x: [x, self.work(1.2)][0])(1.0)
+        else:
+            self._thread = threading.Thread(target=self.work, args=(0.4,))
+            self._thread.start()
+        return self
+
+    def work(self, seconds):
+        end = time.thread_time() + seconds
+        while time.thread_time() < end:
+            pass
+
+    def transform(self, X):
+        if not self.traced:
+            self._thread.join()
+        return X + self.shift_
+
+
+def test_lazy_is_not_free(pair) -> None:
+    record = mb.run_cell(pair, GoesOnAlone(), n_source=50, n_target=50, evaluation_points=100)
+    assert record.status is Status.OK, record.reason
+    assert record.times.fit_cpu > 0.3
+    assert record.times.late_cpu > 0.3 > record.times.fit
+    assert record.times.transform > 0.2
+    assert record.times.transform_points == 100
+    assert "CPU s while its clock stood still" in record.warnings[-1]
+    record = mb.run_cell(pair, GoesOnAlone(traced=True), n_source=50, n_target=50, evaluation_points=100)
+    assert record.times.compile > 1.2
+    assert "what is computed while a function is traced" in record.warnings[-1]
 
 
 def test_phases_add_up_also_where_looking_at_the_clock_takes_long(pair, fake, monkeypatch) -> None:

@@ -1,5 +1,8 @@
 """The clock: exclusive phases, synchronised devices, compilation told apart."""
 
+import subprocess
+import sys
+import threading
 import time
 
 import pytest
@@ -111,3 +114,103 @@ def test_work_dispatched_in_a_phase_is_charged_to_it() -> None:
     assert dispatched < 0.5 * real, "the device did not run asynchronously: this test shows nothing"
     assert clock.seconds("fit") > 0.5 * real
     assert clock.seconds("evaluate") < 0.3 * real
+
+
+BURNT = 0.3
+"""CPU seconds that helpers of a fit use below; `psutil` tells them to 0.01 s a reading."""
+BURN = f"import time\nend = time.process_time() + {BURNT}\nwhile time.process_time() < end: pass"
+
+
+def burn() -> None:
+    end = time.thread_time() + BURNT
+    while time.thread_time() < end:
+        pass
+
+
+def test_a_thread_that_outlives_the_fit_is_charged_to_it() -> None:
+    go = threading.Event()
+    clock = Clock()
+    with clock.phase("fit"):
+        thread = threading.Thread(target=lambda: go.wait(10) and burn())
+        thread.start()
+    with clock.phase("evaluate"):
+        go.set()
+        thread.join()
+    clock.stop()
+    assert clock.late_cpu > 0.8 * BURNT
+    assert clock.cpu_seconds["fit"] < 0.2 * BURNT
+
+
+def test_a_thread_that_works_while_the_trace_has_the_clock_is_charged_to_the_fit() -> None:
+    go, done = threading.Event(), threading.Event()
+    clock = Clock()
+
+    def work() -> None:
+        go.wait(10)
+        burn()
+        done.set()
+        go.clear()
+        go.wait(10)  # it lives on
+
+    with clock.phase("fit"):
+        thread = threading.Thread(target=work)
+        thread.start()
+        with clock.phase("evaluate"):
+            go.set()
+            assert done.wait(60)
+        late = clock.late_cpu
+        go.set()
+        thread.join()
+    clock.stop()
+    assert late > 0.8 * BURNT
+    assert clock.late_cpu < 1.5 * BURNT
+
+
+def test_work_of_others_is_not_that_of_a_thread_that_waits() -> None:
+    go = threading.Event()
+    clock = Clock()
+    with clock.phase("fit"):
+        waiting = threading.Thread(target=go.wait, args=(60,))
+        waiting.start()
+    with clock.phase("evaluate"):
+        burn()
+        later = threading.Thread(target=burn)  # the map's own
+        later.start()
+        later.join()
+    clock.stop()
+    go.set()
+    waiting.join()
+    assert clock.late_cpu < 0.2 * BURNT
+
+
+def test_processes_of_a_fit_are_charged_to_it() -> None:
+    before = Clock()
+    with before.phase("evaluate"):
+        subprocess.run([sys.executable, "-c", BURN], check=True)
+    before.stop()
+    assert before.helpers_cpu == before.late_cpu == 0
+    clock = Clock()
+    with clock.phase("fit"):
+        subprocess.run([sys.executable, "-c", BURN], check=True)
+        late = subprocess.Popen([sys.executable, "-c", f"input()\n{BURN}"], stdin=subprocess.PIPE)
+    with clock.phase("evaluate"):
+        late.communicate(b"\n")
+    clock.stop()
+    assert clock.helpers_cpu > 0.8 * BURNT
+    assert clock.late_cpu > 0.8 * BURNT
+
+
+def test_a_phase_of_another_thread_does_not_stop_the_clock_of_this_one() -> None:
+    now = Time()
+    clock = Clock(now=now)
+
+    def draw() -> None:
+        with clock.phase("overhead"):
+            now.seconds += 5
+
+    with clock.phase("fit"):
+        thread = threading.Thread(target=draw)
+        thread.start()
+        thread.join()
+        now.seconds += 1
+    assert (clock.seconds("fit"), clock.seconds("overhead")) == (6, 0)

@@ -45,6 +45,7 @@ const COLUMNS = [
   { name: "rank", key: (p) => p.rank, cell: (p) => (p.anchor ? "anchor" : shown(p.rank)), number: true },
   { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
   { name: "GPU s", key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
+  { name: "transform s", key: (p) => p.transform ?? null, cell: (p) => shown(p.transform ?? null), number: true },
   { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
   { name: "why, again", cell: again },
 ];
