@@ -3,7 +3,8 @@
 A *place* is an estimator on a problem at a budget; its cells are paired by their key, so that both runs fitted the same
 draws and were evaluated on the same points, and what they share cancels. The change of a cell is the log-ratio of its
 losses: 10 % are 10 % of an error of any size. The noise is that of the mean log-ratio over a place's fits (over its
-instances where there are two or more), each place's variance drawn towards those of the others (`paired.moderated`).
+instances where there are two or more), each place's variance drawn towards what those of the others, and the scatter
+of its fits, let expect (`paired.moderated`).
 All places share the level by Holm's procedure: with at least that probability, none is called changed that is not.
 A single fit has no spread of its own, and takes that of the other places; where no place has two, the standard errors
 over the evaluation points are all there is, which say nothing about the fit.
@@ -15,7 +16,6 @@ from enum import StrEnum
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from mongebench.metrics.base import Direction
 from mongebench.plugins import METRICS, find
@@ -29,8 +29,8 @@ ROUNDING = 1e-9
 """Relative difference that counts as none: sums in another order."""
 TICK = 1e-3
 """Seconds below which times do not differ."""
-
-Vector = NDArray[np.float64]
+STEADY = 1e-6
+"""Variance of log losses over fits below which places are as steady as each other."""
 
 
 class Change(StrEnum):
@@ -81,75 +81,94 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None
     the place alone), `n_paired` and `n_planned` cells, `change`, `compared` (how many places share the level).
     """
     common = first.merge(second, on="key", suffixes=("", "_after"), sort=False)
-    rows = []
+    common = common.assign(instance=common.get("instance", 0), metric=metric)
     for _, problem in common.groupby(["problem", "budget"], sort=False):
         chosen = metric or chosen_metric(problem)
-        rows += [
-            dict(zip(IDENTITY_COLUMNS, key, strict=True)) | {"metric": chosen} | _change(place, chosen)
-            for key, place in problem.groupby(IDENTITY_COLUMNS, sort=False)
-        ]
-    found = pd.DataFrame(rows, columns=[*IDENTITY_COLUMNS, "metric", *_NUMBERS])
+        common.loc[problem.index, "metric"] = chosen
+        for suffix in ("", "_after"):
+            common.loc[problem.index, f"value{suffix}"] = problem.get(f"{chosen}{suffix}", np.nan)
+            common.loc[problem.index, f"loss{suffix}"] = _loss(problem, chosen, suffix)
+            common.loc[problem.index, f"error{suffix}"] = problem.get(f"{chosen}_se{suffix}", np.nan)
+    found = _places(common)
     open_ = found["change"].isna()
     found["compared"] = int(open_.sum())
-    own = found[open_].astype(dict.fromkeys(("log_ratio", "variance", "of_points", "units", "freedom"), float))
-    variance, freedom = paired.moderated(own["variance"].to_numpy(), own["freedom"].to_numpy())
+    own = found[open_]
+    variance, freedom = paired.moderated(*(own[name].to_numpy(float) for name in ("variance", "freedom", "scatter")))
     alone = np.isnan(variance)
-    error = np.sqrt(np.where(alone, own["of_points"] ** 2, variance / own["units"]))
-    claims = paired.claims(own["log_ratio"].to_numpy(), error, np.where(alone, np.inf, freedom), level)
-    found.loc[open_, "low"], found.loc[open_, "high"] = np.exp(claims.low), np.exp(claims.high)
-    found.loc[open_, "findable"], found.loc[open_, "p"] = np.exp(claims.findable), claims.p
+    error = np.sqrt(np.where(alone, own["of_points"] ** 2, variance / (own["freedom"] + 1)))
+    claims = paired.claims(own["log_ratio"].to_numpy(float), error, np.where(alone, np.inf, freedom), level)
+    found[["low", "high", "findable", "p"]] = np.nan
+    with np.errstate(over="ignore"):  # with one degree of freedom, an interval may well reach infinity
+        found.loc[open_, ["low", "high", "findable"]] = np.exp(np.c_[claims.low, claims.high, claims.findable])
+    found.loc[open_, "p"] = claims.p
     verdicts = np.where(own["log_ratio"] < 0, Change.BETTER, Change.WORSE)
     found.loc[open_, "change"] = np.where(claims.found, verdicts, Change.UNCLEAR)
-    found["ratio"] = np.exp(found["log_ratio"].astype(float))
-    return found.drop(columns=["log_ratio", "variance", "of_points", "units", "freedom"])
+    return found.drop(columns=["log_ratio", "variance", "freedom", "scatter", "of_points"])
 
 
-_NUMBERS = ["before", "after", "ratio", "low", "high", "worst", "findable", "p", "n_paired", "n_planned", "change"]
-_NUMBERS += ["log_ratio", "variance", "of_points", "units", "freedom"]
-
-
-def _change(place: pd.DataFrame, metric: str) -> dict[str, object]:
-    """The paired log-ratio of one place; `change` where it needs no interval."""
-    measured = [place[status].isin([Status.OK, Status.AT_FLOOR]) for status in ("status", "status_after")]
-    row: dict[str, object] = dict.fromkeys(_NUMBERS, np.nan) | {"n_planned": len(place), "n_paired": 0, "change": None}
-    alike = measured[0] & measured[1]
+def _places(common: pd.DataFrame) -> pd.DataFrame:
+    """One row a place of paired cells with `value`, `loss` and `error`; `change` where that needs no interval."""
+    measured = [common[name].isin([Status.OK, Status.AT_FLOOR]) for name in ("status", "status_after")]
+    both = measured[0] & measured[1]
+    other = pd.Series(False, common.index)
     for name in ("problem_digest", "evaluation_points"):
-        if alike.any() and (place.loc[alike, name] != place.loc[alike, f"{name}_after"]).any():
-            return row | {"change": Change.INCOMPARABLE}
-    if (measured[0] & ~measured[1]).any():
-        row["change"] = Change.FAILS
-    elif (measured[1] & ~measured[0]).any():
-        row["change"] = Change.RECOVERED
-    columns = [metric, f"{metric}_after"]
-    both = place.dropna(subset=columns) if set(columns) <= set(place) else place.iloc[:0]
-    if both.empty:
-        return row | {"change": row["change"] or Change.INCOMPARABLE}
-    before, after = (_loss(both, metric, suffix) for suffix in ("", "_after"))
-    if row["change"] is None and np.allclose(before, after, rtol=ROUNDING, atol=0):
-        row["change"] = Change.SAME
-    ratios = np.log(after / before)
-    values = paired.units(ratios, both.get("instance", pd.Series(0, both.index)).to_numpy())
-    errors = both.reindex(columns=[f"{metric}_se", f"{metric}_se_after"]).to_numpy(float)[0]
-    variance = float(values.var(ddof=1)) if len(values) > 1 else np.nan
-    return row | {
-        **{name: both[column].mean() for name, column in zip(("before", "after"), columns, strict=True)},
-        "n_paired": len(both),
-        "worst": float(np.exp(ratios.max())),
-        "log_ratio": float(values.mean()),
-        "variance": 0.0 if variance < ROUNDING**2 else variance,
-        "of_points": float(np.hypot(*(errors / [before[0], after[0]]))),
-        "units": len(values),
-        "freedom": len(values) - 1,
-    }
+        other |= both & (common[name] != common[f"{name}_after"])
+    ratio = pd.Series(np.log(common["loss_after"] / common["loss"]), common.index)
+    cells = common.assign(
+        lost=measured[0] & ~measured[1],
+        won=measured[1] & ~measured[0],
+        other=other,
+        ratio=ratio,
+        moved=ratio.abs() > ROUNDING,
+        paired=ratio.notna(),
+        value=common["value"].where(ratio.notna()),
+        value_after=common["value_after"].where(ratio.notna()),
+        of_points=np.hypot(common["error"] / common["loss"], common["error_after"] / common["loss_after"]),
+        # Of two equally noisy runs, sum and difference are independent: the one may tell of the other's variance.
+        sum=np.log(common["loss_after"]) + np.log(common["loss"]),
+    )
+    found = cells.groupby(IDENTITY_COLUMNS, sort=False).agg(
+        metric=("metric", "first"),
+        before=("value", "mean"),
+        after=("value_after", "mean"),
+        worst=("ratio", "max"),
+        n_paired=("paired", "sum"),
+        n_planned=("paired", "size"),
+        of_points=("of_points", "first"),
+        **{name: (name, "any") for name in ("lost", "won", "other", "moved")},
+    )
+    units = cells.groupby([*IDENTITY_COLUMNS, "instance"], sort=False)["ratio"]
+    means = units.agg(["mean", "count"]).dropna()["mean"].groupby(level=IDENTITY_COLUMNS, sort=False)
+    fits = cells.groupby(IDENTITY_COLUMNS, sort=False)["ratio"]
+    several = means.size().reindex(found.index, fill_value=0) > 1
+    found["log_ratio"] = means.mean()
+    found["variance"] = means.var().where(several, fits.var())
+    found["variance"] = found["variance"].mask(found["variance"] < ROUNDING**2, 0.0)
+    found["freedom"] = means.size().where(several, fits.count()).clip(lower=1) - 1
+    within = cells.groupby(IDENTITY_COLUMNS, sort=False)["sum"].var()
+    found["scatter"] = np.log(within.fillna(within.median()).fillna(1.0).clip(lower=STEADY))
+    found["ratio"], found["worst"] = np.exp(found["log_ratio"]), np.exp(found["worst"])
+    found["change"] = None
+    rules = [
+        (~found["moved"], Change.SAME),
+        (found["n_paired"] == 0, Change.INCOMPARABLE),
+        (found["won"], Change.RECOVERED),
+        (found["lost"], Change.FAILS),
+        (found["other"], Change.INCOMPARABLE),
+    ]
+    for rule, change in rules:  # the last that holds
+        found.loc[rule, "change"] = change
+    found.loc[found["other"], ["before", "after", "ratio", "worst"]] = np.nan
+    found.loc[found["other"], "n_paired"] = 0
+    return found.drop(columns=["lost", "won", "other", "moved"]).reset_index()
 
 
-def _loss(both: pd.DataFrame, metric: str, suffix: str) -> Vector:
-    """(cells,) The metric turned so that lower is better, and lifted to its floor: below it nothing is ranked."""
-    values: Vector = both[f"{metric}{suffix}"].to_numpy(float)
+def _loss(cells: pd.DataFrame, metric: str, suffix: str) -> pd.Series:
+    """The metric turned so that lower is better, and lifted to its floor: below it nothing is ranked."""
+    values = cells.get(f"{metric}{suffix}", pd.Series(np.nan, cells.index)).astype(float)
     if metric in TIME_COLUMNS:
-        return np.maximum(values, TICK)
+        return values.clip(lower=TICK)
     direction = find(METRICS, metric).load().direction
-    loss = {Direction.LOWER: values, Direction.HIGHER: 1 - values, Direction.ZERO: np.abs(values)}[direction]
-    floor = both.get(f"{metric}_floor{suffix}", pd.Series(np.nan, both.index)).fillna(0).to_numpy(float)
-    lifted: Vector = np.maximum(loss, np.maximum(floor, np.finfo(float).tiny))
-    return lifted
+    loss = {Direction.LOWER: values, Direction.HIGHER: 1 - values, Direction.ZERO: values.abs()}[direction]
+    floor = cells.get(f"{metric}_floor{suffix}", pd.Series(np.nan, cells.index)).fillna(0)
+    return loss.clip(lower=floor.clip(lower=np.finfo(float).tiny))

@@ -66,7 +66,7 @@ def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     rows = rows.assign(
         instance=rows.get("instance", 0),
         setting=rows.get("setting", "default"),
-        transform_seconds=rows.get("transform_seconds", np.nan),
+        **{name: rows.get(name, pd.Series(np.nan, rows.index)) for name in SECONDS},
     ).reset_index(drop=True)
     rows["place"] = rows.groupby(PLACE, sort=False).ngroup()
     rows[["chosen", "chosen_se", "chosen_floor"]] = np.nan
@@ -246,8 +246,9 @@ def _rivals(tier: _Tier, known: pd.DataFrame, found: pd.DataFrame) -> Iterator[d
 
 def _judged(result: ranking.Ranking, names: list[str], k: int, leader: int) -> dict[str, Any]:
     """What `ranking` says of the k-th, against a leader (itself, where it leads or is alone)."""
-    over = np.exp(result.versus(k, leader))
-    values = np.exp([result.log_mean[k], result.low[k], result.high[k]])
+    with np.errstate(over="ignore"):  # with one degree of freedom, an interval may well reach infinity
+        over = np.exp(result.versus(k, leader))
+        values = np.exp([result.log_mean[k], result.low[k], result.high[k]])
     return {
         **dict(zip(("ratio", "low", "high"), values.tolist(), strict=True)),
         "best": float(result.best[k]) if len(names) > 1 else math.nan,

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special, stats
 
+DOUBT = 2.0
+"""Standard errors by which places are taken to be less alike than they look."""
 POWER = 0.8
 """Probability with which a change of the size called findable is found."""
 
 Vector = NDArray[np.float64]
 
 
-def moderated(variance: Vector, freedom: Vector) -> tuple[Vector, Vector]:
+def moderated(variance: Vector, freedom: Vector, scatter: Vector | None = None) -> tuple[Vector, Vector]:
     """Variances drawn towards each other, and their degrees of freedom.
 
     Parameters
@@ -27,28 +29,38 @@ def moderated(variance: Vector, freedom: Vector) -> tuple[Vector, Vector]:
     variance, freedom
         (k,) estimates, each sigma^2 chi^2 / freedom, where the 1 / sigma^2 of the places are Gamma distributed; freedom
         0 is a place that knows nothing of its own noise. A variance of 0 is no estimate: it is kept, and lends nothing.
+    scatter
+        (k,) what log sigma^2 may grow linearly with: the log of another variance of each place. By default none.
 
     Returns
     -------
-    (k,) posterior variances, NaN where nothing tells them, and (k,) degrees of freedom, infinite where all places are
-    found to have one variance.
+    (k,) posterior variances, NaN where nothing tells them, and (k,) degrees of freedom, those of all places together
+    where they are found to have one variance.
     """
     own = (freedom > 0) & (variance > 0)
-    if own.sum() < 2:
+    design = np.ones((len(variance), 1)) if scatter is None else np.column_stack([np.ones(len(variance)), scatter])
+    if np.linalg.matrix_rank(design[own]) < design.shape[1]:
+        design = design[:, :1]
+    if own.sum() <= design.shape[1]:
         return np.where(freedom > 0, variance, np.nan), freedom.astype(float)
     half = freedom[own] / 2
     logs = np.log(variance[own]) - special.digamma(half) + np.log(half)
-    excess = logs.var(ddof=1) - special.polygamma(1, half).mean()
-    prior = 2 * _inverse_trigamma(excess) if excess > 0 else np.inf
-    if np.isinf(prior):
-        common = float(np.exp(logs.mean()))
-        found, lent = np.full_like(variance, common), np.full(variance.shape, np.inf)
-    else:
-        common = float(np.exp(logs.mean() + special.digamma(prior / 2) - np.log(prior / 2)))
+    slopes, *_ = np.linalg.lstsq(design[own], logs, rcond=None)
+    centre = design @ slopes
+    squares, spare = (logs - centre[own]) ** 2, own.sum() - design.shape[1]
+    # As unlike as the places may well be: what few of them fail to show is no reason to trust them.
+    doubt = DOUBT * squares.std() / np.sqrt(spare)
+    excess = squares.sum() / spare - special.polygamma(1, half).mean() + doubt
+    if excess > 0:
+        prior = 2 * _inverse_trigamma(float(excess))
+        common = np.exp(centre + special.digamma(prior / 2) - np.log(prior / 2))
         lent = prior + freedom
         found = (prior * common + freedom * np.nan_to_num(variance)) / lent
+    else:
+        found, lent = np.exp(centre), np.full(variance.shape, np.inf)
     exact = (freedom > 0) & (variance == 0)
-    return np.where(exact, 0.0, found), np.where(exact, freedom, lent)
+    # All places together know no more than this.
+    return np.where(exact, 0.0, found), np.where(exact, freedom, np.minimum(lent, freedom[own].sum()))
 
 
 def _inverse_trigamma(value: float) -> float:

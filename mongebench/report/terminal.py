@@ -188,12 +188,9 @@ def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> Rend
     counts = Counter(found["change"])
     summary = ", ".join(f"{counts[change]} {change}" for change in Change if counts[change]) or "nothing in common"
     parts: list[RenderableType] = [f"{len(found)} places (estimator x problem x budget) are in both runs: {summary}."]
+    listed = found[found["change"] != Change.SAME].sort_values("high", ascending=False, kind="stable")
     for change in Change:
-        # What could hide the most comes first.
-        rows = found[found["change"] == change].sort_values("high", ascending=False, kind="stable").to_dict("records")
-        if change is Change.SAME:
-            continue
-        if rows:
+        if rows := listed[listed["change"] == change].to_dict("records"):  # what could hide the most comes first
             lines = [f"[bold]{change}[/bold]: {change.meaning}", *(escape(f"  {_change(row)}") for row in rows)]
             parts.append("\n".join(lines))
     if any(only):
@@ -201,7 +198,7 @@ def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> Rend
     seeds = found.loc[found["n_paired"] > 0, "n_paired"]
     if compared:
         parts.append(
-            f"Ratios are geometric means over cells, paired: same instance, same seed, same draws, same evaluation "
+            "Ratios are geometric means over cells, paired: same instance, same seed, same draws, same evaluation "
             f"points; {seeds.min():.0f} to {seeds.max():.0f} cells a place. Of all {compared} places with a difference "
             f"none is called better or worse that is not, with probability {100 * level:g} % (Holm; Student's t, the "
             "variances of places drawn towards each other; of the evaluation points alone where no place has two "
