@@ -84,7 +84,7 @@ def test_gates_survive_a_file_and_old_files_are_read(tmp_path) -> None:
     assert not nightly.judge(rows, again).failed
     assert nightly.judge(rows.assign(uvp=1.6 * rows["uvp"]), again).failed
     other = nightly.judge(rows.assign(seed=rows["seed"] + 4), again)
-    assert "no fit has an instance and seed of its gate" in other.broken[0]
+    assert "none of its fits has the instance and seed of its gate" in other.broken[0]
     old = again.drop(columns=["fits", "catches"]).assign(standard_error=0.6, high=4.9)
     old.to_csv(tmp_path / "old.csv", index=False)
     assert not nightly.judge(rows.assign(uvp=1.9 * rows["uvp"]), nightly.read(tmp_path / "old.csv")).failed
