@@ -148,7 +148,7 @@ def _against(drawing: _Drawing, places: pd.DataFrame, view: list[str], look_of: 
         if floors.max() > VISIBLE * block["mean"].min():
             drawing.add(index, "floor", _line(_BLACK, "dot"), floors.index, floors, mode="lines")
     return drawing.finished(
-        "Mean over the measured seeds, with standard errors. Anchors are grey; the floor is what a perfect map shows."
+        "Mean over what was measured, standard errors as in the results. Anchors are grey; the floor: a perfect map."
     )
 
 

@@ -38,11 +38,11 @@ def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = N
 
 def write_board(rows: pd.DataFrame, format: Format, path: Path) -> Path:
     """Write the leaderboard of a frame of `tables.frame`, in any format; the path."""
-    lines = leaderboard.board(leaderboard.places(rows))
+    lines = leaderboard.board(rows)
     if format in (Format.CSV, Format.PARQUET):
         failures = [", ".join(f"{count} {status}" for status, count in line["failures"].items()) for line in lines]
         return _write_frame(pd.DataFrame(lines).assign(failures=failures), format, path)
-    return _render("leaderboard", format, path, lines=lines, rule=leaderboard.RULE)
+    return _render("leaderboard", format, path, boards=leaderboard.shown(lines), legend=leaderboard.legend(rows))
 
 
 def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:
@@ -77,12 +77,7 @@ def _render(name: str, format: Format, path: Path, **context: Any) -> Path:
         keep_trailing_newline=True,
         autoescape=False,  # neither is HTML: each template passes every text through its filter
     )
-    environment.filters |= {
-        "tex": tex,
-        "md": markdown,
-        "number": tables.known_number,
-        "gpu_seconds": leaderboard.gpu_seconds,
-    }
+    environment.filters |= {"tex": tex, "md": markdown}
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(environment.get_template(f"{name}.{format.suffix}.j2").render(context), encoding="utf-8")
     return path

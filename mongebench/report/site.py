@@ -57,7 +57,7 @@ class _Site:
         self.cells = {planned.cell.key: planned for planned in runs.plan().cells}
         self.rows = tables.frame(runs)
         self.places = leaderboard.places(self.rows)
-        self.board = leaderboard.board(self.places)
+        self.board = leaderboard.board(self.rows)
         anchors = self.rows.loc[self.rows["anchor"], "estimator"].unique().tolist()
         self.look_of = charts.looks(self.rows["estimator"].unique().tolist(), anchors)
         self.problems = _pages("problem", self.rows["problem"])
@@ -75,7 +75,6 @@ class _Site:
         )
         self.environment.filters |= {
             "number": tables.known_number,
-            "gpu_seconds": leaderboard.gpu_seconds,
             "paragraphs": paragraphs,
         }
         self.environment.globals |= {
@@ -83,6 +82,7 @@ class _Site:
             "estimators": self.estimators,
             "has_rates": bool(self.flows),
             "hand_set": tables.hand_set(self.rows),
+            "spread": tables.spread(self.rows),
             "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in runs.plans)),
         }
 
@@ -96,13 +96,12 @@ class _Site:
             said=leaderboard.verdict(self.board, self.rows),
             n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
             n_planned=len(self.rows),
-            rule=leaderboard.RULE,
-            board=self.board,
+            legend=leaderboard.legend(self.rows),
+            boards=leaderboard.shown(self.board),
             data=self._data(self.places),
             charts=_drawn(charts.by_dimension(self.places, look_of), charts.pareto(self.places, look_of)),
             failures=_failures(self.rows),
             downloads=downloads,
-            circumstances=tables.circumstances(self.rows),
             facts={problem: self._facts(problem) for problem in self.problems},
         )
         for problem, page in self.problems.items():
@@ -169,7 +168,7 @@ class _Site:
                 place["dim"],
                 index(place["budget"]),
                 index(place["metric"]),
-                *charts.rounded([place["mean"], place["fit_seconds"], place["rank"], place["relative"]]),
+                *charts.rounded([place["mean"], place["fit_seconds"], place["ratio"], place["worst"]]),
                 place["n_ok"],
                 place["n_planned"],
                 index(shown.text),
@@ -177,7 +176,12 @@ class _Site:
                 index(", ".join(f"{count} {status}" for status, count in place["failures"].items())),
                 index(_short(place["reason"])),
                 self.runs.invocation(self.cells[place["key"]].cell).command(self.cells[place["key"]].cell),
-                *charts.rounded([place["gpu_fit_seconds"]]),
+                *charts.rounded([place["gpu_fit_seconds"], place["transform_seconds"]]),
+                int(place["lost"]),
+                int(place["against"]),
+                int(place["specialist"]),
+                int(place["counts"]),
+                index(place["setting"]),
             ]
             for place, shown in ((place, tables.Shown.of(place)) for place in _dictionaries(places))
         ]
@@ -244,7 +248,7 @@ class _Site:
             tier=own["tier"].iloc[0],
             documentation=_documentation(ESTIMATORS, name),
             parameters=list(labels.itertuples(index=False, name=None)),
-            lines=[line for line in self.board if line["estimator_name"] == name],
+            boards=leaderboard.shown([line for line in self.board if line["estimator_name"] == name]),
             failures=_failures(own),
             data=self._data(places),
             charts=_drawn(charts.by_dimension(places, self.look_of)),

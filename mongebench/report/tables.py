@@ -1,6 +1,7 @@
 """Records -> tidy frame -> aggregates: what the terminal, the figures, the exports and the report read.
 
-No aggregate is without n_ok/n_planned; means are over the seeds that were measured, the failures stand beside them.
+No aggregate is without n_ok/n_planned; means are over the instances and seeds that were measured, the failures
+stand beside them.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ TIME_COLUMNS = (
 )
 NO_GPU = "no gpu"
 IDENTITY_COLUMNS = ["problem", "dim", "budget", "estimator"]
+INSTANCE = "seed"
+"""The parameter that instances of one problem differ in: its label leaves it out, as it leaves out `dim`."""
 
 
 def labels(specs: Iterable[Spec], ignore: Sequence[str] = ()) -> dict[str, str]:
@@ -91,11 +94,13 @@ def frame(directory: Readable) -> pd.DataFrame:
 
     Of `FIT_COLUMNS` a cell has that of its device: the median over its repeats, whose range is `fit_iqr_seconds`.
     `key` is the name of the cell's record; parameters are JSON. Cells without a record have status "missing".
+    `problem` is a family of instances: its label leaves out the dimension and the seed that its `instance`s are drawn
+    from (0 where a problem has none).
     """
     plan = directory.plan()
     cells = [planned.cell for planned in plan.cells]
     estimators = labels_by_problem(cells)
-    problems = labels((cell.problem for cell in cells), ignore=("dim",))
+    problems = labels((cell.problem for cell in cells), ignore=("dim", INSTANCE))
     rows = []
     for planned in plan.cells:
         cell, record = planned.cell, directory.read(planned.cell)
@@ -115,6 +120,7 @@ def frame(directory: Readable) -> pd.DataFrame:
                 "n_source": np.inf if cell.n_source is None else cell.n_source,
                 "n_target": np.inf if cell.n_target is None else cell.n_target,
                 "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
+                "instance": cell.problem.parameters.get(INSTANCE, 0),
                 "seed": cell.seed,
                 "status": "missing",
                 "reason": "",
@@ -160,20 +166,21 @@ def _measured(record: Record) -> dict[str, Any]:
 
 
 def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean over seeds of a metric (or of a time column), one row per problem x dim x budget x estimator.
+    """Mean of a metric (or of a time column) over instances and seeds, one row per problem x dim x budget x estimator.
 
     Columns: `mean`, `standard_error`, `floor`, `n_ok`, `n_planned`, `failures` (status -> count), `tier`, `anchor`.
-    All seeds share their evaluation points, so that their spread shows the fits' variance alone: the standard error
-    adds that of the evaluation. With one seed it is the latter, and of a time the former.
+    Instances weigh the same in the mean. Where two or more were measured they are the units of the standard error, as
+    fits of one instance go together; else the fits are. To either the error of the evaluation is added in full: all
+    fits of an instance share their evaluation points. With a single fit it stands alone, and says nothing of the fit.
     """
-
     measured = rows.assign(
         value=rows.get(metric, np.nan),
         error=rows.get(f"{metric}_se", np.nan),
         floor=rows.get(f"{metric}_floor", np.nan),
+        instance=rows.get("instance", 0),
     )
     measured["error"] = measured["error"].where(measured["value"].notna())
-    summary = measured.groupby(IDENTITY_COLUMNS, sort=False, dropna=False).agg(
+    fits = measured.groupby([*IDENTITY_COLUMNS, "instance"], sort=False, dropna=False).agg(
         mean=("value", "mean"),
         of_fits=("value", "sem"),
         of_points=("error", "mean"),
@@ -183,7 +190,20 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
         tier=("tier", "first"),
         anchor=("anchor", "first"),
     )
-    errors = summary[["of_fits", "of_points"]]
+    summary = fits.groupby(IDENTITY_COLUMNS, sort=False, dropna=False).agg(
+        mean=("mean", "mean"),
+        of_instances=("mean", "sem"),
+        of_fits=("of_fits", "first"),
+        of_points=("of_points", "mean"),
+        floor=("floor", "max"),
+        n_ok=("n_ok", "sum"),
+        n_planned=("n_planned", "sum"),
+        tier=("tier", "first"),
+        anchor=("anchor", "first"),
+    )
+    errors = pd.DataFrame(
+        {"of_fits": summary["of_instances"].fillna(summary["of_fits"]), "of_points": summary["of_points"]}
+    )
     summary["standard_error"] = np.hypot(*errors.fillna(0.0).to_numpy().T)
     summary.loc[errors.isna().all(axis=1), "standard_error"] = np.nan
     failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
@@ -192,7 +212,28 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
         failures[tuple(key)][status] += 1
     counts = [dict(failures[key]) if key in failures else {} for key in summary.index]
     summary["failures"] = pd.Series(counts, index=summary.index, dtype=object)
-    return summary.drop(columns=["of_fits", "of_points"]).reset_index()
+    return summary.drop(columns=["of_instances", "of_fits", "of_points"]).reset_index()
+
+
+def spread(rows: pd.DataFrame) -> str:
+    """What the standard errors of `aggregate` are over, in words."""
+    if rows.empty:
+        return "standard error"
+    by_place = rows.assign(instance=rows.get("instance", 0)).groupby(IDENTITY_COLUMNS, sort=False, dropna=False)
+    instances = by_place["instance"].nunique()
+    fits = by_place.size() / instances
+    alone = "of the evaluation points only: this says nothing about the fit"
+    if (by_place.size() == 1).all():
+        return f"standard error {alone}"
+    over = f"{_range(fits)} fits"
+    over = f"{over} of one instance" if (instances == 1).all() else f"{_range(instances)} instances x {over}"
+    single = f"; where there is one fit, {alone}" if (by_place.size() == 1).any() else ""
+    return f"standard error over {over}, plus evaluation points{single}"
+
+
+def _range(counts: pd.Series) -> str:
+    low, high = number(counts.min()), number(counts.max())
+    return low if low == high else f"{low} to {high}"
 
 
 def number(value: float) -> str:
@@ -378,7 +419,7 @@ def legend(rows: pd.DataFrame, metric: str | None = None) -> str:
     columns = FIT_COLUMNS if metric not in TIME_COLUMNS else (*FIT_COLUMNS, metric)
     marked = hand_set(rows)
     return (f"{marked} " if marked else "") + (
-        "mean ± standard error (over seeds and evaluation points), n_ok/n_planned; "
+        f"mean ± {spread(rows)}; n_ok/n_planned; "
         "fit s and GPU s: mean fit seconds at the largest dimension on the CPU and on a GPU, compilation excluded, "
         f"of repeated fits the median with its interquartile range, {circumstances(rows, *columns)}; "
         f"transform s: {mixed(rows, TRANSFORM_COLUMN) or 'seconds of the map per 1000 points there'}{_notes(rows)}"

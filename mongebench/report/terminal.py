@@ -188,9 +188,9 @@ def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> Rend
     counts = Counter(found["change"])
     summary = ", ".join(f"{counts[change]} {change}" for change in Change if counts[change]) or "nothing in common"
     parts: list[RenderableType] = [f"{len(found)} places (estimator x problem x budget) are in both runs: {summary}."]
-    for change in (Change.BETTER, Change.WORSE, Change.FAILS, Change.RECOVERED, Change.INCOMPARABLE):
-        rows = found[found["change"] == change].to_dict("records")
-        if rows:
+    listed = found[found["change"] != Change.SAME].sort_values("high", ascending=False, kind="stable")
+    for change in Change:
+        if rows := listed[listed["change"] == change].to_dict("records"):  # what could hide the most comes first
             lines = [f"[bold]{change}[/bold]: {change.meaning}", *(escape(f"  {_change(row)}") for row in rows)]
             parts.append("\n".join(lines))
     if any(only):
@@ -198,9 +198,11 @@ def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> Rend
     seeds = found.loc[found["n_paired"] > 0, "n_paired"]
     if compared:
         parts.append(
-            f"Differences are paired by cell: same seed, same draws, same evaluation points; {seeds.min():.0f} to "
-            f"{seeds.max():.0f} seeds a place. The intervals of all {compared} places with a difference hold together "
-            f"at {100 * level:g} % (Bonferroni; Student's t over seeds, over evaluation points where there is one)."
+            "Ratios are geometric means over cells, paired: same instance, same seed, same draws, same evaluation "
+            f"points; {seeds.min():.0f} to {seeds.max():.0f} cells a place. Of all {compared} places with a difference "
+            f"none is called better or worse that is not, with probability {100 * level:g} % (Holm; Student's t, the "
+            "variances of places drawn towards each other; of the evaluation points alone where no place has two "
+            "fits). Findable: the ratio that would have been found in four of five runs of so many fits."
         )
     return Group(*parts)
 
@@ -214,9 +216,9 @@ def _change(row: dict[Hashable, Any]) -> str:
     numbers = f"{row['metric']} {number(row['before'])} -> {number(row['after'])}"
     if math.isnan(row["low"]):
         return f"{place}: {numbers}, {seeds}"
-    verb, low, high = ("down", -row["high"], -row["low"]) if row["difference"] < 0 else ("up", row["low"], row["high"])
-    size = f"loss {verb} by {number(abs(row['difference']))} ({number(low)} .. {number(high)})"
-    return f"{place}: {numbers}, {size}, {seeds}"
+    ratio = f"loss times {number(row['ratio'])} ({number(row['low'])} .. {number(row['high'])})"
+    more = f", findable {number(row['findable'])}" if row["change"] == Change.UNCLEAR else ""
+    return f"{place}: {numbers}, {ratio}, at worst {number(row['worst'])}{more}, {seeds}"
 
 
 def record(found: Record) -> RenderableType:

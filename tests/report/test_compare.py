@@ -44,15 +44,48 @@ def test_a_known_difference_is_found_though_seeds_scatter_far_more(rng) -> None:
     assert changes(first, second) == {"up": Change.WORSE, "down": Change.BETTER, "still": Change.SAME}
 
 
-def test_the_interval_is_the_paired_t_test_with_the_level_shared(rng) -> None:
-    first = frame({name: 5 + rng.normal(size=6) for name in "abc"})
-    second = first.assign(uvp=first["uvp"] + rng.normal(size=len(first)))
+def test_the_interval_of_one_place_is_the_paired_t_test_of_logs(rng) -> None:
+    first = frame({"a": np.exp(rng.normal(size=6))})
+    second = first.assign(uvp=first["uvp"] * np.exp(rng.normal(size=6)))
+    (row,) = compare(first, second).to_dict("records")
+    told = stats.ttest_rel(np.log(second["uvp"]), np.log(first["uvp"]))
+    np.testing.assert_allclose([row["low"], row["high"]], np.exp(told.confidence_interval(0.95)))
+    np.testing.assert_allclose(row["p"], told.pvalue)
+    # Power of the t test at the size called findable, by the noncentral distribution; ours is a shifted central one.
+    error = np.log(second["uvp"] / first["uvp"]).sem()
+    power = stats.nct.sf(stats.t.isf(0.025, 5), 5, np.log(row["findable"]) / error)
+    assert power == pytest.approx(0.8, abs=0.05)
+
+
+def test_instances_are_the_units_where_there_are_two(rng) -> None:
+    """Five instances of two fits each, whose change is the instance's: five values, not ten."""
+    first = frame({"a": np.ones(10)}, instance=np.repeat(range(5), 2))
+    change = rng.normal(size=5)
+    second = first.assign(uvp=np.exp(np.repeat(change, 2)))
+    (row,) = compare(first, second).to_dict("records")
+    assert row["p"] == pytest.approx(stats.ttest_1samp(change, 0).pvalue)
+    assert row["n_paired"] == 10
+
+
+def test_a_doubling_at_four_seeds_is_found_among_many_places(rng) -> None:
+    """Paired noise of a fifth; thirty places share the level, one of them is worse. The old rule found none."""
+    base = {str(place): np.exp(rng.normal(size=4)) for place in range(30)}
+    first = frame(base)
+    noise = np.exp(0.2 * rng.normal(size=len(first)))
+    second = first.assign(uvp=first["uvp"] * noise * np.where(first["estimator"] == "7", 2.0, 1.0))
     found = compare(first, second).set_index("estimator")
-    assert found["compared"].tolist() == [3, 3, 3]
-    for name, row in found.iterrows():
-        before, after = (rows.loc[rows["estimator"] == name, "uvp"] for rows in (first, second))
-        interval = stats.ttest_rel(after, before).confidence_interval(1 - 0.05 / 3)
-        np.testing.assert_allclose([row["low"], row["high"]], interval)
+    assert found.index[found["change"] == Change.WORSE].tolist() == ["7"]
+    assert found["findable"].drop("7").max() < 2.2
+    exactly = compare(first, first.assign(uvp=first["uvp"] * np.where(first["estimator"] == "7", 2.0, 1.0)))
+    assert Counter(exactly["change"]) == {Change.SAME: 29, Change.WORSE: 1}
+
+
+def test_a_shifted_map_is_found_at_three_seeds(rng) -> None:
+    """UVP from 2.0 to 16.5, as half a standard deviation added to a map makes it, beside places with noise."""
+    first = frame({"a": [1.8, 2.0, 2.2], **{str(k): 5 + rng.normal(size=3) for k in range(20)}})
+    second = first.assign(uvp=first["uvp"] * np.exp(0.1 * rng.normal(size=len(first))))
+    second.loc[:2, "uvp"] = [16.2, 16.5, 16.8]
+    assert Counter(compare(first, second)["change"]) == {Change.WORSE: 1, Change.UNCLEAR: 20}
 
 
 def test_noise_alone_is_called_a_difference_in_five_percent_of_runs_at_most(rng) -> None:
@@ -68,7 +101,10 @@ def test_noise_alone_is_called_a_difference_in_five_percent_of_runs_at_most(rng)
 def test_one_seed_falls_back_to_the_errors_over_points() -> None:
     first, second = frame({"a": [1.0], "b": [1.0]}), frame({"a": [1.2], "b": [2.0]})
     found = compare(first, second).set_index("estimator")
-    assert found["standard_error"].tolist() == pytest.approx([0.1 * np.sqrt(2)] * 2)
+    error = np.hypot(0.1, 0.1 / np.array([1.2, 2.0]))  # relative, of both
+    quantile = stats.norm.isf([0.025, 0.025])  # of a, whose step of Holm's procedure is the last; b's is the first
+    quantile[1] = stats.norm.isf(0.025 / 2)
+    np.testing.assert_allclose(np.log(found["high"] / found["ratio"]), quantile * error)
     assert found["change"].to_dict() == {"a": Change.UNCLEAR, "b": Change.WORSE}
 
 
@@ -113,7 +149,14 @@ def said(found: pd.DataFrame, only=(0, 0)) -> str:
 def test_the_words_name_the_place_the_numbers_and_the_level() -> None:
     first = frame({"a[red]": [1.0, 1.1, 1.2], "b": [1.0, 1.0, 1.0]})
     text = said(compare(first, first.assign(uvp=first["uvp"] + [5.0, 5.1, 4.9, 0, 0, 0])), (1, 2))
-    for words in ("2 places", "1 worse, 1 same", "a[red] on gaussian, d = 2", "uvp 1.1 -> 6.1", "loss up by 5", "95 %"):
+    for words in (
+        "2 places",
+        "1 worse, 1 same",
+        "a[red] on gaussian, d = 2",
+        "uvp 1.1 -> 6.1",
+        "loss times 5.5",
+        "95 %",
+    ):
         assert words in text, words
     assert "1 cells are only in the first run, 2 only in the second" in text
 

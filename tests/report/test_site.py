@@ -107,7 +107,8 @@ def test_the_front_page_counts_and_ranks_what_the_frame_has(real: Path) -> None:
     measured = rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()
     front = Page(real / "site" / "index.html")
     assert f"{measured}/{len(rows)} planned cells" in front.text
-    assert "sorting leads" in front.text
+    assert "sorting is the only estimator that serves all shared places" in front.text
+    assert "over 2 fits of one instance, plus evaluation points" in front.text
     assert "4 unsupported" in front.text
     (data,) = [one for one in front.data if "rows" in one]
     assert sum(row[13] for row in data["rows"]) == measured

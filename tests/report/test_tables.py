@@ -20,6 +20,7 @@ from mongebench.report.tables import (
     legend,
     number,
     row_order,
+    spread,
 )
 from mongebench.run.record import Cell, Spec
 
@@ -53,6 +54,42 @@ def test_mean_and_standard_error_over_seeds_and_points() -> None:
 
 def test_one_seed_keeps_the_metrics_own_error() -> None:
     assert aggregate(rows([3.0]), "uvp")["standard_error"].tolist() == [0.5]
+
+
+def test_instances_are_the_units_of_the_standard_error_where_there_are_two() -> None:
+    """Two fits each that agree, three instances that do not: three values, not six."""
+    table = rows([1.0, 1.0, 2.0, 2.0, 6.0, 6.0], instance=[0, 0, 1, 1, 2, 2], uvp_se=0.0)
+    (row,) = aggregate(table, "uvp").to_dict("records")
+    assert row["standard_error"] == pytest.approx(np.std([1, 2, 6], ddof=1) / np.sqrt(3))
+    assert (row["mean"], row["n_ok"], row["n_planned"]) == (3.0, 6, 6)
+    failing = table.assign(uvp=[1.0, 1.0, 2.0, np.nan, 6.0, 6.0], status=["ok"] * 3 + ["timeout"] + ["ok"] * 2)
+    (lost,) = aggregate(failing, "uvp").to_dict("records")
+    assert (lost["mean"], lost["n_ok"], lost["failures"]) == (3.0, 5, {"timeout": 1})  # instances weigh the same
+    (one,) = aggregate(table.assign(instance=0), "uvp").to_dict("records")
+    assert one["standard_error"] == pytest.approx(np.std([1, 1, 2, 2, 6, 6], ddof=1) / np.sqrt(6))
+
+
+def test_what_the_standard_errors_are_over_is_said() -> None:
+    both = rows([1.0] * 6, instance=[0, 0, 1, 1, 2, 2])
+    assert spread(both) == "standard error over 3 instances x 2 fits, plus evaluation points"
+    assert spread(rows([1.0] * 4)) == "standard error over 4 fits of one instance, plus evaluation points"
+    single = "of the evaluation points only: this says nothing about the fit"
+    assert spread(rows([1.0])) == f"standard error {single}"
+    mixed = pd.concat([rows([1.0] * 2), rows([1.0], estimator="slow")], ignore_index=True)
+    assert spread(mixed) == (
+        f"standard error over 1 to 2 fits of one instance, plus evaluation points; where there is one fit, {single}"
+    )
+    assert f"mean ± {spread(both)}; n_ok/n_planned" in legend(both.assign(wall_seconds=np.nan))
+
+
+def test_instances_of_one_problem_share_its_label(write_run) -> None:
+    made = [cell("bures", seed, problem={"seed": instance, "dim": 2}) for instance in (0, 3) for seed in (0, 1)]
+    table = frame(write_run([(one, trace([0.0], [1.0])) for one in made]))
+    assert table["problem"].unique().tolist() == ["gaussian"]
+    assert table["instance"].tolist() == [0, 0, 3, 3]
+    assert aggregate(table, "uvp")["n_planned"].tolist() == [4]
+    (block,) = blocks(table)
+    assert next(block.lines())[1][0].count == "4/4"
 
 
 def test_times_have_the_spread_of_the_seeds() -> None:

@@ -29,8 +29,10 @@ function places() {
   return rows.map((r) => ({
     tier: texts[r[0]], estimator: texts[r[1]], estimatorPage: texts[r[2]], anchor: r[3] === 1, problem: texts[r[4]],
     problemPage: texts[r[5]], dim: r[6], budget: texts[r[7]], metric: texts[r[8]], mean: r[9], seconds: r[10],
-    rank: r[11], relative: r[12], ok: r[13], planned: r[14], text: texts[r[15]], kind: texts[r[16]],
+    ratio: r[11], worst: r[12], ok: r[13], planned: r[14], text: texts[r[15]], kind: texts[r[16]],
     failures: texts[r[17]], reason: texts[r[18]], command: r[19], onGpu: r[20],
+    transform: r[21], lost: r[22], against: r[23], group: r[3] === 1 ? "anchor" : r[24] === 1 ? "specialist" : "rival",
+    counts: r[25] === 1, setting: texts[r[26]],
   }));
 }
 
@@ -41,8 +43,8 @@ const COLUMNS = [
   { name: "budget", key: (p) => p.budget, cell: (p) => p.budget, className: "whole" },
   { name: "metric", key: (p) => p.metric, cell: (p) => ({ uvp: "UVP %", energy_distance: "energy distance" })[p.metric] ?? p.metric },
   { name: "error", key: (p) => (p.kind === "floor" ? 0 : p.mean), cell: answer, number: true },
-  { name: "/ identity", key: (p) => p.relative, cell: (p) => (p.kind === "floor" ? "" : shown(p.relative)), number: true },
-  { name: "rank", key: (p) => p.rank, cell: (p) => (p.anchor ? "anchor" : shown(p.rank)), number: true },
+  { name: "ratio", key: (p) => p.ratio, cell: (p) => (p.kind === "floor" ? "" : shown(p.ratio)), number: true },
+  { name: "worst", key: (p) => p.worst, cell: (p) => (p.kind === "floor" ? "" : shown(p.worst)), number: true },
   { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
   { name: "GPU s", key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
   { name: "transform s", key: (p) => p.transform ?? null, cell: (p) => shown(p.transform ?? null), number: true },
@@ -105,10 +107,7 @@ function results() {
     const planned = chosen.reduce((sum, place) => sum + place.planned, 0);
     document.getElementById("shown").textContent =
       `${drawn.length} of ${sorted.length} results shown; ${ok}/${planned} of their cells were measured.`;
-    if (document.getElementById("board") && selects.some(({ select }) => select.value || select.dataset.used)) {
-      selects.forEach(({ select }) => { select.dataset.used = "yes"; });
-      board(chosen);
-    }
+    if (document.getElementById("board")) board(selects.some(({ select }) => select.value) ? chosen : null);
   }
   render();
 }
@@ -129,44 +128,53 @@ function filters(all, onChange) {
   return found;
 }
 
-// The leaderboard of the chosen places, by the rule of leaderboard.py: ranks at each place come from there.
+// The leaderboard of the chosen places, by the rule of leaderboard.py: ratios of places come from there. What it
+// resamples (intervals, probabilities, who is separated) is of the whole board, which null brings back.
+const WHOLE = new Map();
 function board(chosen) {
-  const mean = (values) => (values.length ? values.reduce((sum, value) => sum + value, 0) / values.length : null);
   const median = (values) => {
     const sorted = values.filter((value) => value !== null).sort((a, b) => a - b);
     const middle = sorted.length / 2;
     if (!sorted.length) return null;
     return sorted.length % 2 ? sorted[Math.floor(middle)] : (sorted[middle - 1] + sorted[middle]) / 2;
   };
+  const geometric = (values) => (values.length ? Math.exp(values.reduce((sum, value) => sum + Math.log(value), 0) / values.length) : null);
   const where = (place) => JSON.stringify([place.problem, place.dim, place.budget]);
   for (const section of document.querySelectorAll("#board .tier")) {
-    const rivals = chosen.filter((place) => place.tier === section.dataset.tier);
-    const visited = new Set(rivals.map(where));
-    const own = chosen.filter((place) => (place.anchor || place.tier === section.dataset.tier) && visited.has(where(place)));
-    const lines = [...Map.groupBy(own, (place) => place.estimator)].map(([name, mine]) => ({
-      name, mine, anchor: mine[0].anchor, rank: mine[0].anchor ? null : mean(mine.map((place) => place.rank).filter((rank) => rank !== null)),
-      relative: median(mine.map((place) => place.relative)),
-    }));
-    lines.sort((a, b) => a.anchor - b.anchor
-      || (a.anchor ? 0 : compare(a.rank, b.rank, true) || compare(a.relative, b.relative, true)));
+    const { tier, group } = section.dataset;
+    const body = section.querySelector("tbody");
+    if (!WHOLE.has(section)) WHOLE.set(section, [...body.children]);
+    if (chosen === null) {
+      section.hidden = false;
+      body.replaceChildren(...WHOLE.get(section));
+      continue;
+    }
+    const rivals = chosen.filter((place) => place.tier === tier && place.group === group);
+    const counted = new Set(rivals.filter((place) => place.counts).map(where));
+    const planned = new Set(rivals.map(where));
+    const anchors = group === "rival" ? chosen.filter((place) => place.anchor && planned.has(where(place))) : [];
+    const lines = [...Map.groupBy([...rivals, ...anchors], (place) => place.estimator)].map(([name, mine]) => {
+      const judged = mine.filter((place) => counted.has(where(place)) && place.ratio !== null);
+      return { name, mine, judged, anchor: mine[0].anchor, ratio: geometric(judged.map((place) => place.ratio)) };
+    });
+    lines.sort((a, b) => a.anchor - b.anchor || (a.anchor ? 0 : compare(a.ratio, b.ratio, true)));
     section.hidden = rivals.length === 0;
-    section.querySelector("tbody").replaceChildren(...lines.map(({ name, mine, anchor, rank, relative }) => {
-      const against = mine.filter((place) => place.relative !== null);
-      const sum = (key) => mine.reduce((total, place) => total + place[key], 0);
-      const [seconds, onGpu] = [(place) => place.seconds, (place) => place.onGpu].map((of) => median(mine.map(of)));
+    body.replaceChildren(...lines.map(({ name, mine, judged, anchor, ratio }) => {
+      const sum = (places, key) => places.reduce((total, place) => total + place[key], 0);
+      const [seconds, onGpu, transform] = ["seconds", "onGpu", "transform"].map((key) => median(mine.map((place) => place[key])));
+      const worst = judged.reduce((found, place) => (found === null || place.worst > found.worst ? place : found), null);
       const cells = [
-        anchor ? "anchor" : shown(rank),
-        anchor ? "" : `${mine.filter((place) => place.rank === 1).length} of ${mine.filter((place) => place.rank !== null).length}`,
-        shown(relative),
-        name === "identity" ? "" : `${against.filter((place) => place.relative > 1).length} of ${against.length}`,
-        shown(seconds),
-        gpuSeconds(seconds, onGpu),
-        `${sum("ok")}/${sum("planned")}`,
+        [anchor ? "anchor" : [...new Set(mine.map((place) => place.setting))].join(", ")],
+        [shown(ratio), "number"], ["", "number"], [""],
+        [worst === null ? "" : `${shown(worst.worst)} at ${worst.problem}, d = ${worst.dim}`],
+        [name === "identity" || !sum(judged, "against") ? "" : `${sum(judged, "lost")} of ${sum(judged, "against")} fits`, "number"],
+        [shown(seconds), "number"], [shown(transform), "number"], [gpuSeconds(seconds, onGpu), "number"],
+        [`${sum(mine, "ok")}/${sum(mine, "planned")}`, "number"],
       ];
       const failed = mine.filter((place) => place.failures).map((place) => place.failures);
       return element("tr", { className: anchor ? "anchor" : "" },
         element("th", { scope: "row" }, element("a", { href: mine[0].estimatorPage }, name)),
-        ...cells.map((text) => element("td", { className: "number" }, text)),
+        ...cells.map(([text, className]) => element("td", { className: className ?? "" }, text)),
         element("td", {}, ...tally(failed)));
     }));
   }
