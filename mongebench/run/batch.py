@@ -235,7 +235,7 @@ def watch(
         if not waiting:
             return None
         if child.code is not None:
-            return _death(child.code)
+            return death(child.code)
         seconds = time.monotonic() - child.since
         limit: float | None = START_UP_LIMIT
         if child.current:
@@ -269,7 +269,7 @@ class Child:
         Its exit code, negative for a signal; None while it runs.
     """
 
-    def __init__(self, job_file: Path, environment: dict[str, str]) -> None:
+    def __init__(self, job_file: Path, environment: dict[str, str], module: str = "mongebench.run.child") -> None:
         self.current: list[str] = []
         self.together = self.finished = 0
         self.since = time.monotonic()
@@ -284,7 +284,7 @@ class Child:
         try:
             self.keeper = subprocess.Popen(
                 # -P: a file called numpy.py in the user's folder must not be imported in place of the library.
-                [sys.executable, "-P", keeper.__file__, str(job_file), str(theirs), self._nonce],
+                [sys.executable, "-P", keeper.__file__, module, str(job_file), str(theirs), self._nonce],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -327,7 +327,9 @@ class Child:
         if self._stray:
             said.append(f"{self._stray} bytes were written to the runner's status descriptor, and ignored")
         if self._copies:
-            said.append(f"os.fork: {self._copies} copies of the process came back from the estimator, and were ended")
+            said.append(
+                f"copies of the process (os.fork) that came back from the estimator, and were ended: {self._copies}"
+            )
         return said
 
     def messages(self) -> list[dict[str, Any]]:
@@ -437,12 +439,18 @@ class Child:
         self.keeper.wait()
 
 
-def _death(code: int) -> Verdict:
+def death(code: int) -> Verdict:
+    """What to record for the cells that a process was in when it ended with this exit code, negative for a signal."""
+    where = " in the middle of a cell" if code >= 0 else ""
+    return Verdict(Status.CRASHED, f"the process {ending(code)}{where}", -code in SENT_BY_OTHERS)
+
+
+def ending(code: int) -> str:
+    """How a process ended, after its name."""
     if code >= 0:
-        return Verdict(Status.CRASHED, f"the process ended with exit code {code} in the middle of a cell")
+        return f"ended with exit code {code}"
     try:
         name = signal.Signals(-code).name
     except ValueError:  # of the real-time signals some have no name
         name = f"signal {-code}"
-    hint = " (perhaps by the system, for want of memory)" if code == -signal.SIGKILL else ""
-    return Verdict(Status.CRASHED, f"the process was ended by {name}{hint}", -code in SENT_BY_OTHERS)
+    return f"was ended by {name}" + (" (perhaps by the system, for want of memory)" if name == "SIGKILL" else "")

@@ -92,9 +92,12 @@ def main(job_file: str, status: int, nonce: str) -> None:
         try:
             built = problem(first.problem.name, json.dumps(first.problem.parameters, sort_keys=True))
             estimator = plugins.estimator(first.estimator.name, **first.estimator.parameters)
-        except Exception as error:  # somebody else's code, which may do here what it did not where it was planned
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # somebody else's code, which may do here what it did not when it was planned
             return [(failed(planned, job.conditions, *status_of(error)), None) for planned in cells]
-        return measure_together([planned.cell for planned in cells], built, estimator, job.conditions, clock)
+        alone = [planned.cell for planned in cells]
+        return measure_together(alone, built, estimator, job.conditions, clock, line.end_copies)
 
     planned = {cell.cell.key: cell for cell in job.cells}
     started: float | None = STARTED

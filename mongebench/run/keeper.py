@@ -1,9 +1,10 @@
 """The keeper of one child process: starts it, and ends all that it started when it ends, or when the engine does.
 
-Started by `batch.Child` as `python -P keeper.py JOB_FILE STATUS_DESCRIPTOR NONCE`, which it becomes before it imports
-anything that is slow: the child is its fork. Standard input is a pipe that the engine holds and never writes to: it
-ends when the engine lets go of it, or dies, however it dies. Standard output tells the engine the child's process
-number, and at last its exit code, negative for a signal. Estimators never run in this process.
+Started by `batch.Child` as `python -P keeper.py MODULE JOB_FILE STATUS_DESCRIPTOR NONCE`. The child is its fork, made
+before anything slow is imported, and runs `MODULE.main(JOB_FILE, STATUS_DESCRIPTOR, NONCE)`. Standard input is a pipe
+that the engine holds and never writes to: it ends when the engine lets go of it, or dies, however it dies. Standard
+output tells the engine the child's process number, and at last its exit code, negative for a signal. Estimators never
+run in this process.
 
 On Linux every process that the child starts stays below the keeper, a daemon in a session of its own too, because the
 keeper adopts those that lose their parent (a subreaper). Elsewhere such a daemon escapes.
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import importlib
 import os
 import select
 import signal
@@ -26,16 +28,14 @@ ENDED_BY = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals that somebody may send to the keeper: the child is ended, as by that signal."""
 
 
-def main(job_file: str, status: int, nonce: str) -> None:
+def main(module: str, job_file: str, status: int, nonce: str) -> None:
     """Keep a child on a job; in the child: be it."""
     _prctl(SET_CHILD_SUBREAPER, 1)
     keeper = os.getpid()
     child = os.fork()
     if child == 0:
         _become_the_child(keeper)
-        from mongebench.run.child import main as run
-
-        run(job_file, status, nonce)
+        importlib.import_module(module).main(job_file, status, nonce)
         return
     os.close(status)
     code = _wait(child)
@@ -110,4 +110,4 @@ def _end_the_others() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4])

@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mongebench import plugins
-from mongebench.core.errors import InvalidParameter, PluginError, UnknownName, one_of
+from mongebench import foreign, plugins
+from mongebench.core.errors import HarmfulPlugin, InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
+from mongebench.plugins import Plugin
 from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run.batch import Progress
@@ -24,6 +25,7 @@ from mongebench.run.experiment import Experiment
 from mongebench.run.planned import Conditions, planned
 from mongebench.run.record import Cell, PlannedCell, Spec, Status
 from mongebench.run.store import Invocation, Plan, RunDirectory
+from mongebench.run.trial import trial
 
 ENGINES = ("local", "dask")
 
@@ -73,11 +75,14 @@ class Run:
         Where records go.
     machinery
         Who runs it.
+    tried
+        Somebody else's code is imported here at once: it was tried in another process, or this is that process.
     """
 
     invocation: Invocation
     directory: RunDirectory
     machinery: Machinery = Machinery()
+    tried: bool = False
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -89,7 +94,9 @@ class Run:
         declared = experiments.read(self.invocation.experiment)
         if self.invocation.seeds is not None:
             declared.seeds = self.invocation.seeds
-        added = [plugin for path in self.invocation.plugins for plugin in plugins.add_file(path)]
+        if not self.tried:
+            trial(self.invocation, declared)
+        added = [plugin for path in self.invocation.plugins for plugin in self._added(path)]
         from_files = [plugin.name for plugin in added if plugin.group == plugins.ESTIMATORS]
         joining = [] if declared.named() & set(from_files) else from_files
         only = self.invocation.only
@@ -97,6 +104,21 @@ class Run:
             joining = [*joining, only]
         declared.estimators += [{"name": name} for name in joining if name not in declared.named()]
         return declared
+
+    def _added(self, path: str) -> list[Plugin]:
+        """What a plugin file defines, or seems to define where it must not be imported: its cells say why."""
+        try:
+            return plugins.add_file(path)
+        except HarmfulPlugin:
+            if found := plugins.add_harmful_file(path):
+                self._harmful.append(path)
+                return found
+            raise
+
+    @functools.cached_property
+    def _harmful(self) -> list[str]:
+        """The plugin files that no process should import."""
+        return []
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
@@ -130,7 +152,18 @@ class Run:
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
-        return planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
+        try:
+            return planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
+        except (
+            Exception
+        ) as error:  # what somebody else's class says of itself, such as its `needs`, is not what it seems
+            self._unplannable[cell.key] = status_of(error)
+            return planned(cell, None, None, self.conditions)
+
+    @functools.cached_property
+    def _unplannable(self) -> dict[str, tuple[Status, str]]:
+        """What to record for cells of which nothing can be told before they run."""
+        return {}
 
     @functools.cached_property
     def pending(self) -> list[PlannedCell]:
@@ -165,7 +198,7 @@ class Run:
         return Job(
             cells=[],
             run_directory=str(self.directory.path.resolve()),
-            plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins],
+            plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins if path not in self._harmful],
             base=str(self.experiment.base),
             conditions=self.conditions,
         )
@@ -180,7 +213,9 @@ class Run:
         return Counter(record.status for record in self.directory.records())
 
     def _refusal(self, cell: Cell) -> tuple[Status, str] | None:
-        """Why a cell need not be tried, if so."""
+        """Why a cell need not be tried, if so; whether somebody else's estimator supports it is asked in its child."""
+        if cell.key in self._unplannable:
+            return self._unplannable[cell.key]
         estimator = self._estimator(cell.estimator.name, json.dumps(cell.estimator.parameters))
         problem = self._problem(cell.problem.name, json.dumps(cell.problem.parameters))
         for found in (problem, estimator):
@@ -188,7 +223,8 @@ class Run:
                 return status_of(found)
         assert isinstance(problem, Problem)
         assert isinstance(estimator, MapEstimator)
-        return refusal(cell, problem, estimator)
+        ours = plugins.find(plugins.ESTIMATORS, cell.estimator.name).origin == foreign.OURS
+        return refusal(cell, problem, estimator) if ours else None
 
     def problem(self, spec: Spec) -> Problem | None:
         """The problem of a spec, built once; None where it, or a package that it imports, cannot be imported."""
