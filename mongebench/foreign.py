@@ -1,6 +1,6 @@
 """Somebody else's code in this process: it may raise what it likes, but neither end the process nor be two of it.
 
-What cannot be caught, such as `os._exit`, a crash or a hang, is found by `run.trial`, in a process of its own, and
+What cannot be caught, such as a crash or a hang, is found by `run.trial`, in a process of its own, and
 noted here, so that this process does not do it again.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from mongebench.core.errors import HarmfulPlugin
 
@@ -32,7 +33,8 @@ def guarded(what: str, origin: str) -> Iterator[None]:
     process = os.getpid()
     _announce(what)
     try:
-        yield
+        with staying():
+            yield
     except (Exception, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -41,6 +43,24 @@ def guarded(what: str, origin: str) -> Iterator[None]:
         if os.getpid() != process:  # a copy that os.fork made, which nobody waits for
             os._exit(0)
         _announce("")
+
+
+@contextmanager
+def staying() -> Iterator[None]:
+    """Let `os._exit` raise `SystemExit` in this process, as `sys.exit` does; forks of it leave as ever."""
+    leave, process = os._exit, os.getpid()
+    inside = True
+
+    def exit_(status: int) -> NoReturn:
+        if inside and os.getpid() == process:
+            raise SystemExit(status)
+        leave(status)
+
+    os._exit = exit_
+    try:
+        yield
+    finally:
+        os._exit, inside = leave, False
 
 
 def _announce(what: str) -> None:
