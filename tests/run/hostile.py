@@ -10,8 +10,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
-
 import mongebench as mb
 
 SLEEP = "import time; time.sleep(600)"
@@ -155,12 +153,17 @@ class KilledOnce(Sound):
     """As by a colleague: not in the second try, which finds the note of the first."""
 
     def harm(self, seed):
-        marks = Path(os.environ["HOSTILE_NOTES"], f"killed-{type(self).__name__}-{seed}")
-        if not marks.exists():
-            marks.touch()
-            os.kill(os.getpid(), self.by)
+        mark = Path(os.environ["HOSTILE_NOTES"], "killed")
+        if not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGTERM)
 
-    by = signal.SIGTERM
+
+class WaitsForAFile(Sound):
+    def harm(self, seed):
+        note(os.getpid())
+        while not Path(os.environ["HOSTILE_NOTES"], "go-on").exists():
+            time.sleep(0.05)
 
 
 class KilledAlways(Sound):
@@ -214,6 +217,11 @@ class ExitsWhenMade(Sound):
         sys.exit(0)
 
 
+class SegfaultsWhenMade(Sound):
+    def __init__(self):
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+
 class NeedsNothingKnown(Sound):
     needs = 7
 
@@ -231,9 +239,6 @@ class OwnException(Sound):
         raise Odd
 
 
-def far_away(dim: int = 2) -> mb.Problem:
-    """A problem that leaves when it is built."""
+def leaves(dim: int = 2) -> mb.Problem:
+    """It ends the process that builds it."""
     sys.exit(0)
-
-
-ANYTHING = np.zeros(1)
