@@ -424,6 +424,9 @@ class Child:
         if self._process is not None and self.keeper.returncode < 0:  # the keeper was killed: nobody else cleans up
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process, signal.SIGKILL)
+            for process in self._family:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
         self._selector.close()
         os.close(self._status)
         for stream in (self.keeper.stdout, self.keeper.stderr):

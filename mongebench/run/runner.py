@@ -223,8 +223,13 @@ class Run:
                 return status_of(found)
         assert isinstance(problem, Problem)
         assert isinstance(estimator, MapEstimator)
-        ours = plugins.find(plugins.ESTIMATORS, cell.estimator.name).origin == foreign.OURS
-        return refusal(cell, problem, estimator) if ours else None
+        return refusal(cell, problem, estimator) if cell.estimator.name in self._ours else None
+
+    @functools.cached_property
+    def _ours(self) -> frozenset[str]:
+        """Names of the estimators that are nobody else's."""
+        known = plugins.available(plugins.ESTIMATORS)
+        return frozenset(name for name, plugin in known.items() if plugin.origin == foreign.OURS)
 
     def problem(self, spec: Spec) -> Problem | None:
         """The problem of a spec, built once; None where it, or a package that it imports, cannot be imported."""
