@@ -22,7 +22,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from mongebench.core.errors import InvalidParameter, MongebenchError, PluginError, UnknownName, one_of
+from mongebench.core.errors import (
+    HarmfulPlugin,
+    InvalidParameter,
+    MongebenchError,
+    PluginError,
+    UnknownName,
+    one_of,
+)
+from mongebench.foreign import guarded
 
 if TYPE_CHECKING:
     from mongebench.core.estimator import MapEstimator
@@ -57,16 +65,21 @@ class Plugin:
     def load(self) -> Any:
         """The registered object. Raises `PluginError` naming the import error in one line."""
         try:
-            path = Path(self.module)
-            module = import_file(path) if path.suffix == ".py" else importlib.import_module(self.module)
-            return getattr(module, self.attribute)
-        except ModuleNotFoundError:
+            return getattr(self._module(), self.attribute)
+        except (ModuleNotFoundError, HarmfulPlugin):
             raise
         except Exception as error:
             raise PluginError(
                 f"{KINDS[self.group]} {self.name!r} from {self.origin} cannot be imported: "
                 f"{type(error).__name__}: {error}"
             ) from error
+
+    def _module(self) -> ModuleType:
+        path = Path(self.module)
+        if path.suffix == ".py":
+            return import_file(path)
+        with guarded(f"The import of {self.module} from {self.origin}", self.origin):
+            return importlib.import_module(self.module)
 
     def source_file(self) -> Path | None:
         """The file it is defined in, found without importing it; None where there is none to read."""
@@ -142,12 +155,11 @@ def add_file(target: str | Path) -> list[Plugin]:
     UnknownName
         The file defines others than `Name`.
     """
-    stem, separator, wanted = str(target).partition(".py:")
-    path = Path(f"{stem}.py" if separator else target).resolve()
-    if not path.is_file():
-        raise PluginError(f"No plugin file {path}.")
+    path, wanted = _parts(target)
     try:
         module = import_file(path)
+    except HarmfulPlugin:
+        raise
     except Exception as error:
         raise PluginError(f"Plugin {path} cannot be imported: {type(error).__name__}: {error}") from error
     defined = {
@@ -162,6 +174,38 @@ def add_file(target: str | Path) -> list[Plugin]:
             f"Plugin {path} defines no class that derives from mongebench.MapEstimator, no function annotated "
             "`-> mongebench.Problem`, and no metric."
         )
+    return _register(path, wanted, defined)
+
+
+def add_harmful_file(target: str | Path) -> list[Plugin]:
+    """Register the estimators and problems that a file seems to define, without importing it: none may be found.
+
+    Each of them raises `HarmfulPlugin` when it is loaded. Raises as `add_file` does.
+    """
+    path, wanted = _parts(target)
+    defined: dict[str, str] = {}
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.ClassDef):
+            bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
+            if "MapEstimator" in bases or bases & {name for name, group in defined.items() if group == ESTIMATORS}:
+                defined[node.name] = ESTIMATORS
+        elif isinstance(node, ast.FunctionDef) and node.returns and not node.name.startswith("_"):
+            returned = ast.unparse(node.returns).strip("'").rpartition(".")[2]
+            defined |= {node.name: DATASETS} if returned == "Problem" else {}
+    return _register(path, wanted, defined) if defined else []
+
+
+def _parts(target: str | Path) -> tuple[Path, str]:
+    """The file of `file.py` or `file.py:Name`, and the name, or nothing."""
+    stem, separator, wanted = str(target).partition(".py:")
+    path = Path(f"{stem}.py" if separator else target).resolve()
+    if not path.is_file():
+        raise PluginError(f"No plugin file {path}.")
+    return path, wanted
+
+
+def _register(path: Path, wanted: str, defined: dict[str, str]) -> list[Plugin]:
+    """Register what a file defines, its groups by name; `wanted` alone unless that is empty."""
     if wanted and wanted not in defined:
         raise UnknownName(one_of(wanted, defined, f"estimator, problem or metric of {path}"))
     chosen = [wanted] if wanted else list(defined)
@@ -218,7 +262,8 @@ def import_file(path: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:
-        spec.loader.exec_module(module)
+        with guarded(f"The import of {path}", str(path)):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise
@@ -283,7 +328,8 @@ def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
     paths = {key for key, parameter in parameters_of(family).items() if parameter.annotation in ("Path", Path)}
     resolved = {key: Path(base, value) if key in paths else value for key, value in complete.items()}
     try:
-        built = pydantic.validate_call(family)(**resolved)
+        with guarded(f"Problem {name!r} from {plugin.origin}, built with {parameters},", plugin.origin):
+            built = pydantic.validate_call(family)(**resolved)
     except pydantic.ValidationError as error:
         details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise InvalidParameter(f"Problem {name!r} refuses its parameters: {details}.") from None
@@ -323,7 +369,10 @@ def estimator(name: str, **parameters: Any) -> MapEstimator:
             f"Estimator {name!r} from {plugin.origin} declares no `needs`; give it a frozenset of Oracles."
         )
     try:
-        built: MapEstimator = cls(**parameters)
+        with guarded(f"Estimator {name!r} from {plugin.origin}, made with {parameters},", plugin.origin):
+            built: MapEstimator = cls(**parameters)
+    except HarmfulPlugin:
+        raise
     except Exception as error:
         raise InvalidParameter(
             f"Estimator {name!r} from {plugin.origin} cannot be made with these parameters: "

@@ -95,11 +95,23 @@ class _Terminated(KeyboardInterrupt):
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    def terminate(*_: Any) -> None:
-        raise _Terminated
+    """Let the first SIGTERM or Ctrl-C end a run; another one meanwhile changes nothing.
 
-    before = signal.signal(signal.SIGTERM, terminate)
+    A signal that this process was started to ignore stays ignored.
+    """
+    endings = {signal.SIGTERM: _Terminated, signal.SIGINT: KeyboardInterrupt}
+    before = {number: signal.getsignal(number) for number in endings}
+    heeded = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+
+    def end(number: int, _: Any) -> None:
+        for one in heeded:
+            signal.signal(one, lambda *_: None)
+        raise endings[signal.Signals(number)]
+
+    for number in heeded:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number in heeded:
+            signal.signal(number, before[number])

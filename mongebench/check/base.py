@@ -14,6 +14,7 @@ from unittest import SkipTest
 from mongebench.check.subject import CheckFailed, Subject
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
+from mongebench.foreign import staying
 
 TIME_LIMIT = 10.0
 """CPU seconds that a fit may go on after it was told to stop."""
@@ -64,10 +65,11 @@ class Check:
         """The same, on a subject that may have been fitted for other checks."""
         with warnings.catch_warnings(action="ignore"):
             try:
-                self.function(subject)
-            except (CheckFailed, SkipTest):
+                with staying():
+                    self.function(subject)
+            except (CheckFailed, SkipTest, KeyboardInterrupt):
                 raise
-            except Exception as error:  # somebody else's code: whatever it raises fails the check
+            except BaseException as error:  # somebody else's code: whatever it raises fails the check, sys.exit too
                 raise CheckFailed(f"{type(error).__name__}: {error}") from error
 
 

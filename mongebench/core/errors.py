@@ -29,6 +29,10 @@ class PluginError(MongebenchError):
     """A plugin that cannot be imported, or two that claim one name."""
 
 
+class HarmfulPlugin(PluginError):
+    """A plugin that ends the process that imports or builds it, or holds it up."""
+
+
 class ExperimentError(MongebenchError):
     """An experiment file that cannot be planned."""
 

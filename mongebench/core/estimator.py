@@ -211,7 +211,10 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
 
 def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
-    """Oracles first, budgets next, then the estimator's own word."""
+    """Oracles first, budgets next, then the estimator's own word.
+
+    Raises `ContractViolation` where that word is no `Support`.
+    """
     missing = [oracle for oracle in Oracle if oracle in estimator.needs - problem.offers]
     if missing:
         return Support(False, f"the problem does not offer {', '.join(missing)}")
@@ -222,7 +225,13 @@ def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
         if oracle in estimator.needs and budget is None:
             return Support(False, f"learns from one fixed sample and needs a finite {name}")
     with guard.closed(not _knows_the_truth(estimator)):
-        return estimator.supports(problem)
+        answer = estimator.supports(problem)
+    if not isinstance(answer, Support) or not isinstance(answer.reason, str):
+        raise ContractViolation(
+            f"supports of {type(estimator).__name__} returned {answer!r}; return Support(True), or "
+            "Support(False, reason) with a sentence that says why not."
+        )
+    return answer
 
 
 def _is_learnt(name: str) -> bool:

@@ -174,13 +174,16 @@ def measure_together(
     estimator: MapEstimator,
     conditions: Conditions,
     clock: Clock | None = None,
+    came_back: Callable[[], None] = lambda: None,
 ) -> list[tuple[Record, Sketch | None]]:
     """What `measure` gives for each of some cells that differ in their seed alone, fitted in one call if several.
 
     They share the clock, and each record shows an equal share of its times, with `together` saying of how many.
+    `came_back` is called when `supports` and the first fit have returned: twice where they forked this process.
     """
     clock = clock or Clock()
     refused = refusal(cells[0], problem, estimator)
+    came_back()
     if refused is not None:
         return [(failed(planned(cell, problem, estimator, conditions), conditions, *refused), None) for cell in cells]
 
@@ -193,10 +196,13 @@ def measure_together(
             with watch_compiler(clock):
                 points = [_evaluation_points(fit.problem, conditions.evaluation_points) for fit in fits]
                 _fit_all(fits, points, clock, conditions)
+                came_back()
                 for fit, own in zip(fits, points, strict=True):
                     if fit.status is Status.OK:
                         fit.evaluate(own, clock)
-        except Exception as error:  # the runner alone may catch everything, and always records it
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the runner alone may catch everything (sys.exit too), and always records it
             for fit in fits:
                 fit.status, fit.reason = status_of(error)
         clock.stop()
@@ -274,7 +280,9 @@ class _Fit:
             self.pushed = evaluation.pushed
             self.status, self.reason = _judge(evaluation, self.metrics)
             self.sketch = Sketch.of(evaluation) if self.status.measured else None
-        except Exception as error:  # of one map, not of its neighbours
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # of one map, not of its neighbours
             self.status, self.reason = status_of(error)
 
     def judge_likeness(self, points: EvaluationPoints, conditions: Conditions) -> None:
@@ -291,7 +299,9 @@ class _Fit:
         found = f"the map is that of seed {other.seed} to the last bit, though it was fitted to other draws"
         try:
             pushed = self._fitted_afresh(points, conditions)
-        except Exception as error:  # somebody else's module, and fit
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # somebody else's module, and fit
             self.differences.append(
                 f"{found}: it depends on none of them, or keeps something from one fit to the next; `mongebench check` "
                 f"tells which ({error})"
@@ -375,7 +385,9 @@ def _repeat(fits: Sequence[_Fit], problem: Problem, estimator: MapEstimator, con
             with watch_compiler(clock):
                 _fit_all(again, points, clock, conditions)
             maps = [Evaluation.of(x.fitted.transform, own).pushed for x, own in zip(again, points, strict=True)]
-        except Exception as error:  # the first fit stands; what became of this one is told
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # the first fit stands; what became of this one is told
             for fit in fits:
                 fit.differences.append(f"fit {number} of the same seed failed: {status_of(error)[1]}")
             break
@@ -392,7 +404,9 @@ def refusal(cell: Cell, problem: Problem, estimator: MapEstimator) -> tuple[Stat
     try:
         answer = support(problem, estimator, cell.n_source, cell.n_target)
         clone(estimator)
-    except Exception as error:  # somebody else's code: whatever it raises is this cell's status
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # somebody else's code: whatever it raises is this cell's status, sys.exit too
         return status_of(error)
     return None if answer.ok else (Status.UNSUPPORTED, answer.reason)
 
@@ -435,21 +449,26 @@ def _judge(evaluation: Evaluation, metrics: dict[str, Value]) -> tuple[Status, s
     return Status.OK, ""
 
 
-def status_of(error: Exception) -> tuple[Status, str]:
+def status_of(error: BaseException) -> tuple[Status, str]:
     """The status that an error earns its cell, and why."""
-    message = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    try:
+        text = str(error)
+    except Exception:  # somebody else's class
+        text = ""
+    message = f"{type(error).__name__}: {text}" if text else type(error).__name__
     if isinstance(error, NonFiniteMap):
-        return Status.NONFINITE, str(error)
+        return Status.NONFINITE, text
     if isinstance(error, Diverged):
-        return Status.DIVERGED, str(error)
+        return Status.DIVERGED, text
     if isinstance(error, ImportError):
         return Status.MISSING_DEPENDENCY, missing(error)
     if isinstance(error, MemoryError) or _is_device_memory_error(message):
         return Status.OUT_OF_MEMORY, message
     if isinstance(error, MongebenchError):
         return Status.ERROR, message
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    return Status.ERROR, f"{message} ({Path(frame.filename).name}:{frame.lineno})"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return Status.ERROR, message + place
 
 
 def missing(error: ImportError) -> str:

@@ -1,32 +1,35 @@
 """The child process: runs a batch of cells one after another and writes each record itself.
 
-Started by the engine as `python -m mongebench.run.child JOB_FILE`. It tells the engine over standard output which cells
-it starts and finishes, a JSON line each time; whatever estimators print goes to standard error instead. Cells that
-differ in their seed alone are fitted together where the job allows it and the estimator can.
+Its keeper forks it for the engine, which it tells over a pipe of its own which cells it starts and finishes, a line
+each time; whatever estimators print goes elsewhere. Cells that differ in their seed alone are fitted together where the
+job allows it and the estimator can.
 """
 
 from __future__ import annotations
 
-import ctypes
+import fcntl
 import functools
 import itertools
 import json
 import os
-import signal
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 STARTED = time.perf_counter()  # before the imports below, which belong to the first cell's import phase
 
 from mongebench import plugins  # noqa: E402
-from mongebench.run.cell import measure_together, reset_peak  # noqa: E402
+from mongebench.core.problem import Problem  # noqa: E402
+from mongebench.run.cell import failed, measure_together, reset_peak, status_of  # noqa: E402
 from mongebench.run.clock import Clock  # noqa: E402
 from mongebench.run.planned import Conditions  # noqa: E402
-from mongebench.run.record import Cell, Model, PlannedCell  # noqa: E402
+from mongebench.run.record import Cell, Model, PlannedCell, Record  # noqa: E402
+from mongebench.run.sketch import Sketch  # noqa: E402
 from mongebench.run.store import RunDirectory, RunStopped  # noqa: E402
+
+PRIVATE_DESCRIPTOR = 200
+"""The least number of the descriptor of the status pipe: programs count theirs from 3."""
 
 
 class Job(Model):
@@ -39,25 +42,39 @@ class Job(Model):
     conditions: Conditions
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the engine dies, however it dies."""
-    if sys.platform == "linux":
-        set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+class Line:
+    """The child's end of the status pipe: a message is `NONCE PROCESS JSON` on a line of its own.
+
+    The descriptor has a high number and no program that is started inherits it, so that nobody writes to it by chance;
+    what somebody writes all the same lacks the nonce. A copy of the process that an estimator forks and lets come back
+    says so in its first message, and ends there.
+    """
+
+    def __init__(self, descriptor: int, nonce: str) -> None:
+        self._descriptor = fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, PRIVATE_DESCRIPTOR)
+        os.close(descriptor)
+        self._nonce = nonce
+        self._process = os.getpid()
+
+    def say(self, **words: Any) -> None:
+        """Tell the engine."""
+        self.end_copies()
+        self._write(words)
+
+    def end_copies(self) -> None:
+        """Return in the child alone."""
+        if os.getpid() != self._process:
+            self._write({"copy": True})
+            os._exit(0)
+
+    def _write(self, words: dict[str, Any]) -> None:
+        # A line end first: what a stranger wrote before must not become part of this line.
+        os.write(self._descriptor, f"\n{self._nonce} {os.getpid()} {json.dumps(words)}\n".encode())
 
 
-def _protocol() -> TextIO:
-    """The engine's end of standard output; file descriptor 1 becomes standard error for everyone else."""
-    sys.stdout.flush()
-    private = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
-    os.dup2(2, 1)
-    return private
-
-
-def main(job_file: str) -> None:
+def main(job_file: str, status: int, nonce: str) -> None:
     """Run the job's cells in order."""
-    _die_with_parent()
-    protocol = _protocol()
+    line = Line(status, nonce)
     job = Job.model_validate_json(Path(job_file).read_text(encoding="utf-8"))
     if job.conditions.exclusive and hasattr(os, "sched_setaffinity"):
         # The last cores: the first ones serve interrupts, and the engine sits on another one.
@@ -67,11 +84,20 @@ def main(job_file: str) -> None:
         plugins.add_file(path)
 
     @functools.cache
-    def problem(name: str, parameters: str) -> Any:
+    def problem(name: str, parameters: str) -> Problem:
         return plugins.problem(name, base=job.base, **json.loads(parameters))
 
-    def say(**words: Any) -> None:
-        print(json.dumps(words), file=protocol)
+    def measured(cells: list[PlannedCell], clock: Clock) -> list[tuple[Record, Sketch | None]]:
+        first = cells[0].cell
+        try:
+            built = problem(first.problem.name, json.dumps(first.problem.parameters, sort_keys=True))
+            estimator = plugins.estimator(first.estimator.name, **first.estimator.parameters)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # somebody else's code, which may do here what it did not when it was planned
+            return [(failed(planned, job.conditions, *status_of(error)), None) for planned in cells]
+        alone = [planned.cell for planned in cells]
+        return measure_together(alone, built, estimator, job.conditions, clock, line.end_copies)
 
     planned = {cell.cell.key: cell for cell in job.cells}
     started: float | None = STARTED
@@ -80,25 +106,23 @@ def main(job_file: str) -> None:
         cells = [cell for cell in group if directory.why_rerun(planned[cell.key]) is not None]
         for cell in group:
             if cell not in cells:
-                say(done=cell.key)
+                line.say(done=cell.key)
         if not cells:
             continue
-        say(start=[cell.key for cell in cells])
+        line.say(start=[cell.key for cell in cells])
         reset_peak()
         clock = Clock(started)
         if started is not None:
             clock.charge_start_up()
             started = None
-        first = cells[0]
-        built = problem(first.problem.name, json.dumps(first.problem.parameters, sort_keys=True))
-        estimator = plugins.estimator(first.estimator.name, **first.estimator.parameters)
-        for record, sketch in measure_together(cells, built, estimator, job.conditions, clock):
+        for record, sketch in measured([planned[cell.key] for cell in cells], clock):
+            line.end_copies()
             try:
                 directory.write(record, sketch)
             except RunStopped as error:
-                say(cannot_write=str(error))
+                line.say(cannot_write=str(error))
                 return
-            say(done=record.cell.key)
+            line.say(done=record.cell.key)
 
 
 def groups(cells: Sequence[Cell], most: int) -> Iterator[list[Cell]]:
@@ -114,8 +138,7 @@ def groups(cells: Sequence[Cell], most: int) -> Iterator[list[Cell]]:
 
 
 def _fits_together(cell: Cell) -> bool:
-    return plugins.find(plugins.ESTIMATORS, cell.estimator.name).load().fit_together is not None
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])
+    try:
+        return plugins.find(plugins.ESTIMATORS, cell.estimator.name).load().fit_together is not None
+    except Exception:  # it cannot be imported here: its cells will say so
+        return False

@@ -18,7 +18,7 @@ import tempfile
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -97,12 +97,35 @@ def _client(scheduler: str | None, workers: int) -> Iterator[Any]:
             client = Client(scheduler or cluster, set_as_default=False, timeout=10)
             stack.callback(client.close, timeout=5)
             client.wait_for_workers(1, timeout=PATIENCE)
+            _refuse_who_cannot_import(client)
         except (OSError, ValueError, RuntimeError) as error:
             raise RunStopped(
                 f"No dask scheduler with a worker at {scheduler or 'this machine'}: {error}. Start one with "
                 "`dask scheduler` and `dask worker ADDRESS`"
             ) from error
         yield client
+
+
+def _refuse_who_cannot_import(client: Any, known: Container[str] = ()) -> None:
+    """Raise `RunStopped` with the error of the scheduler, or of a worker not yet known, where it cannot import this.
+
+    They are asked with a function that every Python has: a worker that cannot unpickle its task dies, and is but lost.
+    """
+    statement = f"import {__name__}"
+    found: dict[str, Any] = {}
+    try:
+        client.run_on_scheduler(exec, statement)
+    except Exception as error:
+        found["scheduler"] = error
+    if workers := [address for address in client.nthreads() if address not in known]:
+        answers = client.run(exec, statement, workers=workers, on_error="return")
+        found |= {f"worker {address}": answer for address, answer in answers.items()}
+    for who, answer in found.items():
+        if isinstance(answer, Exception) and not isinstance(answer, OSError):  # one whose connection broke is lost
+            raise RunStopped(
+                f"The dask {who} cannot import mongebench: {type(answer).__name__}: {answer}. Install there what is "
+                "installed here"
+            )
 
 
 class _Dispatch:
@@ -117,6 +140,8 @@ class _Dispatch:
         self.in_flight: dict[Any, list[PlannedCell]] = {}
         self.losses: Counter[str] = Counter()
         self.well = self.filled = time.monotonic()
+        self.workers = set(client.nthreads())
+        """Addresses of those that can import what they run."""
 
     def run(self, waiting: Sequence[list[PlannedCell]]) -> None:
         """Leave a record for every cell, or raise `RunStopped`."""
@@ -146,7 +171,13 @@ class _Dispatch:
         missing = "scheduler" if self.client.status != "running" else ""
         if not missing:
             try:
-                missing = "" if self.client.nthreads() else "worker"
+                workers = set(self.client.nthreads())
+                if not workers <= self.workers:
+                    _refuse_who_cannot_import(self.client, self.workers)
+                    self.workers |= workers
+                missing = "" if workers else "worker"
+            except RunStopped:
+                raise
             except Exception:  # the connection broke while it was asked
                 missing = "scheduler"
         now = time.monotonic()

@@ -6,6 +6,7 @@ limits and its own record. Those of two frameworks do not: JAX and torch are nev
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import queue
 import threading
@@ -76,28 +77,40 @@ class LocalEngine:
         stop = threading.Event()
         errors: list[BaseException] = []
 
-        def worker() -> None:
-            while not stop.is_set():
-                try:
+        def worker(ended: threading.Event) -> None:
+            try:
+                while not stop.is_set():
                     batch = work.get_nowait()
-                except queue.Empty:
-                    return
-                try:
                     run_batch(self.job.model_copy(update={"cells": batch}), self.on_progress, stop.is_set)
-                except BaseException as error:
-                    errors.append(error)
-                    stop.set()
+            except queue.Empty:
+                pass
+            except BaseException as error:
+                errors.append(error)
+                stop.set()
+            finally:
+                ended.set()
 
-        threads = [threading.Thread(target=worker, daemon=True) for _ in range(conditions.workers)]
+        # They are not joined: a thread counts as ended once a join of it was interrupted (Python 3.11).
+        started: list[threading.Event] = []
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                while thread.is_alive():  # a join without a timeout would not let Ctrl-C through
-                    thread.join(0.2)
+            for _ in range(conditions.workers):
+                ended = threading.Event()
+                threading.Thread(target=worker, args=[ended], daemon=True).start()
+                started.append(ended)
+            while not _all_set(started):
+                pass
         finally:
             stop.set()
-            for thread in threads:
-                thread.join()
+            while True:
+                # A second signal changes nothing: the children are being killed as it is, and their keepers would do
+                # so if this process went away.
+                with contextlib.suppress(KeyboardInterrupt):
+                    if _all_set(started):
+                        break
         if errors:
             raise errors[0]
+
+
+def _all_set(events: Sequence[threading.Event]) -> bool:
+    """Whether all are, after waiting for each at most a fifth of a second: a longer wait lets no signal through."""
+    return all(event.wait(0.2) for event in events)

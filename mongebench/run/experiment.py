@@ -151,6 +151,10 @@ class Experiment(BaseModel):
         """The estimators this experiment names."""
         return {str(name) for entry in self.estimators for name in _as_list(entry.get("name", []))}
 
+    def problem_names(self) -> set[str]:
+        """The problems this experiment names."""
+        return {str(name) for entry in self.problems for name in _as_list(entry.get("name", []))}
+
     def cells(self) -> list[Cell]:
         """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop."""
         cells: dict[str, Cell] = {}

@@ -294,7 +294,8 @@ class Record(PlannedCell):
     """What one cell left.
 
     `peak_bytes` is the peak of the process's resident memory, `gpu_peak_bytes` that of its GPU's (None on the CPU). JAX
-    cannot reset the latter: it is the largest of this cell and those before it in the same process.
+    cannot reset the latter: it is the largest of this cell and those before it in the same process. `attempts` is more
+    than one where the process was killed from outside and the cell tried again.
     """
 
     status: Status
@@ -310,6 +311,7 @@ class Record(PlannedCell):
     warnings: list[str] = []
     peak_bytes: int | None = None
     gpu_peak_bytes: int | None = None
+    attempts: int = 1
     provenance: Provenance
 
     @model_validator(mode="after")

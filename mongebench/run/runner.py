@@ -10,10 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mongebench import plugins
-from mongebench.core.errors import InvalidParameter, PluginError, UnknownName, one_of
+from mongebench import foreign, plugins
+from mongebench.core.errors import HarmfulPlugin, InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
+from mongebench.plugins import Plugin
 from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
@@ -25,6 +26,7 @@ from mongebench.run.experiment import Experiment
 from mongebench.run.planned import Conditions, planned
 from mongebench.run.record import Cell, PlannedCell, Spec, Status
 from mongebench.run.store import Invocation, Plan, RunDirectory
+from mongebench.run.trial import trial
 
 ENGINES = ("local", "dask")
 
@@ -74,11 +76,14 @@ class Run:
         Where records go.
     machinery
         Who runs it.
+    tried
+        Somebody else's code is imported here at once: it was tried in another process, or this is that process.
     """
 
     invocation: Invocation
     directory: RunDirectory
     machinery: Machinery = Machinery()
+    tried: bool = False
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -90,7 +95,9 @@ class Run:
         declared = experiments.read(self.invocation.experiment)
         if self.invocation.seeds is not None:
             declared.give_seeds(self.invocation.seeds)
-        added = [plugin for path in self.invocation.plugins for plugin in plugins.add_file(path)]
+        if not self.tried:
+            trial(self.invocation, declared)
+        added = [plugin for path in self.invocation.plugins for plugin in self._added(path)]
         from_files = [plugin.name for plugin in added if plugin.group == plugins.ESTIMATORS]
         joining = [] if declared.named() & set(from_files) else from_files
         only = self.invocation.only
@@ -98,6 +105,21 @@ class Run:
             joining = [*joining, only]
         declared.estimators += [{"name": name} for name in joining if name not in declared.named()]
         return declared
+
+    def _added(self, path: str) -> list[Plugin]:
+        """What a plugin file defines, or seems to define where it must not be imported: its cells say why."""
+        try:
+            return plugins.add_file(path)
+        except HarmfulPlugin:
+            if found := plugins.add_harmful_file(path):
+                self._harmful.append(path)
+                return found
+            raise
+
+    @functools.cached_property
+    def _harmful(self) -> list[str]:
+        """The plugin files that no process should import."""
+        return []
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
@@ -132,8 +154,19 @@ class Run:
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
-        known = planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
-        return known.model_copy(update={"setting": self._setting(cell.estimator.model_dump_json())})
+        try:
+            known = planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
+            return known.model_copy(update={"setting": self._setting(cell.estimator.model_dump_json())})
+        except (
+            Exception
+        ) as error:  # what somebody else's class says of itself, such as its `needs`, is not what it seems
+            self._unplannable[cell.key] = status_of(error)
+            return planned(cell, None, None, self.conditions)
+
+    @functools.cached_property
+    def _unplannable(self) -> dict[str, tuple[Status, str]]:
+        """What to record for cells of which nothing can be told before they run."""
+        return {}
 
     @functools.cached_property
     def pending(self) -> list[PlannedCell]:
@@ -168,7 +201,7 @@ class Run:
         return Job(
             cells=[],
             run_directory=str(self.directory.path.resolve()),
-            plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins],
+            plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins if path not in self._harmful],
             base=str(self.experiment.base),
             conditions=self.conditions,
         )
@@ -183,7 +216,9 @@ class Run:
         return Counter(record.status for record in self.directory.records())
 
     def _refusal(self, cell: Cell) -> tuple[Status, str] | None:
-        """Why a cell need not be tried, if so."""
+        """Why a cell need not be tried, if so; whether somebody else's estimator supports it is asked in its child."""
+        if cell.key in self._unplannable:
+            return self._unplannable[cell.key]
         estimator = self._estimator(cell.estimator.name, json.dumps(cell.estimator.parameters))
         problem = self._problem(cell.problem.name, json.dumps(cell.problem.parameters))
         for found in (problem, estimator):
@@ -191,7 +226,13 @@ class Run:
                 return status_of(found)
         assert isinstance(problem, Problem)
         assert isinstance(estimator, MapEstimator)
-        return refusal(cell, problem, estimator)
+        return refusal(cell, problem, estimator) if cell.estimator.name in self._ours else None
+
+    @functools.cached_property
+    def _ours(self) -> frozenset[str]:
+        """Names of the estimators that are nobody else's."""
+        known = plugins.available(plugins.ESTIMATORS)
+        return frozenset(name for name, plugin in known.items() if plugin.origin == foreign.OURS)
 
     def problem(self, spec: Spec) -> Problem | None:
         """The problem of a spec, built once; None where it, or a package that it imports, cannot be imported."""

@@ -9,7 +9,6 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import psutil
@@ -273,15 +272,12 @@ class Told(Child):
 
     def __init__(self, words: list[list[dict[str, Any]]]) -> None:
         self.words, self.current, self.together, self.since = words, [], 0, time.monotonic()
-        self.drained = False
-        self.process = SimpleNamespace(poll=lambda: None if self.words else 0)
+        self.finished, self.code = 0, None
 
     def messages(self) -> list[dict[str, Any]]:
         if self.current:
             self.since -= 1000
-        said = self.words.pop(0)
-        self.drained = not self.words
-        return said
+        return self.words.pop(0)
 
     def memory(self) -> int:
         return 0

@@ -1,6 +1,7 @@
 """What a run survives beside its cells: dask, lost workers, a lost scheduler, a full disk, signals, a second run."""
 
 import base64
+import contextlib
 import errno
 import fcntl
 import json
@@ -62,29 +63,59 @@ def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
     assert path.exists()
 
 
-@pytest.fixture
-def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
-    """A scheduler with one worker, as a user starts them: its address, and its process."""
+@contextlib.contextmanager
+def dask(*worker: str) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler with one worker, whose command begins with `worker`: its address, and its process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     address = f"tcp://127.0.0.1:{port}"
-    words = {
-        "scheduler": ["--host", "127.0.0.1", "--port", port, "--no-dashboard"],
-        "worker": [address, "--nthreads", "1", "--no-dashboard", "--no-nanny"],
-    }
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", f"distributed.cli.dask_{role}", *options],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        for role, options in words.items()
+    words = [
+        ["-m", "distributed.cli.dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard"],
+        [*worker, address, "--nthreads", "1", "--no-dashboard", "--no-nanny"],
     ]
-    yield address, processes[0]
-    for process in reversed(processes):
-        process.kill()
-        process.wait()
+    processes = [
+        subprocess.Popen([sys.executable, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        for options in words
+    ]
+    try:
+        yield address, processes[0]
+    finally:
+        for process in reversed(processes):
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A scheduler with one worker, as a user starts them."""
+    with dask("-m", "distributed.cli.dask_worker") as started:
+        yield started
+
+
+WITHOUT_MONGEBENCH = """
+import runpy, sys
+
+
+class Lacks:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "mongebench":
+            raise ModuleNotFoundError("No module named 'mongebench'", name="mongebench")
+
+
+sys.meta_path.insert(0, Lacks())
+runpy.run_module("distributed.cli.dask_worker", run_name="__main__")
+"""
+
+
+def test_a_worker_that_cannot_import_mongebench_is_named_with_its_error(tmp_path: Path) -> None:
+    with dask("-c", WITHOUT_MONGEBENCH) as (address, _):
+        words = command(tmp_path, ["bures"], 1, "--engine", "dask", "--scheduler", address)
+        done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 4
+    assert "cannot import mongebench: ModuleNotFoundError: No module named 'mongebench'" in done.stderr
+    assert "The dask worker tcp://" in done.stderr
+    assert "lost" not in done.stderr
 
 
 def test_dask_leaves_the_records_of_the_local_engine(tmp_path: Path, cluster) -> None:
