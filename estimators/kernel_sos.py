@@ -38,8 +38,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpstrf
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
@@ -385,7 +385,7 @@ def filling_pairs(x: Points, y: Points, max_pairs: int, rng: np.random.Generator
     matched = rng.permutation(np.argwhere(coupling > 0))[: max_pairs // 2]
     count = -(-len(matched) // 4)
     some = matched[:count, 0]
-    near = NearestNeighbors(n_neighbors=min(4, len(x))).fit(x).kneighbors(x[some], return_distance=False)
+    near = cKDTree(x).query(x[some], k=range(1, min(4, len(x)) + 1))[1]
     neighbour = near[np.arange(count), rng.integers(near.shape[1], size=count)]
     beside = np.stack([some, partner[neighbour]], axis=1)
     random = np.stack([rng.integers(len(points), size=count) for points in (x, y)], axis=1)

@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
@@ -215,10 +216,9 @@ class Semidiscrete(MapEstimator):
 
 def _cells(x: Points, y: Points, weights: NDArray[np.float64]) -> NDArray[np.intp]:
     """The index of the Laguerre cell of each x, (n, d) -> (n,)."""
-    offsets = (weights - (y**2).sum(axis=1)) / 2
     cells = np.empty(len(x), dtype=np.intp)
     for rows in row_blocks(len(x), 8 * len(y), 1 << 22):
-        cells[rows] = (x[rows] @ y.T + offsets).argmax(axis=1)
+        cells[rows] = (cdist(x[rows], y, "sqeuclidean") - weights).argmin(axis=1)
     return cells
 
 
