@@ -52,7 +52,7 @@ class Exact(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
         self, extension: Literal["nearest", "translated"] = "nearest", max_cost_bytes: int = 2 * 1024**3

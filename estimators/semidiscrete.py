@@ -65,7 +65,7 @@ class Semidiscrete(MapEstimator):
         w (m,), in the coordinates of the data less their means, for `points_` (m, d), the distinct target samples.
     """
 
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
         self,

@@ -54,6 +54,40 @@ def turns_with_the_measures(subject: Subject) -> None:
 
 
 @check
+def unit_free(subject: Subject) -> None:
+    """Where claimed: T(s x) / s is the same map whatever the unit s, from 1e-8 to 1e8, and 1e6 away from the origin.
+
+    Why: metres and microns, counts and years since 1970 are the same data; a map that depends on them is wrong in one.
+
+    Mend: work in centred coordinates divided by one scalar for both clouds, or drop `Claim.UNIT_FREE`.
+    """
+    subject.expect_claim(Claim.UNIT_FREE)
+    origin, eye = np.zeros(subject.problem.dim), np.eye(subject.problem.dim)
+
+    def gap(unit: float, shift: np.ndarray) -> float:
+        other = subject.fit(moved(subject.problem, eye, shift, unit))
+        images = (np.asarray(other.transform(unit * subject.query + shift)) - shift) / unit
+        return rms_distance(images, subject.images) / subject.spread
+
+    # What roundings alone do to an iteration that enlarges them: no unit can matter that is 1 to nine digits.
+    noise = gap(1 + 1e-9, origin)
+    for unit in (1e-8, 1e8):
+        found = gap(unit, origin)
+        expect(
+            found <= ROUNDING + 3 * noise,
+            f"In units of {1 / unit:g} the map is another one (by {found:.1e} of the target's standard deviation).",
+        )
+    # The coordinates themselves are rounded there, to this share of their spread; data of condition 1e4 may show it.
+    offset = 1e6
+    rounded = 1e4 * float(np.finfo(np.float64).eps) * offset / subject.spread
+    found = gap(1.0, origin + offset)
+    expect(
+        found <= ROUNDING + rounded + 3 * noise,
+        f"Moved by {offset:g}, the map is another one (by {found:.1e} of the target's standard deviation).",
+    )
+
+
+@check
 def is_the_gradient_of_a_convex_function(subject: Subject) -> None:
     """Where claimed: T is cyclically monotone, so no reassignment of 200 images to their points costs less.
 
