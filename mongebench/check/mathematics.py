@@ -16,7 +16,9 @@ from mongebench.check.subject import (
     moved,
     rms_distance,
 )
+from mongebench.core.arrays import Points
 from mongebench.core.estimator import Claim, keep_going
+from mongebench.core.problem import Problem
 from mongebench.datasets.linear import rotation
 
 
@@ -62,28 +64,26 @@ def unit_free(subject: Subject) -> None:
     Mend: work in centred coordinates divided by one scalar for both clouds, or drop `Claim.UNIT_FREE`.
     """
     subject.expect_claim(Claim.UNIT_FREE)
-    origin, eye = np.zeros(subject.problem.dim), np.eye(subject.problem.dim)
+    eye, origin, away = np.eye(subject.problem.dim), np.zeros(subject.problem.dim), np.full(subject.problem.dim, 1e6)
 
-    def gap(unit: float, shift: np.ndarray) -> float:
-        other = subject.fit(moved(subject.problem, eye, shift, unit))
-        images = (np.asarray(other.transform(unit * subject.query + shift)) - shift) / unit
-        return rms_distance(images, subject.images) / subject.spread
+    def gap(problem: Problem, unit: float, shift: Points) -> float:
+        images = subject.fit(problem).transform(unit * subject.query + shift)
+        return rms_distance((np.asarray(images) - shift) / unit, subject.images) / subject.spread
 
-    # What roundings alone do to an iteration that enlarges them: no unit can matter that is 1 to nine digits.
-    noise = gap(1 + 1e-9, origin)
+    far = moved(subject.problem, eye, away)
+    # There and back, coordinates keep ten digits: what that alone does to an iteration that enlarges it is no fault.
+    noise = gap(moved(far, eye, -away), 1.0, origin)
     for unit in (1e-8, 1e8):
-        found = gap(unit, origin)
+        found = gap(moved(subject.problem, eye, origin, unit), unit, origin)
         expect(
             found <= ROUNDING + 3 * noise,
             f"In units of {1 / unit:g} the map is another one (by {found:.1e} of the target's standard deviation).",
         )
-    # The coordinates themselves are rounded there, to this share of their spread; data of condition 1e4 may show it.
-    offset = 1e6
-    rounded = 1e4 * float(np.finfo(np.float64).eps) * offset / subject.spread
-    found = gap(1.0, origin + offset)
+    found = gap(far, 1.0, away)
+    rounded = float(np.finfo(np.float64).eps * np.linalg.norm(away)) / subject.spread
     expect(
-        found <= ROUNDING + rounded + 3 * noise,
-        f"Moved by {offset:g}, the map is another one (by {found:.1e} of the target's standard deviation).",
+        found <= ROUNDING + 100 * rounded + 3 * noise,
+        f"Moved by {away[0]:g}, the map is another one (by {found:.1e} of the target's standard deviation).",
     )
 
 
