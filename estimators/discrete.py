@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+import itertools
 import warnings
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from mongebench.core.arrays import Points
+from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.interpolation import Nearest
+from mongebench.estimators.standard import power_of_two
+
+Masses = NDArray[np.float64]
+"""(n,), of sum 1."""
 
 EXTENSIONS = ("nearest", "translated")
 PIVOTS = 10**7
 """Most pivots of the network simplex; POT's own 10^5 end before the optimum at n = 2000."""
+SLACK = 1e-3
+"""Largest violation of optimality, in units of what exchanging the partners of neighbours costs."""
+EPS, WIDE_EPS = np.finfo(np.float64).eps, np.finfo(np.longdouble).eps
+ROUNDS = 3
+"""How often reduced costs are solved again, how often they are formed anew, and how often their cap is raised."""
 
 
 class Exact(MapEstimator):
@@ -41,7 +52,7 @@ class Exact(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
         self, extension: Literal["nearest", "translated"] = "nearest", max_cost_bytes: int = 2 * 1024**3
@@ -83,7 +94,7 @@ class Exact(MapEstimator):
         InvalidInput
             Weights of the wrong length or sign, or a cost matrix beyond `max_cost_bytes`.
         NotConverged
-            The network simplex did not end.
+            The network simplex did not end, or its coupling cannot be shown to be optimal.
         """
         del seed, trace
         if self.extension not in EXTENSIONS:
@@ -94,7 +105,6 @@ class Exact(MapEstimator):
             raise InvalidInput(reason)
         coupling = optimal_coupling(x, y, a, b)
         self.points_, self.images_ = x, coupling @ y / coupling.sum(axis=1, keepdims=True)
-        # Centred, because brute-force search (d > 15) expands the square and would cancel far from the origin.
         self.centre_ = x.mean(axis=0)
         self.nearest_ = Nearest(x - self.centre_)
         self.nearest_.tree  # noqa: B018  made now, at the expense of the fit
@@ -132,25 +142,159 @@ def weighted(points: Points, weights: ArrayLike | None, name: str) -> tuple[Poin
     return distinct, merged / merged.sum()
 
 
-def optimal_coupling(x: Points, y: Points, a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+def optimal_coupling(x: Points, y: Points, a: Masses, b: Masses) -> NDArray[np.float64]:
     """The optimal coupling (n, m) of masses a (n,) at x (n, d) and b (m,) at y (m, d) for the squared distance.
+
+    What the simplex returns is verified by its dual potentials, see `_is_optimal`. It compares costs to within some
+    1e-14 of (n + m) times the largest of all, so that one far point can blur the rest; where the verification fails,
+    the reduced costs it left are solved again, on their own scale.
 
     Raises
     ------
     NotConverged
-        The network simplex did not end.
+        The network simplex did not end, or no coupling was found whose optimality can be shown.
     """
-    import ot
     from scipy.spatial.distance import cdist
 
-    cost = cdist(x, y, "sqeuclidean")
-    cost /= cost.max() or 1.0  # the simplex compares with absolute tolerances
+    unit = power_of_two(max(np.abs(x).max(), np.abs(y).max()))  # so that no square overflows; no bit is lost
+    x, y = x / unit, y / unit
+    slack = _Slack.between(x, y)
+    cost = cdist(x - x.mean(axis=0), y - y.mean(axis=0), "sqeuclidean")
+    coupling, u, v = _simplex(a, b, cost)
+    rounding = EPS * (cost + np.abs(u)[:, None] + np.abs(v))
+    if _is_optimal(coupling, cost - u[:, None] - v, a, b, slack, rounding):
+        return coupling
+    for _, again in itertools.product(range(ROUNDS), range(ROUNDS)):
+        if not again:
+            reduced, rounding = _reduced_cost(x, y, coupling.argmax(axis=1))
+        coupling, u, v = _capped_simplex(a, b, reduced, float(reduced[coupling > 0].max()))
+        reduced -= u[:, None]
+        reduced -= v
+        rounding += WIDE_EPS * (np.abs(u)[:, None] + np.abs(v))
+        if _is_optimal(coupling, reduced, a, b, slack, rounding):
+            return coupling
+    raise NotConverged(
+        f"The network simplex of POT left a coupling of {len(x)} x {len(y)} samples that cannot be shown to be optimal "
+        "in double precision: their distances span too many orders of magnitude. Look for far outliers, or use "
+        "entropic."
+    )
+
+
+def _simplex(a: Masses, b: Masses, cost: Points) -> tuple[Points, Masses, Masses]:
+    """POT's network simplex: a coupling (n, m), and dual potentials u (n,) and v (m,) in the units of the cost."""
+    import ot
+
+    size = float(np.abs(cost).max()) or 1.0  # it compares with absolute tolerances
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # what it would say is in the log, and raised below
-        coupling, log = ot.emd(a, b, cost, numItermax=PIVOTS, log=True)
+        coupling, log = ot.emd(a, b, cost / size, numItermax=PIVOTS, log=True)
     if log["warning"]:
         raise NotConverged(
-            f"The network simplex of POT gave up on {len(x)} x {len(y)} samples ({log['warning']}); "
+            f"The network simplex of POT gave up on {len(a)} x {len(b)} samples ({log['warning']}); "
             "take fewer samples or use entropic."
         )
-    return np.asarray(coupling)
+    return np.asarray(coupling), size * np.asarray(log["u"]), size * np.asarray(log["v"])
+
+
+def _capped_simplex(a: Masses, b: Masses, reduced: Any, largest: float) -> tuple[Points, Masses, Masses]:
+    """The same for reduced costs of which a coupling is known that uses none above `largest`.
+
+    Costs above a cap cannot be told apart, which lets the simplex see those far below it. A coupling without such pairs
+    that is optimal for the capped costs is optimal for the true ones.
+    """
+    cap = 4 * max(reduced.shape) * max(largest, np.finfo(np.float64).tiny)
+    for _ in range(ROUNDS):
+        coupling, u, v = _simplex(a, b, np.minimum(reduced, cap).astype(np.float64))
+        if reduced[coupling > 0].max() < cap:
+            break
+        cap *= 1000
+    return coupling, u, v
+
+
+@dataclass(frozen=True)
+class _Slack:
+    """How far from optimal the pair of x_i and y_j may look.
+
+    To give two neighbours each other's partner changes the cost by 2 <x_i - x_k, y_j - y_l>. A small part of that for
+    the nearest neighbour on either side is allowed, which is a scale of these very points, whatever all others are;
+    and what the rounding of the coordinates themselves does to it.
+
+    Attributes
+    ----------
+    x, y
+        Distance to the nearest other point of the same cloud, (n,) and (m,).
+    size_x, size_y
+        Norms of the points.
+    """
+
+    x: Masses
+    y: Masses
+    size_x: Masses
+    size_y: Masses
+
+    @classmethod
+    def between(cls, x: Points, y: Points) -> _Slack:
+        norms = (np.linalg.norm(points, axis=1) for points in (x, y))
+        return cls(_isolation(x), _isolation(y), *norms)
+
+    def allowed(self, rows: slice) -> Points:
+        """Reduced costs below zero, or of coupled pairs above it, (rows, m)."""
+        x, size = self.x[rows, None], self.size_x[rows, None]
+        return SLACK * x * self.y + 16 * EPS * (size * self.y + self.size_y * x)
+
+
+def _isolation(points: Points) -> Masses:
+    """Distance from each point to the nearest one that is not equal to it, (n, d) -> (n,); infinite for lack of one."""
+    from scipy.spatial import cKDTree
+
+    distinct, index = np.unique(points, axis=0, return_inverse=True)
+    if len(distinct) == 1:
+        return np.full(len(points), np.inf)
+    distances: Masses = cKDTree(distinct).query(distinct, k=2)[0][:, 1]
+    return distances[index.ravel()]
+
+
+def _is_optimal(coupling: Points, reduced: Any, a: Masses, b: Masses, slack: _Slack, rounding: Any) -> bool:
+    """Whether the coupling has the marginals a and b, and the reduced costs c - u - v show that none is cheaper.
+
+    By linear duality it is optimal if they are nowhere negative, and zero at coupled pairs; up to `slack`, less
+    `rounding` (n, m), which bounds their own errors.
+    """
+    for axis, masses in enumerate((a, b)):
+        if not np.allclose(coupling.sum(axis=1 - axis), masses, rtol=1e-6, atol=1e-14):
+            return False
+    for rows in row_blocks(len(a), 8 * len(b), 1 << 22):
+        allowed = slack.allowed(rows) - rounding[rows]
+        if (reduced[rows] < -allowed).any() or (reduced[rows] > allowed)[coupling[rows] > 0].any():
+            return False
+    return True
+
+
+def _reduced_cost(x: Points, y: Points, partner: NDArray[np.intp]) -> tuple[Any, Any]:
+    """|x_i - y_j|^2 - |x_i - y_p(i)|^2, less the least of each row and column, and bounds of its errors: both (n, m).
+
+    It is <y_j - y_p, y_j + y_p - 2 x_i>, which is small where y_j is near y_p, and as exact as the points, whatever
+    lies between x_i and both. y_p is the partner or the nearest point of x_i, whichever is among more of the others.
+    In extended precision, where the machine has it.
+    """
+    from scipy.spatial import cKDTree
+
+    wide_x, wide_y = x.astype(np.longdouble), y.astype(np.longdouble)
+
+    def relative_to(reference: NDArray[np.intp]) -> tuple[Any, Any]:
+        cost, size = np.zeros((2, len(x), len(y)), np.longdouble)
+        for column_x, column_y in zip(wide_x.T, wide_y.T, strict=True):
+            near = column_y[reference, None]
+            terms = (column_y - near) * (column_y + near - 2 * column_x[:, None])
+            cost += terms
+            size += np.abs(terms)
+        return cost, size
+
+    cost, size = relative_to(partner)
+    other_cost, other_size = relative_to(cKDTree(y).query(x)[1])
+    tiny = np.finfo(np.float64).tiny
+    better = np.log(other_size + tiny).mean(axis=1) < np.log(size + tiny).mean(axis=1)
+    cost[better], size[better] = other_cost[better], other_size[better]
+    cost -= cost.min(axis=1, keepdims=True)
+    cost -= cost.min(axis=0)
+    return cost, 4 * WIDE_EPS * size

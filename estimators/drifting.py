@@ -13,6 +13,7 @@ from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidParameter, one_of
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.standard import standardised
 
 TRACES = 20
 """Times a fit shows its map to the trace."""
@@ -50,7 +51,7 @@ class Drifting(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     tunable: ClassVar[dict[str, Any]] = {
         "learning_rate": Range(0.0003, 0.03),
@@ -89,14 +90,9 @@ class Drifting(MapEstimator):
         self._check_parameters()
         # In lexicographic order, so that the batches do not depend on the order the samples came in.
         x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
-        self.source_mean_, self.target_mean_ = x.mean(axis=0), y.mean(axis=0)
-        # Samples without any extent, such as one point on each side, stay as they are.
-        self.scale_ = float(np.sqrt((x.var(axis=0).mean() + y.var(axis=0).mean()) / 2)) or 1.0
+        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
         dtype = getattr(torch, self.dtype)
-        clouds = [
-            torch.tensor((points - mean) / self.scale_, dtype=dtype)
-            for points, mean in ((x, self.source_mean_), (y, self.target_mean_))
-        ]
+        clouds = [torch.tensor(points, dtype=dtype) for points in (x, y)]
         generator = torch.Generator().manual_seed(seed)
         self.network_ = _network(x.shape[1], self.width, self.depth, generator).to(dtype)
         optimiser = torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate)

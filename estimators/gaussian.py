@@ -10,6 +10,7 @@ from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.standard import standardised
 
 
 class Bures(MapEstimator):
@@ -43,9 +44,8 @@ class Bures(MapEstimator):
         del seed, trace
         if not 0 <= self.regularisation < 1:
             raise InvalidParameter(f"regularisation must lie in [0, 1), got {self.regularisation!r}.")
-        self.source_mean_, source_covariance = _moments(source.samples)
-        self.target_mean_, target_covariance = _moments(target.samples)
-        self.slope_ = _slope(source_covariance, target_covariance, self.regularisation)
+        x, y, self.source_mean_, self.target_mean_, _ = standardised(source.samples, target.samples)
+        self.slope_ = _slope(x.T @ x / len(x), y.T @ y / len(y), self.regularisation)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -56,12 +56,6 @@ class Bures(MapEstimator):
         """phi(x) = <x - m0, A (x - m0)> / 2 + <x, m>, (n, d) -> (n,)."""
         centred = X - self.source_mean_
         return ((centred @ self.slope_) * centred).sum(axis=1) / 2 + X @ self.target_mean_
-
-
-def _moments(points: Points) -> tuple[Points, Points]:
-    mean = points.mean(axis=0)
-    centred = points - mean
-    return mean, centred.T @ centred / len(points)
 
 
 def _slope(source: Points, target: Points, regularisation: float) -> Points:

@@ -38,15 +38,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpstrf
+from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
-from sklearn.neighbors import NearestNeighbors
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
-from mongebench.core.estimator import MapEstimator, ProblemInfo, Support, Trace, keep_going
+from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.discrete import optimal_coupling
 from mongebench.estimators.semidual import folds_of, held_out_value
+from mongebench.estimators.standard import standardised
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
@@ -107,6 +108,7 @@ class KernelSOS(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
         self,
@@ -158,10 +160,7 @@ class KernelSOS(MapEstimator):
             raise InvalidInput(reason)
         # In lexicographic order, so that random choices do not depend on the order the samples came in.
         x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
-        self.source_mean_, self.target_mean_ = x.mean(axis=0), y.mean(axis=0)
-        # Samples without any extent, such as one point on each side, stay as they are.
-        self.scale_ = float(np.sqrt((x.var(axis=0).mean() + y.var(axis=0).mean()) / 2)) or 1.0
-        x, y = (x - self.source_mean_) / self.scale_, (y - self.target_mean_) / self.scale_
+        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
 
         solver = Solver(self.max_pairs, self.rounds, self.rank, self.tolerance, self.max_steps)
         rng = np.random.default_rng(seed)
@@ -385,7 +384,7 @@ def filling_pairs(x: Points, y: Points, max_pairs: int, rng: np.random.Generator
     matched = rng.permutation(np.argwhere(coupling > 0))[: max_pairs // 2]
     count = -(-len(matched) // 4)
     some = matched[:count, 0]
-    near = NearestNeighbors(n_neighbors=min(4, len(x))).fit(x).kneighbors(x[some], return_distance=False)
+    near = cKDTree(x).query(x[some], k=range(1, min(4, len(x)) + 1))[1]
     neighbour = near[np.arange(count), rng.integers(near.shape[1], size=count)]
     beside = np.stack([some, partner[neighbour]], axis=1)
     random = np.stack([rng.integers(len(points), size=count) for points in (x, y)], axis=1)

@@ -20,6 +20,7 @@ from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import Diverged, InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.standard import standardised
 
 TRACES = 10
 """Times a fit shows its map to the trace."""
@@ -52,7 +53,7 @@ class Neural(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
     steps: int
     batch_size: int
     width: int
@@ -85,15 +86,11 @@ class Neural(MapEstimator):
                 raise InvalidParameter(f"{name} must be a positive number, got {getattr(self, name)!r}.")
         # In lexicographic order, so that the batches do not depend on the order the samples came in.
         x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
-        self.source_mean_, self.target_mean_ = x.mean(axis=0), y.mean(axis=0)
-        self.scale_ = float(np.sqrt((x.var(axis=0).mean() + y.var(axis=0).mean()) / 2))
+        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
         self.n_steps_, self.parameters_ = 0, None
-        if not self.scale_:
+        if not (x.any() or y.any()):
             return self  # one point on each side: the translation, and nothing to train
-        clouds = [
-            ((points - mean) / self.scale_).astype(np.float32)
-            for points, mean in ((x, self.source_mean_), (y, self.target_mean_))
-        ]
+        clouds = [points.astype(np.float32) for points in (x, y)]
         with jax.enable_x64(False), contextlib.redirect_stderr(io.StringIO()):  # ott's progress bars
             solver = self._begin(x.shape[1], seed)
 
@@ -203,8 +200,6 @@ class W2Dual(Neural):
     inner_steps
         Steps of g before each step of f, a batch each.
     """
-
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
 
     tunable: ClassVar[dict[str, Any]] = {
         "learning_rate": Range(0.005, 0.2),

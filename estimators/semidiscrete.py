@@ -6,6 +6,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.distance import cdist
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
@@ -24,7 +25,11 @@ PIXELS = {2: 256, 3: 24}
 FLOORS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12)
 """Of the density, relative to the largest: not zero, so that no cell is empty that begins on the fringe of the box."""
 DRAWS_PER_CELL = 100
-"""Draws of the source, for each target sample, from which "sgd" estimates the centroids."""
+"""Draws of the source, for each target sample, from which "sgd" estimates the centroids and masses of the cells."""
+MISPLACED = 1.9
+"""Largest sum of their mass errors that "sgd" may leave, which stops after its steps without any criterion: at 2 no
+mass is in its cell. Between Gaussians the default steps leave 0.55 for 60 samples and 0.25 for 500; one sample 10^4
+standard deviations away, 1.97."""
 MASS_ERROR = 1e-6
 """Largest error of the mass of a cell that "newton" may leave, in units of the mass it should have."""
 
@@ -62,9 +67,12 @@ class Semidiscrete(MapEstimator):
     ----------
     weights_
         w (m,), in the coordinates of the data less their means, for `points_` (m, d), the distinct target samples.
+    mass_error_
+        Sum over the cells of what their masses are off by; of "sgd" estimated from 100 draws a cell, whose own noise is
+        0.08.
     """
 
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
         self,
@@ -112,7 +120,7 @@ class Semidiscrete(MapEstimator):
         InvalidParameter
             A parameter out of its range.
         NotConverged
-            Newton's method left a cell with the wrong mass.
+            Newton's method left a cell with the wrong mass, or stochastic ascent nearly all mass in wrong cells.
         """
         del seed, trace
         for name, valid in (("solver", tuple(NEEDS)), ("map", ("centroids", "hard"))):
@@ -185,6 +193,7 @@ class Semidiscrete(MapEstimator):
                 )
             weights = np.array(solver.get_weights())
         self.weights_ = np.array(solver.get_weights())
+        self.mass_error_ = float(np.abs(solver.pd.integrals() - masses).sum())
         return np.array(solver.get_centroids())
 
     def _sgd(self, source: SourceView, y: Points, masses: NDArray[np.float64]) -> Points:
@@ -203,11 +212,15 @@ class Semidiscrete(MapEstimator):
             batch_size=self.batch_size,
         )
         self.weights_ = scale**2 * np.asarray(scaled)
-        if self.map == "hard":
-            return np.empty((0, y.shape[1]))
         draws = source.batch(DRAWS_PER_CELL * len(y)) - self.source_mean_
         cells = _cells(draws, y, self.weights_)
         counts = np.bincount(cells, minlength=len(y)).astype(np.float64)
+        self.mass_error_ = float(np.abs(counts / len(draws) - masses).sum())
+        if not self.mass_error_ <= MISPLACED:
+            raise NotConverged(
+                f"Stochastic ascent left cells whose masses are off by {self.mass_error_:.2f} in the sum, after "
+                f'{self.steps} steps; take more steps or larger batches, drop far outliers, or take solver="newton".'
+            )
         counts[counts == 0] = np.nan
         sums = np.stack([np.bincount(cells, column, len(y)) for column in draws.T], axis=1)
         return np.asarray(sums / counts[:, None])
@@ -215,10 +228,9 @@ class Semidiscrete(MapEstimator):
 
 def _cells(x: Points, y: Points, weights: NDArray[np.float64]) -> NDArray[np.intp]:
     """The index of the Laguerre cell of each x, (n, d) -> (n,)."""
-    offsets = (weights - (y**2).sum(axis=1)) / 2
     cells = np.empty(len(x), dtype=np.intp)
     for rows in row_blocks(len(x), 8 * len(y), 1 << 22):
-        cells[rows] = (x[rows] @ y.T + offsets).argmax(axis=1)
+        cells[rows] = (cdist(x[rows], y, "sqeuclidean") - weights).argmin(axis=1)
     return cells
 
 

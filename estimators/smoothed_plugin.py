@@ -59,7 +59,7 @@ class SmoothedPlugin(MapEstimator):
     """
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT})
+    claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
         self,

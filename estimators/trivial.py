@@ -7,6 +7,7 @@ from typing import Any, Self
 from mongebench.core.errors import NotSavable
 from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.standard import mean
 
 
 class Identity(MapEstimator):
@@ -46,7 +47,7 @@ class MeanShift(MapEstimator):
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Learn the difference of the sample means, `shift_` of shape (d,)."""
         del seed, trace
-        self.shift_ = target.samples.mean(axis=0) - source.samples.mean(axis=0)
+        self.shift_ = mean(target.samples) - mean(source.samples)
         return self
 
     def transform(self, X: Any) -> Any:

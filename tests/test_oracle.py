@@ -134,3 +134,21 @@ def test_compiled_code_gets_the_function_and_charges_itself() -> None:
     assert not seen.meter.counts
     with pytest.raises(mb.OracleNotDeclared):
         seen.uncounted(Oracle.SOURCE_SCORE)
+
+
+def test_batches_of_the_two_sides_are_independent() -> None:
+    """Equal indices would couple the pools, pair by pair: two batches of 20 of 100 share 4 indices on the average."""
+    clouds = [np.arange(100.0)[:, None]] * 2
+    declared = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
+    source, target = (
+        as_view(cloud, kind, declared=declared, seed=5)
+        for cloud, kind in zip(clouds, (SourceView, TargetView), strict=True)
+    )
+    pairs = [(source.batch(20)[:, 0], target.batch(20)[:, 0]) for _ in range(400)]
+    shared = np.mean([len(np.intersect1d(x, y)) for x, y in pairs])
+    # hypergeometric: variance 20 * 0.2 * 0.8 * 80 / 99 = 2.59
+    assert abs(shared - 4) < 4 * np.sqrt(2.59 / 400)
+    equal = np.mean([np.mean(x == y) for x, y in pairs])
+    assert abs(equal - 0.01) < 4 * np.sqrt(0.01 / 8000)
+    # nor do the batches of one side repeat each other, or follow the draws of the pool
+    assert abs(np.mean([len(np.intersect1d(pairs[k][0], pairs[k + 1][0])) for k in range(399)]) - 4) < 0.4

@@ -112,6 +112,8 @@ def entropy(jet: jax.Array, dim: int) -> jax.Array:
 
 def half_squared_distances(x: jax.Array, y: jax.Array) -> jax.Array:
     """|x_i - y_j|^2 / 2, (n, d), (m, d) -> (n, m); not negative."""
+    middle = jax.lax.stop_gradient(jnp.mean(y, axis=0))  # far from the origin the squares would cancel
+    x, y = x - middle, y - middle
     products = jnp.sum(x**2, axis=1)[:, None] + jnp.sum(y**2, axis=1) - 2 * x @ y.T
     return jnp.maximum(products, 0) / 2
 

@@ -16,7 +16,9 @@ from mongebench.check.subject import (
     moved,
     rms_distance,
 )
+from mongebench.core.arrays import Points
 from mongebench.core.estimator import Claim, keep_going
+from mongebench.core.problem import Problem
 from mongebench.datasets.linear import rotation
 
 
@@ -50,6 +52,38 @@ def turns_with_the_measures(subject: Subject) -> None:
     other = subject.fit(moved(subject.problem, turn, np.zeros(dim)))
     subject.expect_same_map(
         other.transform(subject.query @ turn.T) @ turn, subject.images, "The turned problem has not the turned map"
+    )
+
+
+@check
+def unit_free(subject: Subject) -> None:
+    """Where claimed: T(s x) / s is the same map whatever the unit s, from 1e-8 to 1e8, and 1e6 away from the origin.
+
+    Why: metres and microns, counts and years since 1970 are the same data; a map that depends on them is wrong in one.
+
+    Mend: work in centred coordinates divided by one scalar for both clouds, or drop `Claim.UNIT_FREE`.
+    """
+    subject.expect_claim(Claim.UNIT_FREE)
+    eye, origin, away = np.eye(subject.problem.dim), np.zeros(subject.problem.dim), np.full(subject.problem.dim, 1e6)
+
+    def gap(problem: Problem, unit: float, shift: Points) -> float:
+        images = subject.fit(problem).transform(unit * subject.query + shift)
+        return rms_distance((np.asarray(images) - shift) / unit, subject.images) / subject.spread
+
+    far = moved(subject.problem, eye, away)
+    # There and back, coordinates keep ten digits: what that alone does to an iteration that enlarges it is no fault.
+    noise = gap(moved(far, eye, -away), 1.0, origin)
+    for unit in (1e-8, 1e8):
+        found = gap(moved(subject.problem, eye, origin, unit), unit, origin)
+        expect(
+            found <= ROUNDING + 3 * noise,
+            f"In units of {1 / unit:g} the map is another one (by {found:.1e} of the target's standard deviation).",
+        )
+    found = gap(far, 1.0, away)
+    rounded = float(np.finfo(np.float64).eps * np.linalg.norm(away)) / subject.spread
+    expect(
+        found <= ROUNDING + 100 * rounded + 3 * noise,
+        f"Moved by {away[0]:g}, the map is another one (by {found:.1e} of the target's standard deviation).",
     )
 
 

@@ -172,19 +172,19 @@ def rms_distance(images: Any, expected: Points) -> float:
     return float(np.sqrt(np.mean(np.sum((np.asarray(images) - expected) ** 2, axis=1))))
 
 
-def moved(problem: Problem, turn: Points, shift: Points) -> Problem:
-    """The problem in the coordinates Q x + c."""
+def moved(problem: Problem, turn: Points, shift: Points, unit: float = 1.0) -> Problem:
+    """The problem in the coordinates s Q x + c, s being `unit`."""
 
     def back(x: Any) -> Any:
         _, matrix, vector = constants(x, turn, shift)
-        return (x - vector) @ matrix
+        return (x - vector) @ matrix / unit
 
     def forth(x: Any) -> Any:
         _, matrix, vector = constants(x, turn, shift)
-        return x @ matrix.T + vector
+        return unit * x @ matrix.T + vector
 
     def turned(x: Any) -> Any:
-        return x @ constants(x, turn)[1].T
+        return x @ constants(x, turn)[1].T / unit
 
     source, target = problem.source, problem.target
     return replace(
@@ -192,11 +192,12 @@ def moved(problem: Problem, turn: Points, shift: Points) -> Problem:
         source=Source(
             dim=problem.dim,
             sampler=lambda n, rng: forth(source.sampler(n, rng)),
-            log_density=lambda x: source.log_density(back(x)),
+            log_density=lambda x: source.log_density(back(x)) - problem.dim * float(np.log(unit)),
             score=lambda x: turned(source.score(back(x))),
         ),
         target=replace(
             target,
+            total_variance=unit**2 * problem.total_variance,
             sampler=lambda n, rng: forth(target.sampler(n, rng)),
             potential=lambda y: target.potential(back(y)),
             gradient=lambda y: turned(target.gradient(back(y))),

@@ -99,6 +99,9 @@ class Claim(StrEnum):
     """Both measures moved by one vector move the map: T'(x + c) = T(x) + c."""
     ROTATION_EQUIVARIANT = "rotation_equivariant"
     """Both measures turned by one orthogonal matrix turn the map: T'(Q x) = Q T(x)."""
+    UNIT_FREE = "unit_free"
+    """Both measures scaled by s scale the map, T'(s x) = s T(x), whatever s and however far from the origin; of
+    parameters that are in units of the data (an absolute epsilon), of course, with those scaled too."""
     GRADIENT_OF_CONVEX = "gradient_of_convex"
     """T = grad phi for some convex phi, at all points."""
 

@@ -186,7 +186,10 @@ class View:
         pool = self._draw_pool()
         if not self.meter.counts[self.sampler_oracle]:
             self.meter.charge(self.sampler_oracle, len(pool))
-        rng = np.random.default_rng((*self._seed, self._calls))
+        # Another stream on each side, as for the draws themselves, and another than theirs: equal indices would give
+        # the two sides of a step the same subset of their pools, call after call.
+        stream = np.random.SeedSequence(self._seed, spawn_key=(self._measure.stream, 1 + self._calls))
+        rng = np.random.default_rng(stream)
         self._calls += 1
         return pool[rng.permutation(len(pool))[:n]] if n < len(pool) else pool
 

@@ -364,6 +364,15 @@ class PrefersAnAxis(Sound):
         return self
 
 
+class StopsWithinAMillionth(Sound):
+    """Breaks unit_free: an absolute tolerance."""
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        super().fit(source, target, seed=seed, trace=trace)
+        self.shift_ = np.where(np.abs(self.shift_) < 1e-6, 0.0, self.shift_)
+        return self
+
+
 class Swirls(Sound):
     """Breaks is_the_gradient_of_a_convex_function: turns by ten degrees."""
 
@@ -445,6 +454,7 @@ FAKES = {
     "refuses_nan": ImputesNan,
     "moves_with_the_measures": ShrinksToTheOrigin,
     "turns_with_the_measures": PrefersAnAxis,
+    "unit_free": StopsWithinAMillionth,
     "is_the_gradient_of_a_convex_function": Swirls,
     "is_the_gradient_of_its_potential": WrongPotential,
     "fits_seeds_together_as_alone": SlipsInATeam,

@@ -288,3 +288,27 @@ def test_validation_takes_the_default_for_too_few_samples_and_refuses_what_it_ca
             Entropic("validated", **parameters).fit(x, y)
     with pytest.raises(InvalidParameter, match="epsilon"):
         Entropic("valid").fit(x, y)
+
+
+@BOTH
+def test_what_a_library_says_of_itself_is_not_taken_for_granted(gaussian_pair, monkeypatch, estimator):
+    """A potential that is off in one entry, under the claim that the marginals are exact."""
+
+    def boastful(*problem):
+        log_scaling, iterations, _ = solver(*problem)
+        return log_scaling + 0.1 * (np.arange(len(log_scaling)) == 3), iterations, 0.0
+
+    solver = SOLVERS["ott"]
+    monkeypatch.setitem(SOLVERS, "ott", boastful)
+    # 0.1 more in an exponent is 10 % more of one mass in 40, and as much less of all others
+    with pytest.raises(NotConverged, match=r"marginal error of [345]\.\de-03"):
+        estimator().fit(*gaussian_pair(2).samples(40))
+
+
+@pytest.mark.parametrize("unit", [1e-8, 1e8])
+def test_the_validated_epsilon_knows_no_unit(gaussian_pair, unit):
+    x, y = gaussian_pair(2, 1).samples(60)
+    expected = Entropic("validated", folds=2).fit(x, y)
+    fitted = Entropic("validated", folds=2).fit(unit * x, unit * y)
+    assert fitted.epsilon_ == pytest.approx(unit**2 * expected.epsilon_, rel=1e-9)
+    np.testing.assert_allclose(fitted.transform(unit * x) / unit, expected.transform(x), atol=1e-9)

@@ -10,10 +10,12 @@ import resource
 
 import numpy as np
 import pytest
+from scipy.spatial.distance import cdist
 from scipy.special import logsumexp
 
-from mongebench.core.errors import InvalidInput, InvalidParameter
+from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
 from mongebench.core.estimator import ProblemInfo
+from mongebench.estimators import multiscale
 from mongebench.estimators.entropic import Entropic
 from mongebench.estimators.multiscale import Multiscale
 
@@ -80,3 +82,16 @@ class TestWithTheLibrary:
         for parameters in ({"tolerance": 0.0}, {"epsilon": -1.0}, {"scale": "median"}):
             with pytest.raises(InvalidParameter, match=next(iter(parameters))):
                 Multiscale(**parameters).fit(np.eye(2), np.eye(2))
+
+    @pytest.mark.parametrize("unit", [1e-150, 1e-8, 1e6, 1e8, 1e150])
+    def test_units_do_not_matter(self, gaussian_pair, unit):
+        x, y = gaussian_pair(2).samples(150, 120)
+        expected = Multiscale().fit(x, y).transform(x)
+        np.testing.assert_allclose(Multiscale().fit(unit * x, unit * y).transform(unit * x) / unit, expected, atol=1e-9)
+
+    def test_potentials_that_miss_the_marginals_are_refused(self, gaussian_pair, monkeypatch):
+        """Whatever the library says of its error: here the potentials are those of a transport to half the scale."""
+        x, y = gaussian_pair(2).samples(150, 120)
+        monkeypatch.setattr(multiscale, "cdist", lambda *problem: cdist(*problem) / 2)
+        with pytest.raises(NotConverged, match="over all pairs"):
+            Multiscale().fit(x, y)

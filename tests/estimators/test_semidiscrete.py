@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm
 
 import mongebench as mb
-from mongebench.core.errors import InvalidInput, InvalidParameter
+from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
 from mongebench.core.estimator import ProblemInfo
 from mongebench.core.oracle import Meter, Oracle, SourceView
 from mongebench.estimators.semidiscrete import Semidiscrete
@@ -120,3 +120,17 @@ def test_newton_passes_the_gaps_between_clusters() -> None:
     assert len(counts) == 100
     # 200 draws a cell, binomial: four standard deviations are 57; pixels blur the narrow clusters by some more
     assert np.abs(counts - 200).max() < 100
+
+
+def test_stochastic_ascent_says_what_it_left(rng):
+    """The sum of the mass errors, against fresh draws; where nearly no mass is in its cell, that is an error."""
+    y = rng.normal(size=(60, 2))
+    needs = Semidiscrete("sgd").needs
+    fitted = Semidiscrete("sgd", "hard").fit(view(2, needs), y)
+    images = fitted.transform(source(2).sample(20_000, seed=9))
+    shares = np.array([(images == point).all(axis=1).mean() for point in fitted.points_])
+    # each of 60 shares is off by sqrt(p / N) in 20 000 and in 6000 draws: 0.04 and 0.08 in the sum
+    assert abs(fitted.mass_error_ - np.abs(shares - 1 / 60).sum()) < 0.12
+    y[0] = 1e4
+    with pytest.raises(NotConverged, match="masses are off by"):
+        Semidiscrete("sgd").fit(view(2, needs), y)
