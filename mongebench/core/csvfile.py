@@ -423,10 +423,9 @@ def _names_columns(path: Path, reading: _Reading, index: Auto | bool) -> bool:
     missing = [one.lower() in MISSING for one in first]
     if not any(numbers) and not any(missing):
         return True
-    if not first[0] and len(first) > 1 and _counts([fields[0] for fields in body]) and not any(missing[1:]):
-        return True  # the empty corner above the numbers of the rows, as pandas writes it
-    if not first[0] and len(first) > 1 and not any(numbers) and not any(missing[1:]):
-        return True
+    corner = not first[0] and len(first) > 1 and not any(missing[1:])
+    if corner and (not any(numbers) or _counts([fields[0] for fields in body])):
+        return True  # the empty corner above the labels or numbers of the rows, as pandas writes it
     if all(number or absent for number, absent in zip(numbers, missing, strict=True)):
         if any(missing) or not body or not _stands_out(first, body, decimal):
             return False
