@@ -390,13 +390,10 @@ def _with_header(path: Path, reading: _Reading, layout: Layout) -> Cells:
     else:
         named = layout.header if isinstance(layout.header, bool) else _names_columns(path, reading, layout.index)
     if named:
-        names: tuple[str, ...] | None = tuple(first)
-    else:
-        body = rows
-        commented = [one for one in reading.comment if one and not _is_number(one, decimal)]
-        names = tuple(commented) if len(commented) == len(reading.comment) == len(first) else None
-    cells = Cells(path, names, body, decimal)
-    return _without_index(cells, layout.index)
+        return _without_index(Cells(path, tuple(first), body, decimal), layout.index)
+    commented = [one for one in reading.comment if one and not _is_number(one, decimal)]
+    names = tuple(commented) if len(commented) == len(reading.comment) == len(first) else None
+    return _without_index(Cells(path, names, rows, decimal), layout.index)
 
 
 def _check_holes(cells: Cells, lines: list[str], first: int) -> None:
