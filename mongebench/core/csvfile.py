@@ -390,13 +390,10 @@ def _with_header(path: Path, reading: _Reading, layout: Layout) -> Cells:
     else:
         named = layout.header if isinstance(layout.header, bool) else _names_columns(path, reading, layout.index)
     if named:
-        names: tuple[str, ...] | None = tuple(first)
-    else:
-        body = rows
-        commented = [one for one in reading.comment if one and not _is_number(one, decimal)]
-        names = tuple(commented) if len(commented) == len(reading.comment) == len(first) else None
-    cells = Cells(path, names, body, decimal)
-    return _without_index(cells, layout.index)
+        return _without_index(Cells(path, tuple(first), body, decimal), layout.index)
+    commented = [one for one in reading.comment if one and not _is_number(one, decimal)]
+    names = tuple(commented) if len(commented) == len(reading.comment) == len(first) else None
+    return _without_index(Cells(path, names, rows, decimal), layout.index)
 
 
 def _check_holes(cells: Cells, lines: list[str], first: int) -> None:
@@ -423,10 +420,9 @@ def _names_columns(path: Path, reading: _Reading, index: Auto | bool) -> bool:
     missing = [one.lower() in MISSING for one in first]
     if not any(numbers) and not any(missing):
         return True
-    if not first[0] and len(first) > 1 and _counts([fields[0] for fields in body]) and not any(missing[1:]):
-        return True  # the empty corner above the numbers of the rows, as pandas writes it
-    if not first[0] and len(first) > 1 and not any(numbers) and not any(missing[1:]):
-        return True
+    corner = not first[0] and len(first) > 1 and not any(missing[1:])
+    if corner and (not any(numbers) or _counts([fields[0] for fields in body])):
+        return True  # the empty corner above the labels or numbers of the rows, as pandas writes it
     if all(number or absent for number, absent in zip(numbers, missing, strict=True)):
         if any(missing) or not body or not _stands_out(first, body, decimal):
             return False
