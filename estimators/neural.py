@@ -94,7 +94,7 @@ class Neural(MapEstimator):
         with jax.enable_x64(False), contextlib.redirect_stderr(io.StringIO()):  # ott's progress bars
             solver = self._begin(x.shape[1], seed)
 
-            def batches(points: Points, stream: int, at: Callable[[int], None]) -> Iterator[Points]:
+            def batches(points: Any, stream: int, at: Callable[[int], None]) -> Iterator[Any]:
                 rng = np.random.default_rng((seed, stream))
                 for batch in range(self.steps * self._batches):
                     if batch % self._batches == 0:

@@ -263,7 +263,8 @@ class Flow(MapEstimator):
 
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         samples_target = Oracle.TARGET_SAMPLER in self.needs
-        sides = [_Side.of(view, self.held_out, seed) for view in ([source, target] if samples_target else [source])]
+        views = [source, target] if samples_target else [source]
+        sides = [_Side.of(view, self.held_out, (seed, stream)) for stream, view in enumerate(views)]
         x = jnp.asarray(sides[0].batches(1, self.batch_size)[0], self.dtype)
         dim = x.shape[1]
         affine = Quadratic.identity_like(x)
@@ -339,11 +340,11 @@ class _Side:
     held_out: Points
 
     @classmethod
-    def of(cls, view: View, share: float, seed: int) -> _Side:
-        """A view's draws with `share` of a fixed sample held out; all of the rest is seen."""
+    def of(cls, view: View, share: float, seed: tuple[int, int]) -> _Side:
+        """A view's draws with `share` of a fixed sample held out; all of the rest is seen. Each side has a seed."""
         if not share or view.budget is None:
             return cls(view.batches, view.budget, np.empty((0, 0)))
-        rng = np.random.default_rng((seed, view.budget))
+        rng = np.random.default_rng(seed)
         pool = rng.permutation(view.batch(view.budget))
         held_out, seen = np.split(pool, [round(share * len(pool))])
 

@@ -188,7 +188,7 @@ class View:
             self.meter.charge(self.sampler_oracle, len(pool))
         # Another stream on each side, as for the draws themselves, and another than theirs: equal indices would give
         # the two sides of a step the same subset of their pools, call after call.
-        stream = np.random.SeedSequence(self._seed, spawn_key=(self._measure.stream, 1 + self._calls))
+        stream = np.random.SeedSequence(self._seed, spawn_key=(_behind[self].measure.stream, 1 + self._calls))
         rng = np.random.default_rng(stream)
         self._calls += 1
         return pool[rng.permutation(len(pool))[:n]] if n < len(pool) else pool
