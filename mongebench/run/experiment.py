@@ -28,6 +28,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator
@@ -40,7 +41,10 @@ from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.experiments import packaged
 from mongebench.plugins import DATASETS, ESTIMATORS, check_parameters, find
 from mongebench.run.record import Cell, Spec
+from mongebench.run.store import Declaration
 
+MOST_CELLS = 1_000_000
+"""Of a grid: counted before it is spanned."""
 _DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -99,7 +103,7 @@ class Experiment(BaseModel):
     """A declared grid."""
 
     model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=100)]
     estimators: Annotated[list[dict[str, Any]], Field(min_length=1)]
     problems: Annotated[list[dict[str, Any]], Field(min_length=1)]
     budget: Budget = Budget()
@@ -111,19 +115,32 @@ class Experiment(BaseModel):
     seeds_together: Annotated[int, Field(ge=1)] = 1
     repeats: Annotated[int, Field(ge=1)] = 1
     gates: str | None = None
-    _base: Path = PrivateAttr(default=Path("."))
+    _declaration: Declaration = PrivateAttr(default=Declaration(text="", base="."))
+
+    @property
+    def declaration(self) -> Declaration:
+        """What it was read from."""
+        return self._declaration
 
     @property
     def base(self) -> Path:
         """The folder relative paths among the parameters are resolved against: the experiment file's."""
-        return self._base
+        return Path(self._declaration.base)
 
     def named(self) -> set[str]:
         """The estimators this experiment names."""
         return {str(name) for entry in self.estimators for name in _as_list(entry.get("name", []))}
 
     def cells(self) -> list[Cell]:
-        """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop."""
+        """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop.
+
+        Raises `ExperimentError` where it has more than `MOST_CELLS`, before any is made.
+        """
+        if (count := self._count()) > MOST_CELLS:
+            raise ExperimentError(
+                f"The grid of {self.name} has {count} cells; at most {MOST_CELLS} can be planned. Shorten its lists "
+                "(or seeds), or make several experiments of it."
+            )
         seeds = range(self.seeds) if isinstance(self.seeds, int) else self.seeds
         cells: dict[str, Cell] = {}
         for entry in self.problems:
@@ -141,6 +158,23 @@ class Experiment(BaseModel):
                     cell = Cell(estimator=estimator, problem=problem, n_source=n_source, n_target=n_target, seed=seed)
                     cells.setdefault(cell.key, cell)
         return list(cells.values())
+
+    def _count(self) -> int:
+        """Cells of the grid, a cell that is written twice counted twice."""
+        seeds = self.seeds if isinstance(self.seeds, int) else len(self.seeds)
+        count = 0
+        for entry in self.problems:
+            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters")}
+            pairs = len((_budget_of(entry) if "budget" in entry else self.budget).n_source)
+            given = _parameters_of(entry, self.named())
+            estimators = sum(_size(changed) for common in self.estimators for changed in _changed(common, given))
+            count += _size(own) * estimators * pairs * seeds
+        return count
+
+
+def _size(entry: dict[str, Any]) -> int:
+    """Combinations of an entry's lists."""
+    return math.prod(len(_as_list(value)) for value in entry.values())
 
 
 def _budget_of(entry: dict[str, Any]) -> Budget:
@@ -199,14 +233,23 @@ def read(name_or_path: str) -> Experiment:
     if not path.is_file():
         raise ExperimentError(f"No file {name_or_path}. " + one_of(name_or_path, known, "experiment"))
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} cannot be read: {error}.") from None
+    return declared(Declaration(text=text, base=str(path.resolve().parent)), str(path))
+
+
+def declared(declaration: Declaration, path: str) -> Experiment:
+    """The experiment of a file's text; `path` is what messages call it. Raises as `read` does."""
+    try:
+        content = tomllib.loads(declaration.text)
+    except (ValueError, RecursionError) as error:  # of numbers too long for Python, and of brackets too deep, too
         raise ExperimentError(f"{path} is not TOML: {error}.") from None
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
         raise ExperimentError(f"{path}: {_first(error)}") from None
-    experiment._base = path.resolve().parent
+    experiment._declaration = declaration
     return experiment
 
 

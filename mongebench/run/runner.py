@@ -21,9 +21,9 @@ from mongebench.run.cell import failed, refusal, status_of
 from mongebench.run.child import Job
 from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
-from mongebench.run.planned import Conditions, planned
-from mongebench.run.record import Cell, PlannedCell, Spec, Status
-from mongebench.run.store import Invocation, Plan, RunDirectory
+from mongebench.run.planned import Conditions, forget_code, planned
+from mongebench.run.record import Cell, PlannedCell, Spec, State, Status
+from mongebench.run.store import Declaration, Invocation, Plan, RunDirectory
 
 ENGINES = ("local", "dask")
 
@@ -73,11 +73,23 @@ class Run:
         Where records go.
     machinery
         Who runs it.
+    declaration
+        The experiment itself; None to read the one that the invocation names.
     """
 
     invocation: Invocation
     directory: RunDirectory
     machinery: Machinery = Machinery()
+    declaration: Declaration | None = None
+
+    @classmethod
+    def again(cls, directory: RunDirectory) -> Run:
+        """The run that a directory holds, as it was declared there: from whichever folder this is asked."""
+        plan = directory.plan()
+        if plan.declaration is None:  # of an earlier version: there is but the name
+            return cls(plan.invocation, directory)
+        invocation = plan.invocation.model_copy(update={"plugins": plan.declaration.plugins})
+        return cls(invocation, directory, declaration=plan.declaration)
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -86,7 +98,8 @@ class Run:
         A plugin file's estimators join the grid unless the experiment names some of them; so does one that only
         `--only` names.
         """
-        declared = experiments.read(self.invocation.experiment)
+        name = self.invocation.experiment
+        declared = experiments.declared(self.declaration, name) if self.declaration else experiments.read(name)
         if self.invocation.seeds is not None:
             declared.seeds = self.invocation.seeds
         added = [plugin for path in self.invocation.plugins for plugin in plugins.add_file(path)]
@@ -124,9 +137,13 @@ class Run:
     @functools.cached_property
     def plan(self) -> Plan:
         """Every cell with what its record must have been made with. Raises what building a problem raises."""
+        cells = self.cells
+        forget_code()  # files may have changed since this process planned another run
+        files = tuple(_absolute(path) for path in self.invocation.plugins)
         return Plan(
             invocation=self.invocation,
-            cells=[self._planned(cell) for cell in self.cells],
+            declaration=self.experiment.declaration.model_copy(update={"plugins": files}),
+            cells=[self._planned(cell) for cell in cells],
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
@@ -165,7 +182,7 @@ class Run:
         return Job(
             cells=[],
             run_directory=str(self.directory.path.resolve()),
-            plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins],
+            plugin_files=[_absolute(path) for path in self.invocation.plugins],
             base=str(self.experiment.base),
             conditions=self.conditions,
         )
@@ -175,9 +192,18 @@ class Run:
         """The shell command that goes on where this run stopped."""
         return self.invocation.command(None, "--out", str(self.directory.path), *self.machinery.options())
 
-    def statuses(self) -> Counter[Status]:
-        """How many records of the plan have which status."""
-        return Counter(record.status for record in self.directory.records())
+    def statuses(self) -> Counter[Status | State]:
+        """How many cells of the plan have which status now, or no record that holds."""
+        return Counter(self.directory.find(planned).status for planned in self.plan.cells)
+
+    def lost(self) -> str:
+        """A sentence on the cells that have no record that holds once the run has ended; empty where all have one."""
+        cells = self.plan.cells
+        left = [(one.cell.label, reason) for one in cells if (reason := self.directory.why_rerun(one)) is not None]
+        if not left:
+            return ""
+        label, reason = left[0]
+        return f"{len(left)} of {len(cells)} cells have no record that holds; the first is {label}: {reason}"
 
     def _refusal(self, cell: Cell) -> tuple[Status, str] | None:
         """Why a cell need not be tried, if so."""
@@ -220,3 +246,8 @@ class Run:
                 return error
 
         return functools.cache(build)
+
+
+def _absolute(plugin: str) -> str:
+    """`file.py` or `file.py:Name` with the file's whole path."""
+    return str(Path(plugin).resolve())
