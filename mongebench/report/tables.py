@@ -151,8 +151,9 @@ def notes(rows: pd.DataFrame) -> list[str]:
         if len(own):
             reason = on_one_line(bounded(own["reason"].mode().iloc[0], SAID))
             many = "records are" if len(own) > 1 else "record is"
-            count = "they count" if len(own) > 1 else "it counts"
-            said.append(f"{len(own)} {many} {state}: {reason}; {count} as missing, run again to replace.")
+            said.append(
+                f"{len(own)} {many} {state}: they count as missing, run again to replace them. Most often: {reason}."
+            )
     return said
 
 
