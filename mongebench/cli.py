@@ -1,7 +1,7 @@
 """The command line.
 
 Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a night failed; 2 usage; 3 nothing could run; and
-those of `progress` for runs that had to stop.
+those of `progress` for runs that had to stop or left cells without a record.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mongebench.core.errors import ExperimentError, InvalidParameter, MongebenchError, UnknownName, one_of
+from mongebench.core.text import printable
 from mongebench.report.formats import Format
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ def run(
     for path in figures.draw(directory, directory.path / "figures"):
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
+    _note(rows)
     if set(planned.statuses()) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
         typer.echo("Nothing could run: every cell is unsupported or lacks a package.", err=True)
         raise typer.Exit(NOTHING_RAN)
@@ -202,14 +204,17 @@ def table(
     rows = tables.frame(_directory(run))
     shown = terminal.costs if cost else terminal.results
     terminal.show(shown(rows, _checked(metric)))
+    _note(rows)
 
 
 @app.command()
 def rate(run: RunPath) -> None:
     """Whether the flows of a run converge as the theory says, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2."""
-    from mongebench.report import rates, terminal
+    from mongebench.report import rates, tables, terminal
 
-    terminal.show(terminal.rates(rates.frame(_directory(run))))
+    directory = _directory(run)
+    _note(tables.frame(directory))
+    terminal.show(terminal.rates(rates.frame(directory)))
 
 
 @app.command("figures")
@@ -218,10 +223,12 @@ def draw_figures(
     out: Annotated[Path | None, typer.Option(help="Where to put them [default: RUN/figures].")] = None,
 ) -> None:
     """Draw the figures of a run as PNG, SVG and PDF."""
-    from mongebench.report import figures
+    from mongebench.report import figures, tables
 
-    for path in figures.draw(_directory(run), out or run / "figures"):
+    directory = _directory(run)
+    for path in figures.draw(directory, out or _inside(run, "figures")):
         typer.echo(f"figure: {path}")
+    _note(tables.frame(directory))
 
 
 @app.command()
@@ -248,6 +255,7 @@ def export(
         exports.write_board(rows, format, path) if leaderboard else exports.write(rows, format, path, _checked(metric))
     )
     typer.echo(f"written: {written}")
+    _note(rows)
 
 
 @app.command()
@@ -256,10 +264,12 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder of the pages [default: FIRST_RUN/report].")] = None,
 ) -> None:
     """Write a report: pages to open from disk, with a leaderboard, figures, failures, downloads."""
-    from mongebench.report import site
+    from mongebench.report import site, tables
     from mongebench.run.store import Runs
 
-    typer.echo(f"report: {site.build(Runs(runs), out or runs[0] / 'report')}")
+    read = Runs(runs)
+    typer.echo(f"report: {site.build(read, out or _inside(runs[0], 'report'))}")
+    _note(tables.frame(read))
 
 
 @app.command("asv")
@@ -388,6 +398,8 @@ def compare_runs(
     before, after = tables.frame(_directory(first)), tables.frame(_directory(second))
     only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
     terminal.show(terminal.comparison(compare(before, after, _checked(metric), level), level, only))
+    for run, rows in ((first, before), (second, after)):
+        _note(rows, f"{run}: ")
 
 
 @app.command()
@@ -395,20 +407,23 @@ def status(run: RunPath) -> None:
     """How many cells of a run have which status, and why the failed ones failed."""
     from mongebench.report import tables, terminal
 
-    terminal.show(terminal.status(tables.frame(_directory(run))))
+    rows = tables.frame(_directory(run))
+    terminal.show(terminal.status(rows))
+    _note(rows)
 
 
 @app.command("why-rerun")
 def why_rerun(run: RunPath) -> None:
     """What would run again if the run's command were repeated now, and which field of its record says so."""
+    from mongebench.core.text import on_one_line
     from mongebench.run.runner import Run
 
     directory = _directory(run)
-    planned = Run(directory.plan().invocation, directory)
+    planned = Run.again(directory)
     reasons = [(cell.cell.label, directory.why_rerun(cell)) for cell in planned.plan.cells]
     for label, reason in reasons:
         if reason:
-            typer.echo(f"{label}: {reason}")
+            typer.echo(on_one_line(f"{label}: {reason}"))
     typer.echo(f"{sum(reason is not None for _, reason in reasons)} of {len(reasons)} cells would run.")
 
 
@@ -430,6 +445,22 @@ def _checked(metric: str | None) -> str | None:
     return metric
 
 
+def _note(rows: Any, before: str = "") -> None:
+    """Say which records of a frame do not count."""
+    from mongebench.report.tables import notes
+
+    for sentence in notes(rows):
+        typer.echo(before + sentence)
+
+
+def _inside(run: Path, name: str) -> Path:
+    """The folder of that name in a run, which may have come from elsewhere. Raises `MongebenchError` on a link."""
+    folder = run / name
+    if folder.is_symlink():
+        raise MongebenchError(f"{folder} is a link, and what it leads to would be overwritten; say where with --out.")
+    return folder
+
+
 def _directory(run: Path) -> Any:
     from mongebench.run.store import RunDirectory
 
@@ -440,24 +471,24 @@ def _directory(run: Path) -> Any:
 
 def _import(directory: RunDirectory, found: dict[str, Any], commit: str | None, machine: str | None) -> None:
     """Records -> asv's results, with a word on what no commit has."""
-    from mongebench.report import asv_export
+    from mongebench.report import asv_export, tables
 
     results, repository = Path(found["results_dir"]), Path(found["repo"])
     written = asv_export.write(directory, results, repository=repository, commit=commit, machine=machine)
     typer.echo(f"asv results: {written}")
+    _note(tables.frame(directory))
     if dirty := sum(bool(record.provenance.dirty) for record in directory.records()):
         typer.echo(f"{dirty} records of {directory.path} were made with changes that no commit has.", err=True)
 
 
 def _read_record(path: Path) -> Any:
-    from pydantic import ValidationError
-
-    from mongebench.run.record import Record
+    from mongebench.run.store import Unreadable, read_record
 
     try:
-        return Record.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
-        raise MongebenchError(f"{path} is not a readable record: {type(error).__name__}.") from None
+        return read_record(path)
+    except (FileNotFoundError, Unreadable) as error:
+        why = error if isinstance(error, Unreadable) else "there is no such file"
+        raise MongebenchError(f"{path} is not a readable record: {why}.") from None
 
 
 def main() -> None:
@@ -465,10 +496,10 @@ def main() -> None:
     try:
         app()
     except MongebenchError as error:
-        typer.echo(f"mongebench: {error}", err=True)
+        typer.echo(f"mongebench: {printable(str(error))}", err=True)
         sys.exit(USAGE)
     except ImportError as error:
         from mongebench.run.cell import missing
 
-        typer.echo(f"mongebench: {missing(error)}", err=True)
+        typer.echo(f"mongebench: {printable(missing(error))}", err=True)
         sys.exit(USAGE)

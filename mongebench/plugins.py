@@ -233,11 +233,6 @@ def _group_of(value: Any) -> str | None:
     return None
 
 
-def plugin_files(group: str) -> list[Path]:
-    """The files given by `--plugin` that brought names of this group."""
-    return sorted({Path(plugin.module) for plugin in _from_files.values() if plugin.group == group})
-
-
 def _clash(one: Plugin, other: Plugin) -> str:
     return (
         f"Two {KINDS[one.group]}s are called {one.name!r}: one from {one.origin}, one from {other.origin}. "

@@ -1,6 +1,7 @@
 """A run at the terminal: what it plans, how far it is, and what is said when it has to stop.
 
-Exit codes: 4 the run had to stop (disk full, no worker left); 130 interrupted; 143 terminated.
+Exit codes: 4 the run had to stop (disk full, no worker left), or ended with cells that have no record; 130 interrupted;
+143 terminated.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mongebench.core.text import on_one_line, printable
 from mongebench.run.forecast import forecast, spoken
+from mongebench.run.provenance import commit_unknown
 from mongebench.run.record import Cell
 from mongebench.run.runner import Run
 from mongebench.run.store import RunStopped
@@ -27,13 +30,14 @@ def print_plan(planned: Run) -> None:
     total, pending = len(planned.cells), {waiting.cell.key for waiting in planned.pending}
     known = forecast(planned.pending, planned.directory)
     for cell in planned.cells:
+        label = on_one_line(cell.label)
         if cell.key not in pending:
-            typer.echo(f"{cell.label}: recorded")
+            typer.echo(f"{label}: recorded")
         elif cell.key in known:
             one = known[cell.key]
-            typer.echo(f"{cell.label}: about {spoken(one.seconds)}, from {one.records} earlier record(s)")
+            typer.echo(f"{label}: about {spoken(one.seconds)}, from {one.records} earlier record(s)")
         else:
-            typer.echo(f"{cell.label}: no earlier record")
+            typer.echo(f"{label}: no earlier record")
     typer.echo(
         f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
     )
@@ -48,11 +52,13 @@ def print_plan(planned: Run) -> None:
 
 
 def execute(planned: Run) -> None:
-    """Run what is missing behind a progress bar with the time left."""
+    """Run what is missing behind a progress bar with the time left; exit if a cell has no record at the end."""
     total, pending = len(planned.cells), len(planned.pending)
     typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
+    if unknown := commit_unknown():
+        typer.echo(f"Warning: the records will not say all of their commit: {unknown}.", err=True)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -64,7 +70,7 @@ def execute(planned: Run) -> None:
 
         def on_progress(cell: Cell, event: str) -> None:
             if event == "started":
-                name = f"{cell.estimator.name} on {cell.problem.name}, seed {cell.seed}"
+                name = on_one_line(f"{cell.estimator.name} on {cell.problem.name}, seed {cell.seed}")
                 progress.update(task, description=name[:48].ljust(48))
             else:
                 progress.advance(task)
@@ -78,14 +84,14 @@ def execute(planned: Run) -> None:
             _stop("Interrupted", INTERRUPTED, planned)
         except RunStopped as error:
             _stop(f"mongebench: {error}", STOPPED, planned)
+    if lost := planned.lost():  # deleted, or made with files that changed meanwhile
+        _stop(f"mongebench: {lost}", STOPPED, planned)
 
 
 def _stop(what: str, code: int, planned: Run) -> NoReturn:
     """End a run before its end."""
-    typer.echo(
-        f"{what}; what was recorded stays, and the same command goes on from there:\n  {planned.resume_command}",
-        err=True,
-    )
+    how = f"the same command goes on from there:\n  {planned.resume_command}"
+    typer.echo(printable(f"{what}; what was recorded stays, and {how}"), err=True)
     raise typer.Exit(code) from None
 
 

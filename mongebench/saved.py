@@ -15,8 +15,6 @@ import dataclasses
 import importlib.metadata
 import json
 import sys
-import zipfile
-import zlib
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,14 +27,15 @@ from sklearn.exceptions import NotFittedError
 
 from mongebench.core.errors import InvalidInput, NotSavable
 from mongebench.core.estimator import MapEstimator
+from mongebench.core.npz import DAMAGED, TooLarge, read_arrays
 from mongebench.plugins import ESTIMATORS, available
 from mongebench.run.provenance import versions
 
 FORMAT: Literal["mongebench estimator 1"] = "mongebench estimator 1"
 HEADER = "header"
 """Name of the header among the arrays."""
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, EOFError, RecursionError, zipfile.BadZipFile, zlib.error)
-"""What NumPy and json raise on a file that is no .npz, is cut short, or holds pickled objects."""
+MOST_BYTES = 1 << 30
+"""What `load` lets a file unpack to unless it is told otherwise."""
 
 
 class Header(BaseModel):
@@ -85,7 +84,12 @@ def save(estimator: MapEstimator, path: str | Path | IO[bytes]) -> None:
         np.savez(file, **content)  # type: ignore[arg-type]
 
 
-def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | None = None) -> MapEstimator:
+def load(
+    path: str | Path | IO[bytes],
+    estimator_class: type[MapEstimator] | None = None,
+    *,
+    max_bytes: int | None = MOST_BYTES,
+) -> MapEstimator:
     """The fitted estimator that `save` wrote; with the versions it was saved with, its map is the same to the last bit.
 
     No code of the file runs, and nothing is imported on its word but a registered estimator: give the class itself
@@ -97,23 +101,28 @@ def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | Non
         Of the file; or a binary file that is open.
     estimator_class
         Of the estimator, where no installed package and no `--plugin` registers it.
+    max_bytes
+        Most that the file may unpack to, which is looked at before anything is read; None for no bound.
 
     Raises
     ------
     InvalidInput
-        No such file, or one that `save` has not written or that does not fit the class.
+        No such file, one that `save` has not written or that does not fit the class, or one that is too large.
     """
     try:
-        with _opened(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        with _opened(path, "rb") as file:
+            arrays = read_arrays(file, max_bytes)
         header = Header.model_validate(json.loads(str(arrays.pop(HEADER))))
     except FileNotFoundError:
         raise InvalidInput(f"There is no file {path}.") from None
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
         raise InvalidInput(f"{path} was not saved by this mongebench: {place} of its header is unknown.") from None
-    except UNREADABLE as error:
-        raise InvalidInput(f"{path} is no file that mongebench.save wrote ({type(error).__name__}: {error}).") from None
+    except TooLarge as error:
+        raise InvalidInput(f"{path} is not read: {error}. If you trust it, raise max_bytes.") from None
+    except DAMAGED as error:
+        what = str(error) if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"{path} is no file that mongebench.save wrote ({what}).") from None
     cls = estimator_class or _registered(header.estimator)
     if cls.__qualname__ != header.estimator.partition(":")[2]:
         raise InvalidInput(f"{path} holds a fitted {header.estimator}; the class {cls.__qualname__} was given.")
@@ -124,14 +133,18 @@ def load(path: str | Path | IO[bytes], estimator_class: type[MapEstimator] | Non
         estimator.n_features_in_ = header.dim
         estimator.column_names_ = None if header.columns is None else tuple(header.columns)
         estimator.restore({name: reader.decode(value) for name, value in header.state.items()})
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, *DAMAGED) as error:
         raise InvalidInput(f"{path} does not fit {cls.__name__}: {error}") from error
     return estimator
 
 
 def _opened(path: str | Path | IO[bytes], mode: Literal["rb", "wb"]) -> AbstractContextManager[IO[bytes]]:
     """The file, opened here: NumPy would add a suffix to a new name, and leaves open what it cannot read."""
-    return open(path, mode) if isinstance(path, (str, Path)) else nullcontext(path)
+    if not isinstance(path, (str, Path)):
+        return nullcontext(path)
+    if Path(path).exists() and not Path(path).is_file():
+        raise InvalidInput("it is no regular file")
+    return open(path, mode)
 
 
 def _registered(estimator: str) -> type[MapEstimator]:

@@ -214,7 +214,7 @@ def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> Non
         shift = record.cell.problem.parameters["shift"]
         assert record.metrics["first_coordinate"].value == pytest.approx(shift, abs=0.5)  # five standard errors
     # What was measured without the metric, or with another version of it, is measured again.
-    changed = write(tmp_path / "changed" / "measured.py", MEASURED + "# changed\n")
+    changed = write(tmp_path / "changed" / "measured.py", MEASURED + "CHANGED = True\n")
     for files in ((), (str(changed),)):
         plugins._from_files.clear()
         if not files:

@@ -1,10 +1,14 @@
 """Fitted estimators on disk: what comes back is what was saved, and a file from elsewhere runs nothing."""
 
+import contextlib
+import inspect
 import json
 import math
 import os
 import pickle
 import sys
+import tracemalloc
+import zipfile
 from dataclasses import dataclass, make_dataclass
 
 import numpy as np
@@ -262,3 +266,77 @@ def test_files_that_are_none_are_one_sentence(tmp_path) -> None:
             mb.load(tmp_path / name)
     with pytest.raises(mb.InvalidInput, match="is no file that mongebench"):
         mb.load(tmp_path)
+
+
+def zipped(path, members, compression=zipfile.ZIP_DEFLATED):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name, content in members.items():
+            with archive.open(name, "w", force_zip64=True) as file:
+                for part in content:
+                    file.write(part)
+    return path
+
+
+def npy_header(shape, dtype="<f8"):
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text.encode()
+
+
+def test_a_file_that_unpacks_to_more_than_the_bound_is_not_unpacked(tmp_path) -> None:
+    size, zeros = 64 << 20, bytes(1 << 20)
+    path = zipped(tmp_path / "bomb", {"x.npy": [npy_header((size // 8,)), *[zeros] * (size >> 20)]})
+    assert path.stat().st_size < size / 500
+    tracemalloc.start()
+    with pytest.raises(mb.InvalidInput, match=r"more than 33554432.*raise max_bytes"):
+        mb.load(path, max_bytes=32 << 20)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+    assert inspect.signature(mb.load).parameters["max_bytes"].default == 1 << 30
+
+
+def test_the_bound_is_the_readers(tmp_path) -> None:
+    path = tmp_path / "map"
+    mb.save(mb.estimator("bures").fit(X, Y), path)
+    with pytest.raises(mb.InvalidInput, match="more than 100"):
+        mb.load(path, max_bytes=100)
+    for bound in (1 << 20, None):
+        assert np.array_equal(mb.load(path, max_bytes=bound).transform(X), mb.load(path).transform(X))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "content"),
+    [
+        ((10**18,), "<f8", b"12345678"),
+        ((10**9, 10**9), "<f8", b""),
+        ((1,), "<U1000000000", b"1234"),
+        ((10**18,), "<U0", b""),
+        ((-1,), "<f8", b""),
+        ((2,), "<f8", b"12345678"),
+        ((1,), "|O", b"12345678"),
+    ],
+)
+def test_a_shape_that_is_not_what_the_file_holds_is_refused_unread(tmp_path, shape, dtype, content) -> None:
+    path = zipped(tmp_path / "claims", {"x.npy": [npy_header(shape, dtype), content]})
+    tracemalloc.start()
+    with pytest.raises(mb.InvalidInput, match=r"no file that mongebench\.save wrote"):
+        mb.load(path, max_bytes=None)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def test_flipped_bits_anywhere_are_one_sentence_or_nothing(tmp_path, rng) -> None:
+    path = tmp_path / "map"
+    mb.save(mb.estimator("bures").fit(X, Y), path)
+    whole = path.read_bytes()
+    for place in rng.integers(len(whole), size=300):
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        with contextlib.suppress(mb.InvalidInput):
+            mb.load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(mb.InvalidInput, match="no regular file"):
+        mb.load(tmp_path / "pipe")

@@ -55,12 +55,12 @@ def test_write(benchmark, tmp_path) -> None:
     directory.create()
     one = record(0)
     benchmark(directory.write, one)
-    assert directory.read(one.cell) == one
+    assert directory.read(one) == one
 
 
 def test_read(benchmark, run) -> None:
-    cell = run.plan().cells[0].cell
-    assert benchmark(run.read, cell).cell == cell
+    planned = run.plan().cells[0]
+    assert benchmark(run.read, planned).cell == planned.cell
 
 
 def test_scan_for_what_is_missing(benchmark, run) -> None:

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mongebench.report import leaderboard, tables
 from mongebench.report.formats import Format
-from mongebench.run.store import Readable, RunDirectory
+from mongebench.run.store import Readable, RunDirectory, replacing, write_atomically
 
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -46,25 +46,27 @@ def write_board(rows: pd.DataFrame, format: Format, path: Path) -> Path:
 
 
 def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if format is Format.CSV:
-        frame.to_csv(path, index=False)
-    else:
-        frame.to_parquet(path, index=False)
+    with replacing(path) as file:
+        if format is Format.CSV:
+            frame.to_csv(file, index=False)
+        else:
+            frame.to_parquet(file, index=False)
     return path
 
 
 def archive(runs: Readable, path: Path) -> Path:
-    """Every record and sketch as one zipped directory of a run; the path."""
-    plan = runs.plan()
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+    """Every record that holds, and its sketch, as a zipped run that names no folder of this machine; the path."""
+    plan, packed_as = runs.plan(), RunDirectory("")
+    if plan.declaration is not None:
+        declaration = plan.declaration.model_copy(update={"base": ".", "plugins": ()})
+        plan = plan.model_copy(update={"declaration": declaration})
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("plan.json", plan.model_dump_json())
-        for cell in (planned.cell for planned in plan.cells):
-            name = RunDirectory("").record_path(cell).as_posix()
-            if (record := runs.read(cell)) is not None:
-                packed.writestr(name, record.model_dump_json())
-            if (sketch := runs.sketch(cell)) is not None:
-                packed.writestr(RunDirectory("").sketch_path(cell).as_posix(), sketch.to_bytes())
+        for planned in plan.cells:
+            if (record := runs.read(planned)) is not None:
+                packed.writestr(packed_as.record_path(planned.cell).as_posix(), record.model_dump_json())
+            if (sketch := runs.sketch(planned)) is not None:
+                packed.writestr(packed_as.sketch_path(planned.cell).as_posix(), sketch.to_bytes())
     return path
 
 
@@ -78,8 +80,7 @@ def _render(name: str, format: Format, path: Path, **context: Any) -> Path:
         autoescape=False,  # neither is HTML: each template passes every text through its filter
     )
     environment.filters |= {"tex": tex, "md": markdown}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(environment.get_template(f"{name}.{format.suffix}.j2").render(context), encoding="utf-8")
+    write_atomically(path, environment.get_template(f"{name}.{format.suffix}.j2").render(context))
     return path
 
 

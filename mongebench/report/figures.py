@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mongebench.report import published, tables, traces
-from mongebench.report.style import FORMATS, STYLE, legend, look, panels
+from mongebench.report.style import FORMATS, STYLE, legend, look, panels, plain
 from mongebench.report.tables import aggregate, row_order
-from mongebench.run.store import Readable
+from mongebench.run.store import Readable, replacing
 
 LINE = 0.17
 """Inches of an estimator's line."""
@@ -39,8 +39,7 @@ def draw(directory: Readable, folder: Path) -> list[Path]:
 
 
 def save(figure: Figure, name: str, folder: Path) -> list[Path]:
-    """Write a figure in each of `FORMATS` and close it; the files."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write a figure in each of `FORMATS` and close it; the files. Raises what `replacing` raises."""
     paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
     with plt.rc_context(STYLE):
         # Laid out and measured once: savefig would do both again for each format, most of the time of a report.
@@ -48,7 +47,8 @@ def save(figure: Figure, name: str, folder: Path) -> list[Path]:
         figure.set_layout_engine("none")
         box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
         for path in paths:
-            figure.savefig(path, bbox_inches=box, dpi=150)
+            with replacing(path) as file:
+                figure.savefig(file, format=path.suffix[1:], bbox_inches=box, dpi=150)
     plt.close(figure)
     return paths
 
@@ -68,7 +68,7 @@ def error_overview(rows: pd.DataFrame) -> Figure | None:
     for axis, ((problem, budget), block) in zip(axes, blocks, strict=True):
         known = "uvp" in block and block["uvp"].notna().any()
         summary = aggregate(block, "uvp" if known else "energy_distance")
-        axis.set_title(f"{problem}\n{budget}")
+        axis.set_title(plain(f"{problem}\n{budget}"))
         if known and block["dim"].nunique() > 1:
             _against_dimension(axis, summary, names, rivals)
         else:
@@ -86,7 +86,7 @@ def _against_dimension(axis: Axes, summary: pd.DataFrame, names: list[str], riva
                 own["dim"].astype(float),
                 own["mean"],
                 yerr=own["standard_error"],
-                label=name,
+                label=plain(name),
                 capsize=2,
                 **look(name, rivals),
             )
@@ -116,4 +116,4 @@ def _by_estimator(axis: Axes, summary: pd.DataFrame, rivals: list[str]) -> None:
         axis.set_xscale("symlog", linthresh=floor)
         axis.axvline(floor, color="0.6", linewidth=1)
         axis.text(floor, 0.01, " floor", transform=axis.get_xaxis_transform(), fontsize=7, color="0.4")
-    axis.set_yticks(np.arange(len(measured)), list(measured["estimator"]), fontsize=7)
+    axis.set_yticks(np.arange(len(measured)), list(map(plain, measured["estimator"])), fontsize=7)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from mongebench.report.style import COLOURS, QUIET, look, panels
+from mongebench.report.style import COLOURS, QUIET, look, panels, plain
 from mongebench.report.tables import row_order
 from mongebench.run.record import Status
 from mongebench.run.sketch import Sketch
@@ -40,8 +40,7 @@ def clouds(directory: Readable, rows: pd.DataFrame) -> Figure | None:
     Points keep the colour of the quadrant of the source that they come from; the target lies grey beneath the pushed
     ones. None where no map of the plane was measured.
     """
-    cells = [planned.cell for planned in directory.plan().cells]
-    sketches = [directory.sketch(cell) if dim == 2 else None for cell, dim in zip(cells, rows["dim"], strict=True)]
+    sketches = [directory.sketch(planned) if planned.dim == 2 else None for planned in directory.plan().cells]
     rows = rows.assign(sketch=pd.Series(sketches, dtype=object))
     rows = rows[rows["status"] != Status.UNSUPPORTED]
     plane = rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)
@@ -58,11 +57,11 @@ def clouds(directory: Readable, rows: pd.DataFrame) -> Figure | None:
         _scatter(first, frame.x, frame, frame.x)
         first.set_title("source", fontsize=8)
         row = block.iloc[0]
-        first.set_ylabel(f"{_lines(row['problem'])}\n{row['budget']}", fontsize=7)
+        first.set_ylabel(plain(f"{_lines(row['problem'])}\n{row['budget']}"), fontsize=7)
         methods = row_order(block["estimator"].unique())
         for axis, name in zip(middle, methods, strict=False):
             _pushed(axis, block[block["estimator"] == name], frame)
-            axis.set_title(_lines(name), fontsize=8)
+            axis.set_title(plain(_lines(name)), fontsize=8)
         last, *empty = middle[len(methods) :]
         _scatter(last, frame.y, frame)
         last.set_title("target", fontsize=8)
@@ -132,8 +131,9 @@ def distribution(rows: pd.DataFrame) -> Figure | None:
             measured = own[METRIC].dropna()
             _histogram(axis, measured, edges, floor, str(look(name, rivals)["color"]))
             median = f", median {measured.median():.2g}" if len(measured) else ""
-            axis.set_title(f"{name}, {len(measured)}/{len(own)}{median}", fontsize=8, loc="left", pad=3)
-        own_axes[0].set_title(f"{problem}, d = {dim}\n\n{own_axes[0].get_title(loc='left')}", fontsize=8, loc="left")
+            axis.set_title(plain(f"{name}, {len(measured)}/{len(own)}{median}"), fontsize=8, loc="left", pad=3)
+        title = plain(f"{problem}, d = {dim}")
+        own_axes[0].set_title(f"{title}\n\n{own_axes[0].get_title(loc='left')}", fontsize=8, loc="left")
         transform = own_axes[0].get_xaxis_transform()
         own_axes[0].text(floor, 1.0, " floor", transform=transform, fontsize=7, va="top", color=QUIET)
         own_axes[-1].set_xlabel("energy distance (V-statistic)")

@@ -14,7 +14,7 @@ from mongebench.core.errors import InvalidInput
 from mongebench.metrics.rate import RateVerdict, Verdict, rate_verdict
 from mongebench.report.tables import labels, labels_by_problem
 from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
-from mongebench.run.store import Readable, RunError
+from mongebench.run.store import Found, Readable, RunError
 
 STEP_PARAMETERS = ("tau", "steps")
 """What tells a fit from its refinement, and from no other fit."""
@@ -32,15 +32,20 @@ class Flow:
         Labels; the estimator's tells it from the others on this problem, but for the step.
     planned
         The cell.
-    record, refined
-        Of the cell, and of the same fit at half the step; None where there is none (yet).
+    found, refined
+        What is there of the cell, and the record of the same fit at half the step; None where there is none (yet).
     """
 
     problem: str
     estimator: str
     planned: PlannedCell
-    record: Record | None
+    found: Found
     refined: Record | None
+
+    @property
+    def record(self) -> Record | None:
+        """Of the cell; None where there is none that holds."""
+        return self.found.record
 
     @property
     def trace(self) -> Sequence[TracePoint]:
@@ -91,7 +96,8 @@ def flows(directory: Readable) -> list[Flow]:
         Where there is none, or none that was held against an exact map.
     """
     plan = directory.plan().cells
-    records = {planned.cell.key: directory.read(planned.cell) for planned in plan}
+    there = {planned.cell.key: directory.find(planned) for planned in plan}
+    records = {key: found.record for key, found in there.items()}
     traces = [record.trace for record in records.values() if record is not None]
     if not any(traces):
         raise RunError(
@@ -107,7 +113,7 @@ def flows(directory: Readable) -> list[Flow]:
         raise RunError(f"No trace in {directory.path} has an error: no exact map is known for its problems.")
     planned = [one for one in plan if one.cell.estimator.name in names]
     found = [
-        Flow(problem, estimator, one, records[one.cell.key], records[finer] if finer else None)
+        Flow(problem, estimator, one, there[one.cell.key], records[finer] if finer else None)
         for problem, estimator, one, finer in _paired(planned)
     ]
     used = {flow.refined.cell.key for flow in found if flow.refined is not None and flow.refinement is not None}
@@ -150,7 +156,7 @@ def _refined_identity(cell: Cell) -> str | None:
 def frame(directory: Readable) -> pd.DataFrame:
     """One row a flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
 
-    A flow without a trace has its status, or "missing", in place of a verdict.
+    A flow without a trace has its status, or the `State` of its record, in place of a verdict.
     """
     rows = []
     for flow in flows(directory):
@@ -166,7 +172,7 @@ def frame(directory: Readable) -> pd.DataFrame:
         }
         record = flow.record
         if record is None:
-            row |= {"verdict": "missing", "reason": "no record yet"}
+            row |= {"verdict": str(flow.found.status), "reason": flow.found.reason}
         elif not record.trace:
             row |= {"verdict": str(record.status), "reason": record.reason}
         else:

@@ -7,7 +7,6 @@ own and a copy of plotly's.
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
@@ -20,8 +19,8 @@ from mongebench.plugins import DATASETS, ESTIMATORS, available
 from mongebench.report import charts, exports, figures, leaderboard, rates, tables
 from mongebench.report.formats import Format
 from mongebench.report.rates import KEPT
-from mongebench.run.record import Record, Status
-from mongebench.run.store import RunError, Runs
+from mongebench.run.record import Record, Status, meaning
+from mongebench.run.store import RunError, Runs, write_atomically
 
 TRUTHS = {
     "closed_form": "the exact map is a formula",
@@ -29,7 +28,6 @@ TRUTHS = {
     "certified": "the exact map was computed, and comes with a bound on its own error",
     "none": "the exact map is not known: only distances between the pushed source and the target are measured",
 }
-MISSING = "no record yet; run the experiment again"
 WHY = 300
 """Characters of a reason that a page shows; the exports hold it whole."""
 REASONS, VERDICTS = 200, 500
@@ -39,10 +37,14 @@ REASONS, VERDICTS = 200, 500
 def build(runs: Runs, out: Path) -> Path:
     """Write the report of some runs into a folder; its front page.
 
-    Raises `RunError` where the folder cannot be made.
+    Raises `RunError` where the folder cannot be made or written, or where one in it is a link: what that leads to is no
+    part of the report.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        for folder in (out, out / "assets", out / "downloads"):
+            if folder != out and folder.is_symlink():
+                raise RunError(f"{folder} is a link, and what it leads to would be overwritten; remove it.")
+            folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {out}: {error.strerror}.") from error
     _Site(runs, out).write()
@@ -83,6 +85,8 @@ class _Site:
             "has_rates": bool(self.flows),
             "hand_set": tables.hand_set(self.rows),
             "spread": tables.spread(self.rows),
+            "recorded": sum(runs.read(planned) is not None for planned in self.cells.values()),
+            "cells_planned": len(self.cells),
             "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in runs.plans)),
         }
 
@@ -93,7 +97,7 @@ class _Site:
         look_of = self.look_of
         self._page(
             "index.html",
-            said=leaderboard.verdict(self.board, self.rows),
+            said=[*leaderboard.verdict(self.board, self.rows), *tables.notes(self.rows)],
             n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
             n_planned=len(self.rows),
             legend=leaderboard.legend(self.rows),
@@ -114,7 +118,7 @@ class _Site:
     def _rates(self) -> None:
         """The verdicts, those on flows that do not keep the bound first."""
         verdicts = rates.frame(self.runs)
-        verdicts.to_csv(self.out / "downloads" / "rates.csv", index=False)
+        write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
         kept = verdicts["verdict"].isin(KEPT)
         shown = verdicts.loc[kept.sort_values(kind="stable").index[:VERDICTS]]
         looks = charts.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
@@ -129,15 +133,14 @@ class _Site:
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:
         text = self.environment.get_template(f"{template}.j2").render(page=page or template, **content)
-        (self.out / (page or template)).write_text(text, encoding="utf-8")
+        write_atomically(self.out / (page or template), text)
 
     def _assets(self) -> None:
         """Our script and style, and plotly's script from the installed package."""
         folder = self.out / "assets"
-        folder.mkdir(exist_ok=True)
         own, plotly = resources.files("mongebench.report") / "templates", resources.files("plotly") / "package_data"
         for source in (own / "site.js", own / "site.css", plotly / "plotly.min.js"):
-            (folder / source.name).write_bytes(source.read_bytes())
+            write_atomically(folder / source.name, source.read_bytes())
 
     def _downloads(self) -> list[str]:
         """Tables and printed figures; their paths from the front page."""
@@ -147,7 +150,7 @@ class _Site:
         figures.draw(self.runs, folder)
         exports.archive(self.runs, folder / "records.zip")
         script = resources.files("mongebench.report") / "templates" / "draw_figures.py"
-        shutil.copyfile(str(script), folder / script.name)
+        write_atomically(folder / script.name, script.read_bytes())
         return sorted(f"downloads/{path.name}" for path in folder.iterdir() if path.suffix != ".png")
 
     def _data(self, places: pd.DataFrame) -> dict[str, Any]:
@@ -229,12 +232,12 @@ class _Site:
         for estimator in tables.row_order(rows["estimator"]):
             for row in _dictionaries(rows[rows["estimator"] == estimator]):
                 place = (estimator, row["budget"])
-                if place not in seen and (sketch := self.runs.sketch(self.cells[row["key"]].cell)) is not None:
+                if place not in seen and (sketch := self.runs.sketch(self.cells[row["key"]])) is not None:
                     seen.add(place)
                     yield row, sketch
 
     def _traced(self, rows: pd.DataFrame) -> list[tuple[dict[str, Any], Record]]:
-        records = ((row, self.runs.read(self.cells[row["key"]].cell)) for row in _dictionaries(rows))
+        records = ((row, self.runs.read(self.cells[row["key"]])) for row in _dictionaries(rows))
         return [(row, record) for row, record in records if record is not None and len(record.trace) > 1]
 
     def _estimator(self, name: str, page: str) -> None:
@@ -283,7 +286,7 @@ def _failures(rows: pd.DataFrame) -> dict[str, Any]:
         {
             "status": (status := str(group["status"].iloc[0])),
             "estimator": group["estimator"].iloc[0],
-            "meaning": MISSING if status == "missing" else Status(status).meaning,
+            "meaning": meaning(status),
             "where": ", ".join(
                 f"{problem} (d = {', '.join(str(dim) for dim in sorted(block['dim'].unique()))})"
                 for problem, block in group.groupby("problem", sort=False)

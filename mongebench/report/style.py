@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from mongebench.core.text import printable
+
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without their yellow, which is too light for lines
 # on white; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -54,6 +56,11 @@ def look(name: str, rivals: Sequence[str]) -> dict[str, Any]:
     index = list(rivals).index(name)
     marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
     return {"color": COLOURS[index % len(COLOURS)], "marker": marker, "markersize": 4}
+
+
+def plain(text: str) -> str:
+    """Text from a plugin, a file or a record, to be drawn as it stands: none of it is a formula of matplotlib's."""
+    return printable(text).replace("$", r"\$")
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:

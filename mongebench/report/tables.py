@@ -19,8 +19,9 @@ import pandas as pd
 from scipy import stats
 
 from mongebench.core.problem import Split
+from mongebench.core.text import bounded, on_one_line
 from mongebench.plugins import METRICS, find
-from mongebench.run.record import Cell, Record, Spec, Status, budget
+from mongebench.run.record import Cell, Record, Spec, State, Status, budget
 from mongebench.run.settings import Setting
 from mongebench.run.store import Readable
 
@@ -39,6 +40,8 @@ TIME_COLUMNS = (
     "wall_seconds",
 )
 NO_GPU = "no gpu"
+SAID = 300
+"""Characters of a reason that a sentence quotes."""
 IDENTITY_COLUMNS = ["problem", "dim", "budget", "estimator"]
 INSTANCE = "seed"
 """The parameter that instances of one problem differ in: its label leaves it out, as it leaves out `dim`."""
@@ -93,9 +96,10 @@ def frame(directory: Readable) -> pd.DataFrame:
     """One row a planned cell: identity, status, times, and `<metric>`, `<metric>_se`, `<metric>_floor` columns.
 
     Of `FIT_COLUMNS` a cell has that of its device: the median over its repeats, whose range is `fit_iqr_seconds`.
-    `key` is the name of the cell's record; parameters are JSON. Cells without a record have status "missing".
-    `problem` is a family of instances: its label leaves out the dimension and the seed that its `instance`s are drawn
-    from (0 where a problem has none).
+    `key` is the name of the cell's record; parameters are JSON. Cells without a record that holds have a `State` in
+    place of a status ("missing", "stale", "unreadable"), with its reason, and no value. `problem` is a family of
+    instances: its label leaves out the dimension and the seed that its `instance`s are drawn from (0 where a problem
+    has none).
     """
     plan = directory.plan()
     cells = [planned.cell for planned in plan.cells]
@@ -103,7 +107,7 @@ def frame(directory: Readable) -> pd.DataFrame:
     problems = labels((cell.problem for cell in cells), ignore=("dim", INSTANCE))
     rows = []
     for planned in plan.cells:
-        cell, record = planned.cell, directory.read(planned.cell)
+        cell, found = planned.cell, directory.find(planned)
         rows.append(
             {
                 "estimator": estimators[cell.key],
@@ -122,13 +126,13 @@ def frame(directory: Readable) -> pd.DataFrame:
                 "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
                 "instance": cell.problem.parameters.get(INSTANCE, 0),
                 "seed": cell.seed,
-                "status": "missing",
-                "reason": "",
+                "status": str(found.status),
+                "reason": "" if found.status is State.MISSING else found.reason,
                 "key": cell.key,
                 "estimator_parameters": json.dumps(cell.estimator.parameters),
                 "problem_parameters": json.dumps(cell.problem.parameters),
                 **dict.fromkeys(TIME_COLUMNS, np.nan),
-                **(_measured(record) if record else {}),
+                **(_measured(found.record) if found.record else {}),
             }
         )
     return pd.DataFrame(rows)
@@ -163,6 +167,20 @@ def _measured(record: Record) -> dict[str, Any]:
         for name, value in record.metrics.items():
             row |= {name: value.value, f"{name}_se": value.standard_error, f"{name}_floor": value.floor}
     return row
+
+
+def notes(rows: pd.DataFrame) -> list[str]:
+    """A sentence on records that are there and do not count, for each state that some are in."""
+    said = []
+    for state in (State.STALE, State.UNREADABLE):
+        own = rows[rows["status"] == state]
+        if len(own):
+            reason = on_one_line(bounded(own["reason"].mode().iloc[0], SAID))
+            many = "records are" if len(own) > 1 else "record is"
+            said.append(
+                f"{len(own)} {many} {state}: they count as missing, run again to replace them. Most often: {reason}."
+            )
+    return said
 
 
 def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:

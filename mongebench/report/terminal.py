@@ -1,4 +1,8 @@
-"""Tables on the terminal. Whatever comes from plugins is escaped before it is shown."""
+"""Tables on the terminal.
+
+Whatever comes from plugins and records is shown as it stands: markup is escaped, and what would steer the terminal is
+replaced in `show`, which everything goes through.
+"""
 
 from __future__ import annotations
 
@@ -10,14 +14,16 @@ from inspect import Parameter
 from typing import Any
 
 import pandas as pd
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.markup import escape
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from mongebench.check import Check, Outcome, Result
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
+from mongebench.core.text import printable
 from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
 from mongebench.report import tables
 from mongebench.report.compare import Change
@@ -32,7 +38,7 @@ from mongebench.report.tables import (
     number,
     row_order,
 )
-from mongebench.run.record import Record, Status
+from mongebench.run.record import Record, State, Status
 
 
 def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
@@ -166,11 +172,10 @@ def status(rows: pd.DataFrame) -> RenderableType:
     for name in ("status", "cells", "meaning"):
         table.add_column(name, justify="right" if name == "cells" else "left")
     counts = Counter(rows["status"])
-    for state in [*Status, "missing"]:
+    for state in (*Status, *State):
         if counts[state]:
-            meaning = state.meaning if isinstance(state, Status) else "no record yet; run the experiment again"
-            table.add_row(str(state), str(counts[state]), meaning)
-    failures = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR, "missing"])]
+            table.add_row(str(state), str(counts[state]), state.meaning)
+    failures = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR, State.MISSING])]
     if failures.empty:
         return table
     reasons = Table(title="reasons", title_justify="left", title_style="bold")
@@ -227,7 +232,7 @@ def record(found: Record) -> RenderableType:
     table.add_column("what", style="bold")
     table.add_column("value", overflow="fold")
     table.add_row("status", escape(f"{found.status}: {found.reason or found.status.meaning}"))
-    table.add_row("tier", found.tier)
+    table.add_row("tier", escape(found.tier))
     for name, value in found.metrics.items():
         shown = f"{number(value.value)} ± {number(value.standard_error)}, floor {number(value.floor)}"
         table.add_row(escape(name), shown)
@@ -300,6 +305,17 @@ def catalogue(checks: Iterable[Check]) -> RenderableType:
     return Group(*parts)
 
 
+class _Printable:
+    """What is shown, without the control characters that texts in it may hold: the console's own styles come later."""
+
+    def __init__(self, renderable: RenderableType) -> None:
+        self.renderable = renderable
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for segment in console.render(self.renderable, options):
+            yield segment if segment.control else Segment(printable(segment.text), segment.style)
+
+
 def show(renderable: RenderableType) -> None:
     """Print to standard output."""
-    Console().print(renderable)
+    Console().print(_Printable(renderable))

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mongebench.report.rates import Flow, flows
-from mongebench.report.style import QUIET, legend, look, panels
+from mongebench.report.style import QUIET, legend, look, panels, plain
 from mongebench.report.tables import row_order
 from mongebench.run.record import Record, TracePoint
 from mongebench.run.store import Readable, RunError
@@ -30,7 +30,7 @@ def rate(directory: Readable) -> Figure | None:
     names = list(dict.fromkeys(flow.estimator for flow in found))
     figure, axes = panels(len(blocks), (3.4, 2.9))
     for axis, (place, block) in zip(axes, blocks, strict=True):
-        axis.set_title(place)
+        axis.set_title(plain(place))
         _against_flow_time(axis, block, names)
     legend(figure, axes)
     return figure
@@ -45,7 +45,7 @@ def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str]) -> N
     for flow in block:
         coarse = look(flow.estimator, names)
         fine = {"color": coarse["color"], "linestyle": ":"}
-        for trace, drawn in ((flow.trace, {**coarse, "label": flow.estimator}), (flow.refinement or (), fine)):
+        for trace, drawn in ((flow.trace, {**coarse, "label": plain(flow.estimator)}), (flow.refinement or (), fine)):
             time, error = _relative(trace)
             if len(time):
                 axis.plot(time, error, linewidth=1.2, markevery=max(1, len(time) // 6), **drawn)
@@ -86,7 +86,7 @@ def anytime(directory: Readable, rows: pd.DataFrame) -> Figure | None:
 
     The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.
     """
-    records = [directory.read(planned.cell) for planned in directory.plan().cells]
+    records = [directory.read(planned) for planned in directory.plan().cells]
     traced = rows[[record is not None and len(record.trace) > 1 for record in records]]
     if traced.empty:
         return None
@@ -104,8 +104,8 @@ def anytime(directory: Readable, rows: pd.DataFrame) -> Figure | None:
         for axis, label in ((left, "fit seconds"), (right, "oracle calls")):
             for anchor, level in levels.items():
                 if anchor != "truth" and level > 0:
-                    axis.axhline(level, label=str(anchor), **look(str(anchor), rivals))
-            axis.set_title(f"{key[0]}, d = {key[1]}")
+                    axis.axhline(level, label=plain(str(anchor)), **look(str(anchor), rivals))
+            axis.set_title(plain(f"{key[0]}, d = {key[1]}"))
             axis.set_xscale("log")
             axis.set_yscale("log")
             axis.set_xlabel(label)
@@ -124,5 +124,5 @@ def _anytime_curves(
 ) -> None:
     error = np.array([point.l2_error if known else point.energy_distance for point in trace], dtype=float)
     drawn = {**look(name, rivals), "markersize": 3, "markevery": max(1, len(trace) // 8), "linewidth": 1.2}
-    left.plot([point.fit_seconds for point in trace], error, label=name, **drawn)
-    right.plot([point.oracle_calls for point in trace], error, label=name, **drawn)
+    left.plot([point.fit_seconds for point in trace], error, label=plain(name), **drawn)
+    right.plot([point.oracle_calls for point in trace], error, label=plain(name), **drawn)

@@ -151,7 +151,8 @@ class _Batch:
 
     def __init__(self, job: Job, on_progress: Progress, stopped: Stopped) -> None:
         self.job = job
-        self.waiting = {planned.cell.key: planned for planned in job.cells}
+        self.planned = {planned.cell.key: planned for planned in job.cells}
+        self.waiting = dict(self.planned)
         self.directory = RunDirectory(job.run_directory)
         self.on_progress = on_progress
         self.stopped = stopped
@@ -185,11 +186,11 @@ class _Batch:
 
     def _amend(self, cell: Cell, child: Child) -> None:
         """Add to the record that a child wrote what was seen of the cell from outside."""
-        attempts, warnings = 1 + (cell.key in self.killed), child.warnings()
-        record = self.directory.read(cell) if attempts > 1 or warnings else None
+        attempts, warnings, planned = 1 + (cell.key in self.killed), child.warnings(), self.planned[cell.key]
+        record = self.directory.read(planned) if attempts > 1 or warnings else None
         if record is not None:
             update = {"warnings": [*record.warnings, *warnings], "attempts": attempts}
-            self.directory.write(record.model_copy(update=update), self.directory.sketch(cell))
+            self.directory.write(record.model_copy(update=update), self.directory.sketch(planned))
 
     def _blame(self, child: Child, verdict: Verdict) -> None:
         """Record the cells that the child was in, or let them be tried once more."""

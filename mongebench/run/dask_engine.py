@@ -6,6 +6,9 @@ children write there; where it does not, they write beside the worker and the re
 
 A worker that is lost loses the cells in flight alone. Its batch is halved and handed out again, so that a cell that
 keeps losing its worker is soon by itself, and can be told.
+
+A worker runs nothing with other code, or other versions of libraries, than the plan was made with: it compares both
+before each batch, and the run stops with what differs.
 """
 
 from __future__ import annotations
@@ -19,16 +22,18 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Container, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mongebench import plugins
 from mongebench.core.errors import MongebenchError
 from mongebench.run.batch import Progress, run_batch
 from mongebench.run.cell import failed
 from mongebench.run.child import Job
 from mongebench.run.engine import batches
-from mongebench.run.record import PlannedCell, Record, Status
+from mongebench.run.planned import Places, code, forget_code, here, places
+from mongebench.run.record import PlannedCell, Record, State, Status
 from mongebench.run.store import RunDirectory, RunStopped, write_atomically
 
 POLL_SECONDS = 0.2
@@ -161,9 +166,10 @@ class _Dispatch:
 
     def _submit(self, batch: list[PlannedCell]) -> None:
         job = self.job.model_copy(update={"cells": batch})
-        future = self.client.submit(
-            run_task, job.model_dump_json(), self.mark, key=f"mongebench-{uuid.uuid4().hex}", pure=False
-        )
+        first = batch[0].cell  # all of a batch are of one estimator and problem
+        where = places(first, plugins.estimator(first.estimator.name, **first.estimator.parameters))
+        words = (job.model_dump_json(), self.mark, json.dumps(asdict(where)))
+        future = self.client.submit(run_task, *words, key=f"mongebench-{uuid.uuid4().hex}", pure=False)
         self.in_flight[future] = batch
 
     def _somebody_works(self) -> bool:
@@ -202,6 +208,7 @@ class _Dispatch:
         if future.status == "finished":
             for sent in json.loads(future.result()):
                 self._write(Record.model_validate_json(sent["record"]), sent["sketch"])
+            self._believe(batch, future)
         elif future.status == "error" and not isinstance(error := future.exception(), KilledWorker):
             self.in_flight[future] = batch
             raise RunStopped(
@@ -226,6 +233,15 @@ class _Dispatch:
             if part:
                 self._submit(part)
 
+    def _believe(self, batch: list[PlannedCell], future: Any) -> None:
+        """Raise `RunStopped` where a worker's child processes, against its word, ran other code than planned."""
+        for planned in batch:
+            if self.directory.find(planned).status is State.STALE:
+                record = self.directory.find_any(planned.cell).record
+                differences = planned.manifest.differences(record.manifest) if record else []
+                (workers,) = self.client.who_has([future]).values()
+                raise RunStopped(_refusal(", ".join(workers), differences))
+
     def _write(self, record: Record, sketch: str | None) -> None:
         # As RunDirectory.write: the sketch first, and its bytes as they came.
         if sketch is not None:
@@ -233,7 +249,7 @@ class _Dispatch:
         write_atomically(self.directory.record_path(record.cell), record.model_dump_json(indent=1))
 
 
-def run_task(job_json: str, mark: str) -> str:
+def run_task(job_json: str, mark: str, where_json: str | None = None) -> str:
     """On a worker: run a job's cells in child processes; the records as JSON where the run's directory is not seen.
 
     Parameters
@@ -242,8 +258,15 @@ def run_task(job_json: str, mark: str) -> str:
         A `Job`.
     mark
         Name of a file that the run's directory holds, if this is it.
+    where_json
+        The `Places` of the code of the job's cells, to be compared with what is there on this machine; None where it
+        is this process that planned them.
+
+    Raises `RunStopped` where the code, or a library, is another here.
     """
     job = Job.model_validate_json(job_json)
+    if where_json is not None:
+        _compare(job.cells[0], Places(**json.loads(where_json)))
     with contextlib.ExitStack() as stack:
         shared = Path(job.run_directory, mark).exists()
         if not shared:
@@ -254,6 +277,22 @@ def run_task(job_json: str, mark: str) -> str:
         run_batch(job, lambda cell, event: None, _unwanted)
         done = [] if shared else [planned for planned in job.cells if directory.record_path(planned.cell).exists()]
         return json.dumps([_sent(directory, planned) for planned in done])
+
+
+def _compare(planned: PlannedCell, where: Places) -> None:
+    """Raise `RunStopped` where a cell was planned with other code or libraries than this worker has."""
+    from distributed import get_worker
+
+    forget_code()  # a worker outlives changes of its files, which its child processes see
+    if differences := planned.manifest.code.differences(code(here(where))):
+        raise RunStopped(_refusal(str(get_worker().address), differences))
+
+
+def _refusal(worker: str, differences: Sequence[str]) -> str:
+    return (
+        f"The dask worker {worker} has other code: {'; '.join(differences)} (as planned -> as it has it). Give it the "
+        "files and libraries of this machine"
+    )
 
 
 def _sent(directory: RunDirectory, planned: PlannedCell) -> dict[str, str | None]:

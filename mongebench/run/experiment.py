@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import fnmatch
 import itertools
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -58,7 +59,10 @@ from mongebench.experiments import packaged
 from mongebench.plugins import DATASETS, ESTIMATORS, check_parameters, find
 from mongebench.run import settings
 from mongebench.run.record import Cell, Spec
+from mongebench.run.store import Declaration
 
+MOST_CELLS = 1_000_000
+"""Of a grid: counted before it is spanned."""
 _DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
@@ -121,7 +125,7 @@ class Experiment(BaseModel):
     """A declared grid."""
 
     model_config = ConfigDict(extra="forbid")
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]*$", max_length=100)]
     estimators: Annotated[list[dict[str, Any]], Field(min_length=1)]
     problems: Annotated[list[dict[str, Any]], Field(min_length=1)]
     budget: Budget = Budget()
@@ -135,12 +139,17 @@ class Experiment(BaseModel):
     cpu_budget: Annotated[float | None, BeforeValidator(duration)] = None
     gates: str | None = None
     tuned: str | None = None
-    _base: Path = PrivateAttr(default=Path("."))
+    _declaration: Declaration = PrivateAttr(default=Declaration(text="", base="."))
+
+    @property
+    def declaration(self) -> Declaration:
+        """What it was read from."""
+        return self._declaration
 
     @property
     def base(self) -> Path:
         """The folder relative paths among the parameters are resolved against: the experiment file's."""
-        return self._base
+        return Path(self._declaration.base)
 
     @property
     def tuned_settings(self) -> dict[str, settings.Tuned]:
@@ -156,7 +165,15 @@ class Experiment(BaseModel):
         return {str(name) for entry in self.problems for name in _as_list(entry.get("name", []))}
 
     def cells(self) -> list[Cell]:
-        """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop."""
+        """The grid: estimators x problems x budgets x seeds, each cell once, problems in the outer loop.
+
+        Raises `ExperimentError` where it has more than `MOST_CELLS`, before any is made.
+        """
+        if (count := self._count()) > MOST_CELLS:
+            raise ExperimentError(
+                f"The grid of {self.name} has {count} cells; at most {MOST_CELLS} can be planned. Shorten its lists "
+                "(or seeds), or make several experiments of it."
+            )
         cells: dict[str, Cell] = {}
         tuned = self.tuned_settings
         for entry in self.problems:
@@ -191,6 +208,24 @@ class Experiment(BaseModel):
         except ValidationError as error:
             raise ExperimentError(f"{entries[0].get('name')!r}: seeds: {error.errors()[0]['msg']}.") from None
         return range(checked) if isinstance(checked, int) else checked
+
+    def _count(self) -> int:
+        """Cells of the grid, a cell that is written twice counted twice."""
+        count = 0
+        for entry in self.problems:
+            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters", "seeds")}
+            pairs = len((_budget_of(entry) if "budget" in entry else self.budget).n_source)
+            given = _parameters_of(entry, self.named())
+            for common in self.estimators:
+                bare = {key: value for key, value in common.items() if key != "seeds"}
+                rows = sum(_size(changed) for changed in _changed(bare, given))
+                count += _size(own) * rows * pairs * len(self._seeds_of(common, entry))
+        return count
+
+
+def _size(entry: dict[str, Any]) -> int:
+    """Combinations of an entry's lists."""
+    return math.prod(len(_as_list(value)) for value in entry.values())
 
 
 def _budget_of(entry: dict[str, Any]) -> Budget:
@@ -259,14 +294,23 @@ def read(name_or_path: str) -> Experiment:
     """The experiment of that name, or of that file. Raises `ExperimentError` naming the key and the valid values."""
     path = path_of(name_or_path)
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ExperimentError(f"{path} cannot be read: {error}.") from None
+    return declared(Declaration(text=text, base=str(path.resolve().parent)), str(path))
+
+
+def declared(declaration: Declaration, path: str) -> Experiment:
+    """The experiment of a file's text; `path` is what messages call it. Raises as `read` does."""
+    try:
+        content = tomllib.loads(declaration.text)
+    except (ValueError, RecursionError) as error:  # of numbers too long for Python, and of brackets too deep, too
         raise ExperimentError(f"{path} is not TOML: {error}.") from None
     try:
         experiment = Experiment.model_validate(content)
     except ValidationError as error:
         raise ExperimentError(f"{path}: {_first(error)}") from None
-    experiment._base = path.resolve().parent
+    experiment._declaration = declaration
     return experiment
 
 

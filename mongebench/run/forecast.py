@@ -50,7 +50,7 @@ def _records(wanted: set[str], directory: RunDirectory) -> Iterator[Record]:
         beside = RunDirectory(plan.parent)
         with contextlib.suppress(RunError):  # whatever else lies there
             for planned in beside.plan().cells:
-                if _but_for_the_seed(planned) in wanted and (record := beside.read(planned.cell)) is not None:
+                if _but_for_the_seed(planned) in wanted and (record := beside.find_any(planned.cell).record):
                     yield record
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import hashlib
-import inspect
-import sys
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
+from mongebench.core.errors import PluginError
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Problem, Split
-from mongebench.plugins import METRICS, plugin_files
+from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, available
+from mongebench.run import sources
 from mongebench.run.device import CPU_ALONE, Device, framework
-from mongebench.run.record import Cell, Manifest, PlannedCell
+from mongebench.run.record import Cell, Code, Manifest, PlannedCell
+
+MEASURED_BY = "mongebench.run.cell"
+"""What makes a number of a cell; the digest follows it through `mongebench.run` and `mongebench.core`."""
+DESCRIPTIVE = frozenset(
+    f"mongebench.{name}"
+    for name in ("core.errors", "core.text", "run.planned", "run.provenance", "run.record", "run.sketch", "run.sources")
+)
+"""Modules that write or describe what others measure: a change there changes no number."""
+NOT_IMPORTABLE = "not importable"
 
 
 @dataclass(frozen=True)
@@ -62,13 +70,13 @@ class Conditions:
 def planned(cell: Cell, problem: Problem | None, estimator: MapEstimator | None, conditions: Conditions) -> PlannedCell:
     """What is known of a cell before it runs; `problem` or `estimator` is None where it could not be imported."""
     facts = _facts(cell, problem, estimator)
-    return PlannedCell(cell=cell, manifest=_manifest(problem, estimator, conditions), **facts)
+    return PlannedCell(cell=cell, manifest=_manifest(cell, problem, estimator, conditions), **facts)
 
 
-def _manifest(problem: Problem | None, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
+def _manifest(cell: Cell, problem: Problem | None, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:
     return Manifest(
-        problem_digest=problem.digest if problem else "not importable",
-        estimator_source=_source_digest(type(estimator)) if estimator else "not importable",
+        **dict(code(places(cell, estimator))),
+        problem_digest=problem.digest if problem else NOT_IMPORTABLE,
         evaluation_points=conditions.evaluation_points,
         threads=conditions.threads or 0,
         time_limit=conditions.time_limit,
@@ -77,8 +85,103 @@ def _manifest(problem: Problem | None, estimator: MapEstimator | None, condition
         exclusive=conditions.exclusive,
         device="cpu" if _framework(estimator) == CPU_ALONE else conditions.device,
         repeats=conditions.repeats,
-        metrics_source=_digest(tuple(files)) if (files := plugin_files(METRICS)) else "",
     )
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the code of a cell is, as `sources.files` takes it: dotted names of modules, or paths of plugin files.
+
+    Attributes
+    ----------
+    estimator
+        None where it cannot be imported; empty where no file holds it.
+    problem
+        Empty where it is registered nowhere.
+    metrics
+        Of all registered ones that can be imported, which are those that are computed.
+    modules
+        What the estimator says it needs, see `MapEstimator.modules`.
+    """
+
+    estimator: str | None
+    problem: str
+    metrics: tuple[str, ...]
+    modules: tuple[str, ...] = ()
+
+
+def places(cell: Cell, estimator: MapEstimator | None) -> Places:
+    """Of a cell, as it would be run in this process; `estimator` is None where it could not be imported."""
+    module, attribute = _registered(ESTIMATORS).get(cell.estimator.name, ("", ""))
+    cls: type = type(estimator)
+    own = None if estimator is None else module if attribute == cls.__name__ else _place_of(cls)
+    return Places(
+        estimator=own,
+        problem=_registered(DATASETS).get(cell.problem.name, ("", ""))[0],
+        metrics=_metrics(),
+        modules=tuple(estimator.modules) if estimator else (),
+    )
+
+
+def here(there: Places) -> Places:
+    """Where the code of another machine's cell is on this one, where no plugin file is registered."""
+    files = {place for place in there.metrics if place.endswith(".py")}
+    return replace(there, metrics=tuple(sorted(files.union(_metrics()))), modules=tuple(there.modules))
+
+
+@functools.cache
+def code(where: Places) -> Code:
+    """Digests and versions of the code at some places, as it was when this process first read it."""
+    return Code(
+        estimator_source=NOT_IMPORTABLE
+        if where.estimator is None
+        else sources.digest([where.estimator] if where.estimator else [], _of_a_part),
+        problem_source=sources.digest([where.problem] if where.problem else [], _of_a_part),
+        metrics_source=sources.digest(["mongebench.metrics", *where.metrics], _of_metrics),
+        measurement_source=sources.digest([MEASURED_BY], _of_measurement),
+        versions=sources.libraries(where.estimator or "", where.modules),
+    )
+
+
+def forget_code() -> None:
+    """Have `code` read every file anew."""
+    for cached in (code, _registered, _metrics, _place_of):
+        cached.cache_clear()
+    sources.forget()
+
+
+def _of_metrics(module: str) -> bool:
+    return module.startswith("mongebench.metrics")
+
+
+def _of_measurement(module: str) -> bool:
+    return module.startswith(("mongebench.core.", "mongebench.run.")) and module not in DESCRIPTIVE
+
+
+def _of_a_part(module: str) -> bool:
+    """An estimator's or a problem's own: neither what measures all of them nor what is around a run."""
+    return module.startswith(("mongebench.estimators.", "mongebench.datasets."))
+
+
+# Asked once a cell, and slow: the metadata of every installed distribution are read.
+@functools.cache
+def _registered(group: str) -> dict[str, tuple[str, str]]:
+    """Module and attribute of each name of a group."""
+    return {name: (plugin.module, plugin.attribute) for name, plugin in available(group).items()}
+
+
+@functools.cache
+def _metrics() -> tuple[str, ...]:
+    """Modules of the metrics that can be imported."""
+    found = set()
+    for plugin in available(METRICS).values():
+        with contextlib.suppress(ImportError, PluginError):
+            plugin.load()
+            found.add(plugin.module)
+    return tuple(sorted(found))
+
+
+_place_of = functools.cache(sources.place_of)
 
 
 def _facts(cell: Cell, problem: Problem | None, estimator: MapEstimator | None) -> dict[str, Any]:
@@ -96,38 +199,3 @@ def _facts(cell: Cell, problem: Problem | None, estimator: MapEstimator | None) 
 
 def _framework(estimator: MapEstimator | None) -> str:
     return framework(estimator.modules if estimator else ())
-
-
-@functools.cache
-def _source_digest(cls: type[MapEstimator]) -> str:
-    return _digest(tuple(source_files(cls)))
-
-
-@functools.cache
-def _digest(files: tuple[Path, ...]) -> str:
-    content = hashlib.sha256()
-    for path in files:
-        content.update(path.read_bytes())
-    return content.hexdigest()[:16]
-
-
-def source_files(cls: type[MapEstimator]) -> list[Path]:
-    """The files an estimator is made of: its module's, and those of its own package that it uses, directly or not.
-
-    A class typed at a prompt has none.
-    """
-    name = cls.__module__
-    package = "mongebench.estimators." if name.startswith("mongebench.") else name.partition(".")[0]
-    found: dict[str, Path] = {}
-    waiting = [name]
-    while waiting:
-        name = waiting.pop()
-        module = sys.modules.get(name)
-        if name in found or not name.startswith(package) or getattr(module, "__file__", None) is None:
-            continue
-        found[name] = Path(str(getattr(module, "__file__", "")))
-        waiting += [
-            value.__name__ if inspect.ismodule(value) else str(getattr(value, "__module__", ""))
-            for value in vars(module).values()
-        ]
-    return [found[name] for name in sorted(found)]

@@ -34,11 +34,12 @@ def provenance(
 ) -> Provenance:
     """Of a record made now, in this process, of a fit that computed with `framework` and `used` this of a device."""
     used = used or Use()
-    commit, dirty = _commit()
+    commit, dirty, unknown = _commit()
     return Provenance(
         mongebench=importlib.metadata.version("mongebench"),
         commit=commit,
         dirty=dirty,
+        commit_unknown=unknown,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         processor=_processor(),
@@ -79,24 +80,50 @@ def _processor() -> str:
 
 
 def current_commit() -> str | None:
-    """Of the checkout this package runs from; None when it is installed."""
+    """Of the checkout this package runs from; None when it is installed, or git does not tell."""
     return _commit()[0]
 
 
+def commit_unknown() -> str:
+    """Why records made now name no commit although this package runs from a checkout; empty where they name one."""
+    return _commit()[2]
+
+
 @functools.cache
-def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the checkout this package runs from, and whether its tracked files differ; None when installed."""
+def _commit() -> tuple[str | None, bool | None, str]:
+    """The commit of the checkout this package runs from, whether its tracked files differ, and why that is not known.
+
+    All are empty when the package is installed.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
-        return None, None
+        return None, None, ""
+    # What a git hook sets for its own repository must not be taken for this one.
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
+    said: list[str | None] = []
+    reason = ""
+    # results/ is what runs write: it does not make the code that wrote it dirty.
+    for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno", "--", ".", ":!results"]):
+        command = ["git", "-C", str(root), *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
+            said.append(done.stdout.strip())
+        except (OSError, subprocess.SubprocessError) as error:
+            said.append(None)
+            reason = reason or _refusal(error)
+    commit, changes = said
+    return commit, None if changes is None else bool(changes), reason
 
-    def git(*arguments: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
 
-    try:
-        # results/ is what runs write: it does not make the code that wrote it dirty.
-        return git("rev-parse", "HEAD"), bool(git("status", "--porcelain", "-uno", "--", ".", ":!results"))
-    except (OSError, subprocess.SubprocessError):
-        return None, None
+def _refusal(error: Exception) -> str:
+    """Why git did not answer, without a path."""
+    if isinstance(error, FileNotFoundError):
+        return "git is not installed"
+    if isinstance(error, subprocess.TimeoutExpired):
+        return "git did not answer"
+    if isinstance(error, subprocess.CalledProcessError):
+        if "safe.directory" in error.stderr or "dubious ownership" in error.stderr:
+            return "git refuses the checkout, which belongs to another user (git config --global --add safe.directory)"
+        return f"git failed with exit code {error.returncode}"
+    return f"git cannot be run ({type(error).__name__})"

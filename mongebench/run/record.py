@@ -10,11 +10,13 @@ import hashlib
 import json
 import math
 import statistics
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mongebench.core.text import bounded
 from mongebench.metrics.base import Value
 from mongebench.run.device import CPU_ALONE, Device
 
@@ -25,6 +27,8 @@ PUT_OFF = 10.0
 """Times the fit that compilation may take before a record says so."""
 NOTABLE = 1.0, 0.1
 """Seconds of compilation, and CPU seconds beside the clock, below which nothing is said."""
+CHARACTERS, ENTRIES, BITS = 2000, 200, 1024
+"""Most that a record keeps of a text, of warnings or of learned attributes, and of a whole number."""
 
 
 class Status(StrEnum):
@@ -52,7 +56,23 @@ class Status(StrEnum):
         return _MEANING[self]
 
 
-_MEANING = {
+class State(StrEnum):
+    """What is there of a planned cell, where it is no record that holds."""
+
+    MISSING = "missing"
+    STALE = "stale"
+    UNREADABLE = "unreadable"
+
+    @property
+    def meaning(self) -> str:
+        """A sentence for tables and reports."""
+        return _MEANING[self]
+
+
+_MEANING: dict[Status | State, str] = {
+    State.MISSING: "no record yet; run the experiment again",
+    State.STALE: "made with other code or under other conditions than planned; run the experiment again",
+    State.UNREADABLE: "its file is no record of this cell; run the experiment again",
     Status.OK: "fitted and measured",
     Status.AT_FLOOR: "fitted and measured; the error is below what this many points can tell from zero",
     Status.DIVERGED: "the map is finite but far from the target, or the estimator saw its iteration blow up",
@@ -64,6 +84,11 @@ _MEANING = {
     Status.CRASHED: "the process died",
     Status.ERROR: "the estimator raised an error or broke the contract",
 }
+
+
+def meaning(status: str) -> str:
+    """Of a `Status` or a `State`, by its name."""
+    return _MEANING[State(status) if status in list(State) else Status(status)]
 
 
 class Model(BaseModel):
@@ -113,12 +138,41 @@ def budget(n: int | None) -> str:
     return "unlimited" if n is None else str(n)
 
 
-class Manifest(Model):
+class Code(Model):
+    """What made a number: digests of the code (of its syntax, without comments and docstrings) and versions.
+
+    `measurement_source` is that of mongebench's core, clock and measurement; `versions` are those of the libraries that
+    the estimator imports, and of NumPy and SciPy.
+    """
+
+    estimator_source: str
+    problem_source: str = ""
+    metrics_source: str = ""
+    measurement_source: str = ""
+    versions: dict[str, str] = {}
+
+    def differences(self, other: Code, ignored: Iterable[str] = ()) -> list[str]:
+        """What `other` has in place of what this one has, a line a field: `versions.jax: 0.8 -> 0.9`."""
+        return [f"{name}: {ours} -> {theirs}" for name, ours, theirs in _changes(self, other, set(ignored))]
+
+
+def _changes(one: Code, other: Code, ignored: set[str]) -> Iterator[tuple[str, Any, Any]]:
+    ours, theirs = one.model_dump(exclude=ignored), other.model_dump(exclude=ignored)
+    for name in theirs:
+        if isinstance(theirs[name], dict):
+            for key in sorted({**ours[name], **theirs[name]}):
+                pair = ours[name].get(key, "none"), theirs[name].get(key, "none")
+                if pair[0] != pair[1]:
+                    yield f"{name}.{key}", *pair
+        elif ours[name] != theirs[name]:
+            yield name, ours[name], theirs[name]
+
+
+class Manifest(Code):
     """What a record depends on besides its cell: it is reused only while all of this is unchanged."""
 
     schema_version: int = SCHEMA_VERSION
     problem_digest: str
-    estimator_source: str
     evaluation_points: int
     threads: int
     time_limit: float | None = None
@@ -127,7 +181,11 @@ class Manifest(Model):
     exclusive: bool = False
     device: Device = "cpu"
     repeats: int = 1
-    metrics_source: str = Field(default="", description="hash of the plugin files that bring metrics; empty without")
+
+    @property
+    def code(self) -> Code:
+        """The part that is code."""
+        return Code(**{name: getattr(self, name) for name in Code.model_fields})
 
 
 class Facts(Model):
@@ -267,12 +325,14 @@ class Provenance(Model):
     `workers` cells ran beside each other, unless `exclusive`: then no other of any run on the machine did, and the
     process was `pinned_to` these cores (where the system can). `device` is what the fit computed on: "cpu", or the name
     of a GPU that it took memory of, with its `driver`. `precision` holds the framework's flags for products of
-    matrices, TF32 among them.
+    matrices, TF32 among them. `commit_unknown` says why a checkout's commit, or whether it is `dirty`, is not known; an
+    installed package has none.
     """
 
     mongebench: str
     commit: str | None
     dirty: bool | None
+    commit_unknown: str = ""
     python: str
     platform: str
     processor: str
@@ -321,3 +381,32 @@ class Record(PlannedCell):
             reason = f"the times are not to be trusted: {self.times.doubt}"
             self.__dict__.update(status=Status.ERROR, reason=reason)  # frozen to everybody else
         return self
+
+    @field_validator("reason")
+    @classmethod
+    def _bounded(cls, reason: str) -> str:
+        return bounded(reason, CHARACTERS)
+
+    @field_validator("warnings")
+    @classmethod
+    def _bounded_warnings(cls, given: list[str]) -> list[str]:
+        kept = [bounded(text, CHARACTERS) for text in given[:ENTRIES]]
+        return kept if len(given) <= ENTRIES else [*kept[:-1], f"{len(given) - ENTRIES + 1} more warnings were cut"]
+
+    @field_validator("learned", mode="before")
+    @classmethod
+    def _bounded_learned(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        names = list(given) if len(given) <= ENTRIES else list(given)[: ENTRIES - 1]
+        cut = {"...": f"{len(given) - len(names)} more were cut"} if len(names) < len(given) else {}
+        return {bounded(str(name), CHARACTERS): _learned(given[name]) for name in names} | cut
+
+
+def _learned(value: Any) -> Any:
+    """A learned scalar as a record keeps it."""
+    if isinstance(value, str):
+        return bounded(value, CHARACTERS)
+    if isinstance(value, int) and value.bit_length() > BITS:
+        return f"a whole number of {value.bit_length()} bits"
+    return value

@@ -23,9 +23,9 @@ from mongebench.run.cell import failed, refusal, status_of
 from mongebench.run.child import Job
 from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
-from mongebench.run.planned import Conditions, planned
-from mongebench.run.record import Cell, PlannedCell, Spec, Status
-from mongebench.run.store import Invocation, Plan, RunDirectory
+from mongebench.run.planned import Conditions, forget_code, planned
+from mongebench.run.record import Cell, PlannedCell, Spec, State, Status
+from mongebench.run.store import Declaration, Invocation, Plan, RunDirectory
 from mongebench.run.trial import trial
 
 ENGINES = ("local", "dask")
@@ -78,12 +78,24 @@ class Run:
         Who runs it.
     tried
         Somebody else's code is imported here at once: it was tried in another process, or this is that process.
+    declaration
+        The experiment itself; None to read the one that the invocation names.
     """
 
     invocation: Invocation
     directory: RunDirectory
     machinery: Machinery = Machinery()
     tried: bool = False
+    declaration: Declaration | None = None
+
+    @classmethod
+    def again(cls, directory: RunDirectory) -> Run:
+        """The run that a directory holds, as it was declared there: from whichever folder this is asked."""
+        plan = directory.plan()
+        if plan.declaration is None:  # of an earlier version: there is but the name
+            return cls(plan.invocation, directory)
+        invocation = plan.invocation.model_copy(update={"plugins": plan.declaration.plugins})
+        return cls(invocation, directory, declaration=plan.declaration)
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -92,7 +104,8 @@ class Run:
         A plugin file's estimators join the grid unless the experiment names some of them; so does one that only
         `--only` names.
         """
-        declared = experiments.read(self.invocation.experiment)
+        name = self.invocation.experiment
+        declared = experiments.declared(self.declaration, name) if self.declaration else experiments.read(name)
         if self.invocation.seeds is not None:
             declared.give_seeds(self.invocation.seeds)
         if not self.tried:
@@ -148,9 +161,13 @@ class Run:
     @functools.cached_property
     def plan(self) -> Plan:
         """Every cell with what its record must have been made with. Raises what building a problem raises."""
+        cells = self.cells
+        forget_code()  # files may have changed since this process planned another run
+        files = tuple(_absolute(path) for path in self.invocation.plugins)
         return Plan(
             invocation=self.invocation,
-            cells=[self._planned(cell) for cell in self.cells],
+            declaration=self.experiment.declaration.model_copy(update={"plugins": files}),
+            cells=[self._planned(cell) for cell in cells],
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:
@@ -201,7 +218,7 @@ class Run:
         return Job(
             cells=[],
             run_directory=str(self.directory.path.resolve()),
-            plugin_files=[str(Path(path).resolve()) for path in self.invocation.plugins if path not in self._harmful],
+            plugin_files=[_absolute(path) for path in self.invocation.plugins if path not in self._harmful],
             base=str(self.experiment.base),
             conditions=self.conditions,
         )
@@ -211,9 +228,18 @@ class Run:
         """The shell command that goes on where this run stopped."""
         return self.invocation.command(None, "--out", str(self.directory.path), *self.machinery.options())
 
-    def statuses(self) -> Counter[Status]:
-        """How many records of the plan have which status."""
-        return Counter(record.status for record in self.directory.records())
+    def statuses(self) -> Counter[Status | State]:
+        """How many cells of the plan have which status now, or no record that holds."""
+        return Counter(self.directory.find(planned).status for planned in self.plan.cells)
+
+    def lost(self) -> str:
+        """A sentence on the cells that have no record that holds once the run has ended; empty where all have one."""
+        cells = self.plan.cells
+        left = [(one.cell.label, reason) for one in cells if (reason := self.directory.why_rerun(one)) is not None]
+        if not left:
+            return ""
+        label, reason = left[0]
+        return f"{len(left)} of {len(cells)} cells have no record that holds; the first is {label}: {reason}"
 
     def _refusal(self, cell: Cell) -> tuple[Status, str] | None:
         """Why a cell need not be tried, if so; whether somebody else's estimator supports it is asked in its child."""
@@ -269,3 +295,8 @@ class Run:
                 return error
 
         return functools.cache(build)
+
+
+def _absolute(plugin: str) -> str:
+    """`file.py` or `file.py:Name` with the file's whole path."""
+    return str(Path(plugin).resolve())

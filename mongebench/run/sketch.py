@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import io
-import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mongebench.core.errors import InvalidInput
+from mongebench.core.npz import read_arrays
 from mongebench.metrics import Evaluation
 
 POINTS = 500
 """Points of each kind."""
 DRAWABLE = 2
 """Highest dimension that has a sketch."""
+LARGEST = 1 << 20
+"""Bytes that a sketch may unpack to: many times what one has."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,18 @@ class Sketch:
 
     @classmethod
     def load(cls, path: Path) -> Sketch | None:
-        """Of an .npz file, nothing unpickled; None where it is missing or unreadable."""
+        """Of an .npz file, nothing unpickled; None where it is missing, unreadable, or holds anything but a sketch."""
         try:
-            with np.load(path, allow_pickle=False) as stored:
-                return cls(stored["x"], stored["pushed"], stored["y"])
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+            if not path.is_file():  # which a pipe is not: to open one may take for ever
+                return None
+            with open(path, "rb") as file:
+                arrays = read_arrays(file, LARGEST)
+        except (OSError, InvalidInput):
             return None
+        if arrays.keys() != cls.__dataclass_fields__.keys():
+            return None
+        sketch = cls(**arrays)
+        x, pushed, y = sketch.x, sketch.pushed, sketch.y
+        drawn = x.ndim == y.ndim == 2 and x.shape == pushed.shape and 1 <= x.shape[1] == y.shape[1] <= DRAWABLE
+        whole = drawn and all(array.dtype == np.float32 and len(array) for array in (x, pushed, y))
+        return sketch if whole and all(np.isfinite(array).all() for array in (x, pushed, y)) else None

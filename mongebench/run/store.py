@@ -4,7 +4,9 @@
     RUN/cells/<estimator>-<problem>-<key>.json   one record a cell
     RUN/cells/<estimator>-<problem>-<key>.npz    its sketch, where it has one
 
-Two runs may write into one directory: names are content hashes and every file appears by one atomic rename.
+Two runs may write into one directory: names are content hashes and every file appears by one atomic rename. What is
+read is taken for what it is only after a look: a record counts for a planned cell if it is a readable file, holds that
+cell, and was made with what the plan says. `RunDirectory.find` is the one place that decides this.
 """
 
 from __future__ import annotations
@@ -12,16 +14,23 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
+import secrets
 import shlex
-import tempfile
+import stat
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
+from typing import IO
 
 from mongebench.core.errors import MongebenchError
-from mongebench.run.record import Cell, Model, PlannedCell, Record
+from mongebench.run.record import Cell, Model, PlannedCell, Record, State, Status
 from mongebench.run.sketch import Sketch
+
+LARGEST = 64 << 20
+"""Bytes of the largest record that is written or read, and a sixteenth of those of the largest plan."""
+NAME = 60
+"""Characters that the name of a record's file takes of an estimator's and of a problem's."""
 
 
 class RunError(MongebenchError):
@@ -57,36 +66,107 @@ class Invocation(Model):
         return shlex.join([*words, *more])
 
 
+class Declaration(Model):
+    """The experiment itself: its file's text, and the folder and the plugin files that it starts from, all absolute."""
+
+    text: str
+    base: str
+    plugins: tuple[str, ...] = ()
+
+
 class Plan(Model):
-    """What a run is to record."""
+    """What a run is to record; `declaration` is None in plans of earlier versions."""
 
     invocation: Invocation
+    declaration: Declaration | None = None
     cells: list[PlannedCell]
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write `content` so that a reader, or a kill -9, finds the old file or the new one, never a half.
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that becomes `path` when the block ends, and leaves nothing where that fails.
 
-    Raises `RunStopped` where the disk is full or the folder cannot be written; nothing is left of the attempt then.
+    A reader, or a kill -9, finds the old file or the new one, never a half; a link is replaced, not followed. Missing
+    folders are made. Raises `RunStopped` where the disk is full or the folder cannot be written.
     """
+    temporary = path.parent / f".writing-{secrets.token_hex(8)}.tmp"
     try:
-        _write(path, content)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # By open, not by tempfile: the permissions are those that the user's umask gives any new file.
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if path.is_dir() and not path.is_symlink():
+                path.rename(path.with_name(f"{path.name}.aside-{secrets.token_hex(4)}"))
+            os.replace(temporary, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
     except OSError as error:
         raise RunStopped(f"Cannot write {path}: {error.strerror or error}.") from error
 
 
-def _write(path: Path, content: str | bytes) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".writing-", suffix=".tmp")
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write `content` as `replacing` does, and raise what it raises."""
+    with replacing(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+
+
+class Unreadable(RunError):
+    """A file that is there and cannot be what it should be."""
+
+
+def read_bytes(path: Path, most: int = LARGEST) -> bytes:
+    """The content of a regular file. Never waits for a pipe. Raises `FileNotFoundError` and `Unreadable`."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+        with os.fdopen(handle, "rb") as file:
+            found = os.fstat(handle)
+            if not stat.S_ISREG(found.st_mode):
+                raise Unreadable("it is no regular file")
+            if found.st_size > most:
+                raise Unreadable(f"it has {found.st_size} bytes, more than the {most} that one may have")
+            return file.read(most)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise Unreadable(error.strerror or str(error)) from None
+
+
+def read_record(path: Path) -> Record:
+    """The record that a file holds, whatever its cell. Raises `FileNotFoundError` and `Unreadable`."""
+    content = read_bytes(path)
+    try:
+        return Record.model_validate_json(content)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(_first(error)) from None
+
+
+def _first(error: Exception) -> str:
+    """What pydantic found first, in a line."""
+    found = error.errors() if hasattr(error, "errors") else []
+    if not found:
+        return str(error)
+    place = ".".join(map(str, found[0]["loc"]))
+    return f"{place}: {found[0]['msg']}" if place else str(found[0]["msg"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What is there of one planned cell: its `record`, or, in its place, a `state` and why."""
+
+    record: Record | None = None
+    state: State = State.MISSING
+    reason: str = "no record"
+
+    @property
+    def status(self) -> Status | State:
+        """The record's, or what is there in its place."""
+        return self.record.status if self.record else self.state
 
 
 class RunDirectory:
@@ -109,49 +189,74 @@ class RunDirectory:
 
     def record_path(self, cell: Cell) -> Path:
         """The file of a cell's record."""
-        return self.cells / f"{cell.estimator.name}-{cell.problem.name}-{cell.key}.json"
+        names = (re.sub(r"[^\w.-]", "_", spec.name)[:NAME] for spec in (cell.estimator, cell.problem))
+        return self.cells / f"{'-'.join(names)}-{cell.key}.json"
 
     def write_plan(self, plan: Plan) -> None:
         """Replace the plan; records outside it stay but are not shown."""
         write_atomically(self.path / "plan.json", plan.model_dump_json(indent=1))
 
     def plan(self) -> Plan:
-        """The plan. Raises `RunError` where there is none."""
+        """The plan. Raises `RunError` where there is none that can be read, or one without cells."""
+        path = self.path / "plan.json"
         try:
-            return Plan.model_validate_json((self.path / "plan.json").read_text(encoding="utf-8"))
-        except OSError:
+            plan = Plan.model_validate_json(read_bytes(path, 16 * LARGEST))
+        except FileNotFoundError:
             raise RunError(f"{self.path} is not a run (no plan.json); give the --out directory of one.") from None
-        except ValidationError as error:
-            raise RunError(f"{self.path / 'plan.json'} cannot be read: {error.errors()[0]['msg']}.") from None
+        except (Unreadable, ValueError, RecursionError) as error:
+            raise RunError(f"{path} cannot be read: {_first(error)}. Run the experiment again to replace it.") from None
+        if not plan.cells:
+            raise RunError(f"{path} plans no cell. Run the experiment again to replace it.")
+        return plan
 
     def sketch_path(self, cell: Cell) -> Path:
         """The file of a cell's sketch."""
         return self.record_path(cell).with_suffix(".npz")
 
     def write(self, record: Record, sketch: Sketch | None = None) -> None:
-        """Write or replace one record and its sketch."""
+        """Write or replace one record and its sketch; what cannot be recorded becomes an `error` that says why."""
         # The sketch first: a record that is there says that the cell is done.
-        if sketch is None:
-            self.sketch_path(record.cell).unlink(missing_ok=True)
-        else:
+        if sketch is not None:
             write_atomically(self.sketch_path(record.cell), sketch.to_bytes())
-        write_atomically(self.record_path(record.cell), record.model_dump_json(indent=1))
+        elif self.sketch_path(record.cell).is_file():
+            self.sketch_path(record.cell).unlink(missing_ok=True)
+        write_atomically(self.record_path(record.cell), _text(record))
 
-    def sketch(self, cell: Cell) -> Sketch | None:
-        """The sketch of a cell; None where it has none."""
-        return Sketch.load(self.sketch_path(cell))
+    def sketch(self, planned: PlannedCell) -> Sketch | None:
+        """The sketch of a planned cell; None where it, or a record that holds, is not there."""
+        sketch = Sketch.load(self.sketch_path(planned.cell))
+        drawn = sketch is not None and sketch.x.shape[1] == planned.dim and self.read(planned) is not None
+        return sketch if drawn else None
 
-    def read(self, cell: Cell) -> Record | None:
-        """The record of a cell; None where it is missing or unreadable (half a file, another schema)."""
+    def find(self, planned: PlannedCell) -> Found:
+        """What is there of a planned cell: the record that its plan asks for, or why there is none."""
+        found = self.find_any(planned.cell)
+        if found.record is None:
+            return found
+        changes = _changes(found.record, planned)
+        return Found(state=State.STALE, reason="; ".join(changes)) if changes else found
+
+    def find_any(self, cell: Cell) -> Found:
+        """The record of a cell, whatever it was made with, or why there is none."""
         try:
-            return Record.model_validate_json(self.record_path(cell).read_text(encoding="utf-8"))
-        except (OSError, ValidationError):
-            return None
+            record = read_record(self.record_path(cell))
+        except FileNotFoundError:
+            return Found()
+        except Unreadable as error:
+            return Found(state=State.UNREADABLE, reason=f"its record cannot be read: {error}")
+        if record.cell.key != cell.key:
+            reason = f"its file holds the record of another cell: {record.cell.label}"
+            return Found(state=State.UNREADABLE, reason=reason)
+        return Found(record)
+
+    def read(self, planned: PlannedCell) -> Record | None:
+        """The record of a planned cell, made with what its plan says; None where `find` has a reason why not."""
+        return self.find(planned).record
 
     def records(self) -> Iterator[Record]:
-        """The records of the plan that are there and readable, in the plan's order."""
+        """The records of the plan that are there and hold, in the plan's order."""
         for planned in self.plan().cells:
-            record = self.read(planned.cell)
+            record = self.read(planned)
             if record is not None:
                 yield record
 
@@ -161,19 +266,32 @@ class RunDirectory:
 
     def why_rerun(self, planned: PlannedCell) -> str | None:
         """Why a cell has to run again, naming what differs; None if its record holds."""
-        if not self.record_path(planned.cell).exists():
-            return "no record"
-        record = self.read(planned.cell)
-        if record is None:
-            return "its record cannot be read"
-        ignored = set() if record.status in ("timeout", "out_of_memory") else {"time_limit", "memory_limit"}
-        if record.manifest.exclusive:  # more than was asked
-            ignored |= {"exclusive"}
-        if record.manifest.repeats > planned.manifest.repeats:
-            ignored |= {"repeats"}
-        old, new = record.manifest.model_dump(exclude=ignored), planned.manifest.model_dump(exclude=ignored)
-        changes = [f"{name}: {old[name]} -> {new[name]}" for name in new if old[name] != new[name]]
-        return "; ".join(changes) or None
+        found = self.find(planned)
+        return None if found.record else found.reason
+
+
+def _changes(record: Record, planned: PlannedCell) -> list[str]:
+    """What a record was made with that the plan does not allow, a line a field."""
+    ignored = set() if record.status in (Status.TIMEOUT, Status.OUT_OF_MEMORY) else {"time_limit", "memory_limit"}
+    if record.manifest.exclusive:  # more than was asked
+        ignored |= {"exclusive"}
+    if record.manifest.repeats > planned.manifest.repeats:
+        ignored |= {"repeats"}
+    return record.manifest.differences(planned.manifest, ignored)
+
+
+def _text(record: Record) -> str:
+    """A record as its file holds it, read back before it is believed."""
+    try:
+        text = record.model_dump_json(indent=1)
+        if len(text) > LARGEST:
+            raise ValueError(f"it would have {len(text)} bytes, more than the {LARGEST} that one may have")
+        Record.model_validate_json(text)
+        return text
+    except (ValueError, TypeError, RecursionError) as error:
+        reason = f"what the cell left cannot be recorded: {_first(error)}"
+        kept = {name: getattr(record, name) for name in ("provenance", *PlannedCell.model_fields)}
+        return Record(**kept, status=Status.ERROR, reason=reason).model_dump_json(indent=1)
 
 
 class Runs:
@@ -192,32 +310,37 @@ class Runs:
         return ", ".join(str(directory.path) for directory in self.directories)
 
     @functools.cached_property
-    def _holders(self) -> dict[str, tuple[RunDirectory, Plan, PlannedCell]]:
-        """Who answers for a cell, by its key."""
-        holders: dict[str, tuple[RunDirectory, Plan, PlannedCell]] = {}
+    def _holders(self) -> dict[str, tuple[RunDirectory, Plan, PlannedCell, Found]]:
+        """Who answers for a cell, by its key, and what it has; each record is read once."""
+        holders: dict[str, tuple[RunDirectory, Plan, PlannedCell, Found]] = {}
         for directory, plan in zip(self.directories, self.plans, strict=True):
             for planned in plan.cells:
-                key = planned.cell.key
-                if key not in holders or directory.record_path(planned.cell).exists():
-                    holders[key] = (directory, plan, planned)
+                key, found = planned.cell.key, directory.find(planned)
+                if key not in holders or found.record is not None or holders[key][-1].status is State.MISSING:
+                    holders[key] = (directory, plan, planned, found)
         return holders
 
     def plan(self) -> Plan:
         """All cells; the invocation is the first run's."""
-        planned = [planned for _, _, planned in self._holders.values()]
-        return Plan(invocation=self.plans[0].invocation, cells=planned)
+        planned = [planned for _, _, planned, _ in self._holders.values()]
+        return self.plans[0].model_copy(update={"cells": planned})
 
     def invocation(self, cell: Cell) -> Invocation:
         """What the run of this cell was asked with."""
         return self._holders[cell.key][1].invocation
 
-    def read(self, cell: Cell) -> Record | None:
-        """As `RunDirectory.read`."""
-        return self._holders[cell.key][0].read(cell)
+    def find(self, planned: PlannedCell) -> Found:
+        """As `RunDirectory.find`, as it was when these runs were first read."""
+        return self._holders[planned.cell.key][-1]
 
-    def sketch(self, cell: Cell) -> Sketch | None:
+    def read(self, planned: PlannedCell) -> Record | None:
+        """As `RunDirectory.read`."""
+        return self.find(planned).record
+
+    def sketch(self, planned: PlannedCell) -> Sketch | None:
         """As `RunDirectory.sketch`."""
-        return self._holders[cell.key][0].sketch(cell)
+        directory, _, held, _ = self._holders[planned.cell.key]
+        return directory.sketch(held)
 
 
 Readable = RunDirectory | Runs

@@ -17,7 +17,7 @@ from mongebench import foreign, plugins
 from mongebench.run.batch import Child, ending
 from mongebench.run.child import Line
 from mongebench.run.experiment import Experiment
-from mongebench.run.store import Invocation, RunDirectory
+from mongebench.run.store import Declaration, Invocation, RunDirectory
 
 LIMIT = 60.0
 """Seconds that one import, or the making of one estimator or problem, may take."""
@@ -33,14 +33,18 @@ def trial(invocation: Invocation, declared: Experiment) -> None:
     }
     if not invocation.plugins and packages <= {foreign.OURS}:
         return
-    while (found := _one(invocation)) is not None and found[0] not in foreign.harmful:
+    while (found := _one(invocation, declared.declaration)) is not None and found[0] not in foreign.harmful:
         foreign.harmful.update([found])
 
 
-def _one(invocation: Invocation) -> tuple[str, str] | None:
+def _one(invocation: Invocation, declaration: Declaration) -> tuple[str, str] | None:
     """Try all that is not known to be harmful; the first thing that turns out to be, and what it did."""
     with tempfile.TemporaryDirectory(prefix="mongebench-") as scratch:
-        request = {"invocation": invocation.model_dump(), "harmful": foreign.harmful}
+        request = {
+            "invocation": invocation.model_dump(),
+            "declaration": declaration.model_dump(),
+            "harmful": foreign.harmful,
+        }
         file = Path(scratch, "request.json")
         file.write_text(json.dumps(request), encoding="utf-8")
         child = Child(file, dict(os.environ), "mongebench.run.trial")
@@ -66,7 +70,12 @@ def main(request_file: str, status: int, nonce: str) -> None:
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     foreign.harmful.update(request["harmful"])
     foreign.listeners.append(lambda what: line.say(at=what))
-    run = Run(Invocation.model_validate(request["invocation"]), RunDirectory("."), tried=True)
+    run = Run(
+        Invocation.model_validate(request["invocation"]),
+        RunDirectory("."),
+        tried=True,
+        declaration=Declaration.model_validate(request["declaration"]),
+    )
     cells = run.cells
     theirs = {
         group: {name for name, plugin in plugins.available(group).items() if plugin.origin != foreign.OURS}

@@ -1,5 +1,7 @@
 """What the figures claim: the theory's line, axes that hold every value, failures that are counted."""
 
+from pathlib import Path
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from matplotlib.patches import StepPatch
 
 from mongebench.report import figures, published, tables, traces
 from mongebench.report.figures import draw
-from mongebench.report.style import FORMATS, look
+from mongebench.report.style import FORMATS, look, plain
 from mongebench.run.record import Status
 from mongebench.run.sketch import POINTS, Sketch
 
@@ -139,3 +141,26 @@ def test_a_sketch_survives_its_file_and_nothing_is_unpickled(tmp_path) -> None:
     assert Sketch.load(path) is None
     np.savez(path, x=np.array([{}], dtype=object))
     assert Sketch.load(path) is None
+
+
+MARKUP = r"$low_$high"
+"""What matplotlib would take for a formula that it cannot read."""
+
+
+@pytest.mark.parametrize("name", [MARKUP, r"$\frac$", r"a\$b$c_$", "$", "$$", r"\$_$"])
+def test_text_from_elsewhere_is_drawn_as_it_stands(name: str) -> None:
+    figure = plt.figure()
+    text = figure.text(0.5, 0.5, plain(name))
+    figure.draw_without_rendering()
+    assert text._preprocess_math(plain(name)) == (name, False)
+    plt.close(figure)
+
+
+def test_names_with_dollars_are_in_every_figure(write_run, tmp_path: Path) -> None:
+    cells = [cell(MARKUP, seed=seed, problem={"path": path}) for seed in range(4) for path in (MARKUP, "b")]
+    run = with_sketches(write_run([(one, exponential(2.0, 0.1)) for one in cells]))
+    drawn = draw(run, tmp_path / "figures")
+    assert {path.stem for path in drawn} == {"error", "rate", "anytime", "clouds", "distribution"}
+    for path in drawn:
+        if path.suffix == ".svg":
+            assert MARKUP in path.read_text(encoding="utf-8"), path.stem

@@ -13,8 +13,9 @@ import mongebench as mb
 from mongebench import plugins
 from mongebench.run.cell import measure
 from mongebench.run.clock import Clock
-from mongebench.run.planned import Conditions, source_files
+from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, Record, Spec, Status, Times
+from mongebench.run.sources import files, place_of
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +149,7 @@ def test_the_cloud_of_a_problem_bounds_the_budget(tmp_path, rng) -> None:
 
 def test_a_record_depends_on_all_files_its_estimator_is_made_of(fake) -> None:
     def names(estimator):
-        return {path.name for path in source_files(type(estimator))}
+        return {path.name for path in files(place_of(type(estimator)), lambda name: "estimators" in name).values()}
 
     assert names(mb.estimator("bures")) == {"gaussian.py"}
     assert {"newton.py", "base.py", "ridge.py", "gauss_newton.py"} <= names(mb.estimator("flow_newton"))

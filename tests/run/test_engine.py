@@ -171,7 +171,7 @@ def test_a_changed_estimator_runs_again_and_says_why(tmp_path: Path) -> None:
     options = [str(path), "--out", str(out), "--plugin", str(plugin)]
     base = [sys.executable, "-m", "mongebench"]
     assert subprocess.run([*base, "run", *options], capture_output=True).returncode == 0
-    plugin.write_text(plugin.read_text(encoding="utf-8") + "\n# changed\n", encoding="utf-8")
+    plugin.write_text(plugin.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
     said = subprocess.run([*base, "why-rerun", str(out)], capture_output=True, text=True).stdout
     assert "estimator_source: " in said
     assert "1 of 1 cells would run" in said
@@ -323,7 +323,7 @@ def test_sketches_stand_beside_the_records_of_measured_maps(
 ) -> None:
     directory, _ = everything
     for name, record in records.items():
-        sketch = directory.sketch(record.cell)
+        sketch = directory.sketch(record)
         assert (sketch is not None) == record.status.measured, name
         if sketch is not None:
             assert sketch.x.shape == sketch.pushed.shape == sketch.y.shape == (200, 2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName
+from mongebench.core.errors import ExperimentError, InvalidParameter, MongebenchError, UnknownName
 from mongebench.run.experiment import duration, packaged, read, select, size
 
 GOOD = """
@@ -151,3 +151,40 @@ def test_select_by_name_pattern_and_label(tmp_path: Path) -> None:
 def test_quantities() -> None:
     assert [duration(text) for text in ("90s", "10m", "3h", "250ms", 5)] == [90, 600, 10800, 0.25, 5]
     assert [size(text) for text in ("512MiB", "2GiB", 1000)] == [512 << 20, 2 << 30, 1000]
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "...", "", "a\\n", "x" * 101])
+def test_a_name_that_leads_out_of_the_runs_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(MongebenchError, match="name"):
+        cells_of(tmp_path, GOOD.replace('"example"', f'"{name}"'))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "count"),
+    [
+        ("seeds = 3", "seeds = 1_000_000_000", 24 * 10**9),
+        ("dim = [2, 8, 32]", f"dim = {[2] * 1000}\ncondition = {[4.0] * 1000}\nseed = {list(range(1000))}", 24 * 10**9),
+        ("[0.02, 0.05]", f"{[0.02] * 100_000}", 3 * (2 + 100_000) * 2 * 3),
+        ("dim = [2, 8, 32]", f"dim = 2\nparameters.entropic = {{ epsilon = {[0.1] * 200_000} }}", (2 + 200_000) * 6),
+    ],
+)
+def test_a_grid_that_is_too_large_is_refused_before_it_is_spanned(tmp_path: Path, old: str, new: str, count) -> None:
+    assert old in GOOD
+    with pytest.raises(ExperimentError, match=f"example has {count} cells; at most 1000000"):
+        cells_of(tmp_path, GOOD.replace(old, new))
+
+
+def test_the_count_of_a_grid_is_that_of_its_cells(tmp_path: Path) -> None:
+    for text in (
+        GOOD,
+        GOOD.replace("[budget]", "parameters.entropic = [{ epsilon = [0.1, 0.2] }, { folds = 2 }]\n[budget]"),
+        GOOD.replace("dim = [2, 8, 32]", "dim = 2\nbudget = {n_source = [50, 60, 70], n_target = [1, 2, 3]}"),
+    ):
+        cells = cells_of(tmp_path, text)
+        assert read(str(tmp_path / "experiment.toml"))._count() == len(cells)
+
+
+@pytest.mark.parametrize("text", [f"seeds = 1{'0' * 5000}", f"x = {'[' * 100_000}", "name = '\x00'"])
+def test_text_that_breaks_the_parser_is_a_sentence(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ExperimentError, match="is not TOML"):
+        cells_of(tmp_path, text)
