@@ -205,11 +205,16 @@ def table(
 
 
 @app.command()
-def rate(run: RunPath) -> None:
-    """Whether the flows of a run converge as the theory says, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2."""
+def rate(
+    run: RunPath,
+    horizon: Annotated[
+        float | None, typer.Option(help="Flow time up to which; else the experiment's, else each trace's end.")
+    ] = None,
+) -> None:
+    """Whether the flows of a run keep |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 up to a horizon."""
     from mongebench.report import rates, terminal
 
-    terminal.show(terminal.rates(rates.frame(_directory(run))))
+    terminal.show(terminal.rates(rates.frame(_directory(run), horizon)))
 
 
 @app.command("figures")

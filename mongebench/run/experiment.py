@@ -22,6 +22,8 @@ the first fit's. A problem may carry a `budget` of its own, in place of the comm
 one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
 the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`, and a list of tables there makes a row
 of each. `gates` names a file, relative to this one, of the largest errors that `mongebench nightly` lets pass.
+`horizon = 2.0` is the flow time up to which `mongebench rate` holds the flows of the run against the theory; without
+it, up to their ends.
 """
 
 from __future__ import annotations
@@ -111,6 +113,7 @@ class Experiment(BaseModel):
     seeds_together: Annotated[int, Field(ge=1)] = 1
     repeats: Annotated[int, Field(ge=1)] = 1
     gates: str | None = None
+    horizon: Annotated[float, Field(gt=0)] | None = None
     _base: Path = PrivateAttr(default=Path("."))
 
     @property

@@ -127,6 +127,7 @@ class Run:
         return Plan(
             invocation=self.invocation,
             cells=[self._planned(cell) for cell in self.cells],
+            horizon=self.experiment.horizon,
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:

@@ -58,10 +58,11 @@ class Invocation(Model):
 
 
 class Plan(Model):
-    """What a run is to record."""
+    """What a run is to record; `horizon` is the experiment's, in flow time."""
 
     invocation: Invocation
     cells: list[PlannedCell]
+    horizon: float | None = None
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -203,9 +204,9 @@ class Runs:
         return holders
 
     def plan(self) -> Plan:
-        """All cells; the invocation is the first run's."""
+        """All cells; the invocation and the horizon are the first run's."""
         planned = [planned for _, _, planned in self._holders.values()]
-        return Plan(invocation=self.plans[0].invocation, cells=planned)
+        return Plan(invocation=self.plans[0].invocation, cells=planned, horizon=self.plans[0].horizon)
 
     def invocation(self, cell: Cell) -> Invocation:
         """What the run of this cell was asked with."""
