@@ -210,11 +210,16 @@ def rate(
     horizon: Annotated[
         float | None, typer.Option(help="Flow time up to which; else the experiment's, else each trace's end.")
     ] = None,
+    family_floor: Annotated[
+        bool, typer.Option(help="Take off what the best map of each flow's family leaves, by regression; minutes.")
+    ] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Whether the flows of a run keep |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 up to a horizon."""
     from mongebench.report import rates, terminal
 
-    terminal.show(terminal.rates(rates.frame(_directory(run), horizon)))
+    _add(plugin)
+    terminal.show(terminal.rates(rates.frame(_directory(run), horizon, family_floors=family_floor)))
 
 
 @app.command("figures")

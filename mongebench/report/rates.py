@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mongebench import plugins
 from mongebench.core.errors import InvalidInput
 from mongebench.report.rate_verdict import RateVerdict, Scheme, Verdict, rate_verdict
 from mongebench.report.tables import labels, labels_by_problem
@@ -80,7 +81,22 @@ class Flow:
             return f"lambda is that of KL, and the fit moves divergence {divergence!r} down"
         return ""
 
-    def verdict(self, horizon: float | None = None) -> RateVerdict:
+    def family_floor(self, known: dict[str, float]) -> float:
+        """What the best map of the flow's family leaves, once `known`, or found and added to it; 0 for no family."""
+        from mongebench.estimators.flow.base import Flow as Fitted
+        from mongebench.estimators.flow.floor import family_floor
+
+        cell = self.planned.cell
+        estimator = plugins.estimator(cell.estimator.name, **cell.estimator.parameters)
+        if not isinstance(estimator, Fitted) or estimator.family == "dictionary" or self.obstacle or not self.trace:
+            return 0.0
+        key = f"{cell.problem.label}: {estimator.family}, {estimator.units}, {estimator.depth}"
+        if key not in known:
+            problem = plugins.problem(cell.problem.name, **cell.problem.parameters)
+            known[key] = family_floor(estimator, problem).value
+        return known[key]
+
+    def verdict(self, horizon: float | None = None, family_floor: float = 0.0) -> RateVerdict:
         """The trace, extrapolated to tau -> 0 where there is one at half the step, against the theory."""
         try:
             return rate_verdict(
@@ -90,6 +106,7 @@ class Flow:
                 scheme=SCHEMES.get(self.planned.cell.estimator.name, Scheme.FLOW),
                 horizon=horizon,
                 floor=self.floor,
+                family_floor=family_floor,
                 obstacle=self.obstacle,
             )
         except InvalidInput as error:  # what one estimator got wrong must not hide the others
@@ -169,13 +186,14 @@ def _refined_identity(cell: Cell) -> str | None:
     return _identity(cell, steps=2 * parameters["steps"], **halved)
 
 
-def frame(directory: Readable, horizon: float | None = None) -> pd.DataFrame:
+def frame(directory: Readable, horizon: float | None = None, *, family_floors: bool = False) -> pd.DataFrame:
     """One row per flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
 
     A flow without a trace has its status, or "missing", in place of a verdict. The horizon is a flow time; by default
-    the experiment's, and without one each trace's end.
+    the experiment's, and without one each trace's end. With `family_floors`, what the best map of each flow's family
+    leaves is found by regression on the exact map, in minutes, and taken off.
     """
-    rows = []
+    rows, floors = [], dict[str, float]()
     horizon = directory.plan().horizon if horizon is None else horizon
     for flow in flows(directory):
         cell = flow.planned.cell
@@ -195,7 +213,7 @@ def frame(directory: Readable, horizon: float | None = None) -> pd.DataFrame:
         elif not record.trace:
             row |= {"verdict": str(record.status), "reason": record.reason}
         else:
-            found = flow.verdict(horizon)
+            found = flow.verdict(horizon, flow.family_floor(floors) if family_floors else 0.0)
             ended = "" if record.status.measured else f"the fit ended as {record.status}; "
             row |= dict(zip(("rate", "low", "high"), (found.rate, *found.interval), strict=True))
             constant = (found.constant, *found.constant_interval)

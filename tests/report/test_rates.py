@@ -7,11 +7,13 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from mongebench import cli
+from mongebench import cli, plugins
+from mongebench.estimators.flow.floor import family_floor
+from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.report import terminal
 from mongebench.report.rate_verdict import Scheme, rate_verdict, step_bounds
 from mongebench.report.rates import flows, frame
-from mongebench.run.record import Status
+from mongebench.run.record import Spec, Status
 from mongebench.run.store import RunDirectory, RunError
 
 from .conftest import cell, exponential, trace
@@ -127,6 +129,22 @@ def test_the_row_is_the_verdict_with_the_records_floor(write_run) -> None:
     assert (row["verdict"], row["rate"], row["floor"]) == (found.verdict, found.rate, 0.1)
     assert (row["low"], row["high"], row["constant"]) == (*found.interval, found.constant)
     assert (row["constant_low"], row["constant_high"]) == found.constant_interval
+
+
+def test_the_familys_floor_is_taken_off_where_asked_for(write_run) -> None:
+    """A trace that ends at what affine maps can reach on a product in one dimension."""
+    floor = family_floor(FlowImplicit("quadratic"), plugins.problem("product", dim=1)).value
+    times = np.arange(21) / 5
+    points = trace(times, 1.0 * np.exp(-2.0 * times) + floor)
+    fit = cell("flow_implicit", problem={"dim": 1}, family="quadratic")
+    fit = fit.model_copy(update={"problem": Spec(name="product", parameters={"dim": 1})})
+    run = write_run([(fit, points)])
+    (without,), (taken_off,) = (frame(run, family_floors=asked).to_dict("records") for asked in (False, True))
+    assert without["verdict"] in ("plateau", "broken")
+    assert taken_off["verdict"] == "holds"
+    assert taken_off["floor"] == pytest.approx(floor)
+    said = CliRunner().invoke(cli.app, ["rate", str(run.path), "--family-floor"], catch_exceptions=False)
+    assert "where the known floor is reached" in " ".join(said.output.replace("│", " ").split())
 
 
 def test_flows_that_left_no_trace_are_rows_too(write_run) -> None:
