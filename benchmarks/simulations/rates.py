@@ -8,7 +8,9 @@ at t = 2, in equal parts of three kinds:
     stationary AR(1) with correlation 0.7, and 0.95
     batches: each step moves the map by independent noise, which the flow contracts as it contracts the error
 
-Evaluation noise of 1 % is common to all steps, and recorded as a real trace records it.
+Evaluation noise of 1 % is common to all steps, and recorded as a real trace records it. In the second table the curves
+are those of implicit steps, (1 + tau)^{-2} where a flow has e^{-2 tau}: held against their own bound, or extrapolated
+from two traces, at tau and tau / 2, whose batches differ and whose evaluation points do not.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.report.rate_verdict import Verdict, rate_verdict
+from mongebench.report.rate_verdict import Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
 Vector = NDArray[np.float64]
@@ -36,6 +38,10 @@ CURVES = {
 STEPS = (0.05, 0.1, 0.2, 0.4)
 """Of our experiments, in flow time."""
 KINDS = ("AR(1), 0.7", "AR(1), 0.95", "batches")
+SIZES = (0.01, 0.03, 0.1)
+"""Standard deviations of the noise of the fit."""
+COLUMNS = (Verdict.HOLDS, Verdict.PLATEAU, Verdict.BROKEN, Verdict.INCONCLUSIVE)
+"""Of a cell of the table, in percent of the traces."""
 EVALUATION = 0.01
 """Standard error of the ratio of errors, far from the start."""
 
@@ -58,13 +64,20 @@ def fit_noise(rng: np.random.Generator, kind: str, time: Vector, ratio: Vector, 
 
 
 def synthetic(
-    rng: np.random.Generator, curve: str, kind: str, step: float, end: float, size: float
+    rng: np.random.Generator,
+    curve: str,
+    kind: str,
+    step: float,
+    end: float,
+    size: float,
+    common: float,
+    implicit: bool = False,
 ) -> list[TracePoint]:
-    """One trace from 0 to `end`."""
+    """One trace from 0 to `end`; `common` is the evaluation points' share, a standard normal."""
     time = step * np.arange(round(end / step) + 1)
-    ratio = CURVES[curve](time)
-    common = EVALUATION * rng.standard_normal() * (1 - np.exp(-time))
-    seen = 3.0 * ratio * np.exp(fit_noise(rng, kind, time, ratio, size) + common)
+    ratio = CURVES[curve](np.log1p(step) / step * time if implicit else time)
+    shared = EVALUATION * common * (1 - np.exp(-time))
+    seen = 3.0 * ratio * np.exp(fit_noise(rng, kind, time, ratio, size) + shared)
     return [
         TracePoint(
             iteration=k,
@@ -78,14 +91,25 @@ def synthetic(
     ]
 
 
-def verdicts(curve: str, size: float, horizon: float, trials: int) -> Counter[Verdict]:
+def verdicts(
+    curve: str, size: float, horizon: float, trials: int, *, implicit: bool = False, halved: bool = False
+) -> Counter[Verdict]:
     """Of `trials` traces that end at the horizon, steps and kinds of noise in turn."""
     found: Counter[Verdict] = Counter()
     for trial in range(trials):
         rng = np.random.default_rng((trial, int(1e4 * size), int(10 * horizon)))
         kind, step = KINDS[trial % len(KINDS)], STEPS[trial // len(KINDS) % len(STEPS)]
-        trace = synthetic(rng, curve, kind, step, horizon, size)
-        found[rate_verdict(trace, 1.0, horizon=horizon, seed=trial).verdict] += 1
+        common = float(rng.standard_normal())
+        trace, refined = (synthetic(rng, curve, kind, tau, horizon, size, common, implicit) for tau in (step, step / 2))
+        verdict = rate_verdict(
+            trace,
+            1.0,
+            refined=refined if halved else None,
+            scheme=Scheme.IMPLICIT if implicit else Scheme.FLOW,
+            horizon=horizon,
+            seed=trial,
+        )
+        found[verdict.verdict] += 1
     return found
 
 
@@ -94,15 +118,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--trials", type=int, default=240, help="traces per line")
     trials = parser.parse_args().trials
-    columns = (Verdict.HOLDS, Verdict.PLATEAU, Verdict.BROKEN, Verdict.INCONCLUSIVE)
-    print(f"| the error falls with rate | noise | horizon | {' | '.join(columns)} |")
-    print(f"|{'---|' * (3 + len(columns))}")
-    for curve in CURVES:
-        for size in (0.01, 0.03, 0.1):
-            for horizon in (2.0, 4.0):
-                found = verdicts(curve, size, horizon, trials)
-                shares = " | ".join(f"{100 * found[verdict] / trials:.0f} %" for verdict in columns)
-                print(f"| {curve} | {100 * size:.0f} % | {horizon:g} | {shares} |", flush=True)
+    flow = [("horizon", f"{horizon:g}", horizon, {}) for horizon in (2.0, 4.0)]
+    steps = [
+        ("held against", words, 2.0, {"implicit": True, "halved": halved})
+        for words, halved in (("the bound of the steps", False), ("the flow's, extrapolated", True))
+    ]
+    for settings in (flow, steps):
+        print(f"\n| rate of the error | {settings[0][0]} | {' | '.join(f'noise {100 * size:g} %' for size in SIZES)} |")
+        print(f"|{'---|' * (2 + len(SIZES))}")
+        for curve in CURVES:
+            for _, words, horizon, how in settings:
+                cells = []
+                for size in SIZES:
+                    found = verdicts(curve, size, horizon, trials, **how)
+                    cells.append(" / ".join(f"{100 * found[verdict] / trials:.0f}" for verdict in COLUMNS))
+                print(f"| {curve} | {words} | {' | '.join(cells)} |", flush=True)
 
 
 if __name__ == "__main__":

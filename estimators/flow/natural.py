@@ -115,8 +115,8 @@ class FlowNatural(Flow):
 
             # Damped once, a direction of eigenvalue s in scaled G moves at s / (s + damping) of its pace, which would be
             # the pace of the flow time too.
-            velocity: jax.Array = jax.lax.fori_loop(0, REFINEMENTS, refined, jnp.zeros_like(theta))
-            return velocity
+            change: jax.Array = jax.lax.fori_loop(0, REFINEMENTS, refined, jnp.zeros_like(theta))
+            return change
 
         def begin(theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             return theta, jnp.asarray(interval / 10, theta.dtype), jnp.zeros((), theta.dtype)
