@@ -208,13 +208,23 @@ def table(
 
 
 @app.command()
-def rate(run: RunPath) -> None:
-    """Whether the flows of a run converge as the theory says, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2."""
+def rate(
+    run: RunPath,
+    horizon: Annotated[
+        float | None, typer.Option(help="Flow time up to which; else the experiment's, else each trace's end.")
+    ] = None,
+    family_floor: Annotated[
+        bool, typer.Option(help="Take off what the best map of each flow's family leaves, by regression; minutes.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Whether the flows of a run keep |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 up to a horizon."""
     from mongebench.report import rates, tables, terminal
 
+    _add(plugin)
     directory = _directory(run)
     _note(tables.frame(directory))
-    terminal.show(terminal.rates(rates.frame(directory)))
+    terminal.show(terminal.rates(rates.frame(directory, horizon, family_floors=family_floor)))
 
 
 @app.command("figures")

@@ -49,7 +49,10 @@ class FlowNatural(Flow):
     tolerance
         Relative and absolute error in theta that a step of the integrator may make.
     damping
-        Added to G in units of its diagonal, because redundant parameters make G singular.
+        Added to G in units of its diagonal, because redundant parameters make G singular. The damped system is solved
+        again for what it left (iterated Tikhonov), so that a direction of eigenvalue s, in the same units, moves at
+        1 - (damping / (s + damping))^4 of its pace, and flow time is that of the flow. At one solve it would run
+        behind by damping / (1 + damping).
     """
 
     tunable: ClassVar[dict[str, Any]] = {
@@ -68,7 +71,7 @@ class FlowNatural(Flow):
         final_time: float = 4.0,
         steps: int = 10,
         tolerance: float = 1e-3,
-        damping: float = 1e-2,
+        damping: float = 0.1,
         divergence: DivergenceName = "kl",
         epsilon: float = 0.05,
         batch_size: int = 4096,
@@ -113,7 +116,16 @@ class FlowNatural(Flow):
             del time
             # At its own anchor the linearised divergence has the gradient of D, and G for its Gauss-Newton matrix.
             model = method.model(theta, theta, batch, jnp.ones((), theta.dtype))
-            return model.solve(model.gradient, jnp.asarray(self.damping, theta.dtype))
+            damping = jnp.asarray(self.damping, theta.dtype)
+
+            def refined(_: int, change: jax.Array) -> jax.Array:
+                correction: jax.Array = model.solve(model.gradient + model.product(change), damping)
+                return change + correction
+
+            # Damped once, a direction of eigenvalue s in scaled G moves at s / (s + damping) of its pace, which would
+            # be the pace of the flow time too.
+            change: jax.Array = jax.lax.fori_loop(0, REFINEMENTS, refined, jnp.zeros_like(theta))
+            return change
 
         def begin(theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             return theta, jnp.asarray(interval / 10, theta.dtype), jnp.zeros((), theta.dtype)
@@ -149,6 +161,8 @@ class FlowNatural(Flow):
         return Scheme(begin, step, lambda carry: carry[0], failure)
 
 
+REFINEMENTS = 4
+"""Solves of the damped system for one velocity."""
 MOST_STEPS = 1000
 """Steps of the integrator within one interval."""
 STAGES = 6

@@ -1,4 +1,4 @@
-"""Rate verdicts of a run: its traces against e^{-2 lambda t}, those at tau together with those at tau / 2."""
+"""Rate verdicts of a run: each trace against the line of the theory, that at tau together with that at tau / 2."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mongebench import plugins
 from mongebench.core.errors import InvalidInput
-from mongebench.metrics.rate import RateVerdict, Verdict, rate_verdict
+from mongebench.report.rate_verdict import RateVerdict, Scheme, Verdict, rate_verdict
 from mongebench.report.tables import labels, labels_by_problem
 from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
 from mongebench.run.store import Found, Readable, RunError
 
+WORST_FIRST = (Verdict.BROKEN, Verdict.PLATEAU, Verdict.INCONCLUSIVE, Verdict.HOLDS, Verdict.NOT_APPLICABLE)
+"""The order in which verdicts are read; flows without one come before them."""
 STEP_PARAMETERS = ("tau", "steps")
 """What tells a fit from its refinement, and from no other fit."""
-KEPT = (Verdict.CONSISTENT, Verdict.FASTER)
-"""Verdicts of a flow that does what the theory says."""
+SCHEMES = {"flow_implicit": Scheme.IMPLICIT}
+"""Estimators whose steps have a bound of their own."""
+KULLBACK_LEIBLER = ("kl", "kl_score")
+"""Values of the parameter `divergence` that lambda, the convexity of V, speaks of, without a sample of the target."""
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,47 @@ class Flow:
         """Typical step in flow time, of the cell's trace and of its refinement's."""
         return [_step(trace) for trace in (self.trace, self.refinement or ()) if len(trace) > 1]
 
-    def verdict(self) -> RateVerdict:
-        """The trace, extrapolated to tau -> 0 where halving tau moves it, against the theory."""
-        convexity = self.planned.strong_convexity
+    @property
+    def obstacle(self) -> str:
+        """Why the theorem does not speak of this fit; empty where it does."""
+        cell = self.planned.cell
+        if cell.n_source is not None:
+            return f"the theorem speaks of mu0, and the fit saw a fixed sample of {cell.n_source} points of it"
+        divergence = cell.estimator.parameters.get("divergence", "kl")
+        if divergence not in KULLBACK_LEIBLER:
+            return f"lambda is that of KL, and the fit moves divergence {divergence!r} down"
+        return ""
+
+    def family_floor(self, known: dict[str, float]) -> float:
+        """What the best map of the flow's family leaves, once `known`, or found and added to it; 0 for no family."""
+        from mongebench.estimators.flow.base import Flow as Fitted
+        from mongebench.estimators.flow.floor import family_floor
+
+        cell = self.planned.cell
+        estimator = plugins.estimator(cell.estimator.name, **cell.estimator.parameters)
+        if not isinstance(estimator, Fitted) or estimator.family == "dictionary" or self.obstacle or not self.trace:
+            return 0.0
+        key = f"{cell.problem.label}: {estimator.family}, {estimator.units}, {estimator.depth}"
+        if key not in known:
+            problem = plugins.problem(cell.problem.name, **cell.problem.parameters)
+            known[key] = family_floor(estimator, problem).value
+        return known[key]
+
+    def verdict(self, horizon: float | None = None, family_floor: float = 0.0) -> RateVerdict:
+        """The trace, extrapolated to tau -> 0 where there is one at half the step, against the theory."""
         try:
-            return rate_verdict(self.trace, convexity, refined=self.refinement, floor=self.floor)
+            return rate_verdict(
+                self.trace,
+                self.planned.strong_convexity,
+                refined=self.refinement,
+                scheme=SCHEMES.get(self.planned.cell.estimator.name, Scheme.FLOW),
+                horizon=horizon,
+                floor=self.floor,
+                family_floor=family_floor,
+                obstacle=self.obstacle,
+            )
         except InvalidInput as error:  # what one estimator got wrong must not hide the others
-            return RateVerdict(Verdict.INCONCLUSIVE, str(error), float("nan"), 0, self.floor, False)
+            return RateVerdict(Verdict.INCONCLUSIVE, str(error), "", float("nan"), 0, self.floor)
 
 
 def _step(trace: Sequence[TracePoint]) -> float:
@@ -153,12 +192,15 @@ def _refined_identity(cell: Cell) -> str | None:
     return _identity(cell, steps=2 * parameters["steps"], **halved)
 
 
-def frame(directory: Readable) -> pd.DataFrame:
-    """One row a flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
+def frame(directory: Readable, horizon: float | None = None, *, family_floors: bool = False) -> pd.DataFrame:
+    """One row per flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
 
-    A flow without a trace has its status, or the `State` of its record, in place of a verdict.
+    A flow without a trace has its status, or the `State` of its record, in place of a verdict. The horizon is a flow
+    time; by default the experiment's, and without one each trace's end. With `family_floors`, what the best map of each
+    flow's family leaves is found by regression on the exact map, in minutes, and taken off.
     """
-    rows = []
+    rows, floors = [], dict[str, float]()
+    horizon = directory.plan().horizon if horizon is None else horizon
     for flow in flows(directory):
         cell = flow.planned.cell
         row: dict[str, Any] = {
@@ -168,6 +210,7 @@ def frame(directory: Readable) -> pd.DataFrame:
             "estimator": flow.estimator,
             "seed": cell.seed,
             "strong_convexity": flow.planned.strong_convexity,
+            "horizon": horizon,
             "steps": " and ".join(f"{step:.3g}" for step in flow.steps),
         }
         record = flow.record
@@ -176,10 +219,12 @@ def frame(directory: Readable) -> pd.DataFrame:
         elif not record.trace:
             row |= {"verdict": str(record.status), "reason": record.reason}
         else:
-            found = flow.verdict()
+            found = flow.verdict(horizon, flow.family_floor(floors) if family_floors else 0.0)
             ended = "" if record.status.measured else f"the fit ended as {record.status}; "
-            low, high = found.interval
-            row |= {"rate": found.rate, "low": low, "high": high, "constant": found.constant, "floor": found.floor}
+            row |= dict(zip(("rate", "low", "high"), (found.rate, *found.interval), strict=True))
+            constant = (found.constant, *found.constant_interval)
+            row |= dict(zip(("constant", "constant_low", "constant_high"), constant, strict=True))
+            row |= {"until": found.until, "plateau": found.plateau, "floor": found.floor, "line": found.line}
             row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
         rows.append(row)
     return pd.DataFrame(rows)

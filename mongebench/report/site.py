@@ -18,7 +18,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mongebench.plugins import DATASETS, ESTIMATORS, available
 from mongebench.report import charts, exports, figures, leaderboard, rates, tables
 from mongebench.report.formats import Format
-from mongebench.report.rates import KEPT
+from mongebench.report.rate_verdict import Verdict
+from mongebench.report.rates import WORST_FIRST
 from mongebench.run.record import Record, Status, meaning
 from mongebench.run.store import RunError, Runs, write_atomically
 
@@ -116,11 +117,12 @@ class _Site:
             self._rates()
 
     def _rates(self) -> None:
-        """The verdicts, those on flows that do not keep the bound first."""
+        """The verdicts, those that say something against a flow first."""
         verdicts = rates.frame(self.runs)
         write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
-        kept = verdicts["verdict"].isin(KEPT)
-        shown = verdicts.loc[kept.sort_values(kind="stable").index[:VERDICTS]]
+        order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
+        shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
+        kept, spoken = verdicts["verdict"] == Verdict.HOLDS, verdicts["verdict"] != Verdict.NOT_APPLICABLE
         looks = charts.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
         self._page(
             "rates.html",
@@ -128,6 +130,9 @@ class _Site:
             kept=int(kept.sum()),
             others=verdicts.loc[~kept, "verdict"].value_counts().to_dict(),
             planned=len(verdicts),
+            spoken=int(spoken.sum()),
+            horizon=self.runs.plan().horizon,
+            meanings={str(verdict): verdict.meaning for verdict in Verdict},
             charts=_drawn(charts.rate(self.flows, looks)),
         )
 

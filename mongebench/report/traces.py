@@ -64,7 +64,7 @@ def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str]) -> N
     axis.set_xlim(left=0)
     axis.set_xlabel("flow time t")
     axis.set_ylabel(r"$|T_t - T^*|^2 \; / \; |T_0 - T^*|^2$")
-    floors = [flow.verdict().floor / flow.trace[0].l2_error for flow in block if flow.trace[0].l2_error]
+    floors = [flow.floor / flow.trace[0].l2_error for flow in block if flow.trace[0].l2_error]
     floor = max(floors, default=0.0)
     if floor > lowest / 2:
         axis.axhspan(lowest / 2, floor, color="0.9", zorder=0, label="floor")

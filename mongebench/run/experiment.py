@@ -29,6 +29,8 @@ settings, relative to this one, in place of the packaged one. Parameters that ar
 split mark the experiment as hand-set on every page. An estimator or a problem may carry `seeds` of its own, in place of
 the common ones; where both do, the problem's count. `cpu_budget = "10s"` is the CPU time that a fit may take: an
 iterative estimator is asked to stop there, and keeps the map that it has reached.
+`horizon = 2.0` is the flow time up to which `mongebench rate` holds the flows of the run against the theory; without
+it, up to their ends.
 """
 
 from __future__ import annotations
@@ -138,6 +140,7 @@ class Experiment(BaseModel):
     repeats: Annotated[int, Field(ge=1)] = 1
     cpu_budget: Annotated[float | None, BeforeValidator(duration)] = None
     gates: str | None = None
+    horizon: Annotated[float, Field(gt=0)] | None = None
     tuned: str | None = None
     _declaration: Declaration = PrivateAttr(default=Declaration(text="", base="."))
 

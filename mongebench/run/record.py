@@ -301,6 +301,9 @@ class TracePoint(Model):
         Seconds of the phase `fit` so far.
     l2_error
         Squared L2(mu0) error on the trace's evaluation points, length^2; None where T* is not known.
+    l2_error_se, l2_ratio_se
+        Standard errors, over the draw of those points, of `l2_error` and of its ratio to the start's (paired: both are
+        means over the same points); None in records made before they were kept.
     energy_distance
         Between T#mu0 and gamma on the same points, U-statistic.
     kl
@@ -314,6 +317,8 @@ class TracePoint(Model):
     oracle_calls: int
     fit_seconds: float
     l2_error: float | None
+    l2_error_se: float | None = None
+    l2_ratio_se: float | None = None
     energy_distance: float | None = None
     kl: float | None = None
     diagnostics: dict[str, float] = {}

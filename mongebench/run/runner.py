@@ -168,6 +168,7 @@ class Run:
             invocation=self.invocation,
             declaration=self.experiment.declaration.model_copy(update={"plugins": files}),
             cells=[self._planned(cell) for cell in cells],
+            horizon=self.experiment.horizon,
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:

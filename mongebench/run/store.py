@@ -75,11 +75,12 @@ class Declaration(Model):
 
 
 class Plan(Model):
-    """What a run is to record; `declaration` is None in plans of earlier versions."""
+    """What a run is to record, and the experiment's horizon in flow time; earlier versions kept no `declaration`."""
 
     invocation: Invocation
     declaration: Declaration | None = None
     cells: list[PlannedCell]
+    horizon: float | None = None
 
 
 @contextlib.contextmanager
@@ -321,7 +322,7 @@ class Runs:
         return holders
 
     def plan(self) -> Plan:
-        """All cells; the invocation is the first run's."""
+        """All cells; the invocation and the horizon are the first run's."""
         planned = [planned for _, _, planned, _ in self._holders.values()]
         return self.plans[0].model_copy(update={"cells": planned})
 

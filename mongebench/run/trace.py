@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mongebench.core.arrays import as_values
 from mongebench.core.estimator import Map, MapEstimator
 from mongebench.core.oracle import Meter, Oracle
-from mongebench.metrics.base import Evaluation, EvaluationPoints
+from mongebench.metrics.base import Evaluation, EvaluationPoints, variance_of_mean
 from mongebench.metrics.pairwise import Kernel, discrepancy
 from mongebench.run.clock import Clock
 from mongebench.run.record import TracePoint
+
+Vector = NDArray[np.float64]
 
 POINTS = 2000
 """Evaluation points of a trace: fewer than of the final metrics, because a trace is scored at every step."""
@@ -66,6 +69,7 @@ class RunTrace:
         self.cpu_budget = cpu_budget
         self.stopped = False
         self.points: list[TracePoint] = []
+        self._start: Vector | None = None
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
         """Record the map reached at `flow_time`; whether to go on."""
@@ -73,14 +77,17 @@ class RunTrace:
             fit_seconds = self.clock.seconds("fit") / self.share
             # A map on its way to infinity is recorded as what it is; the fit, or the final metrics, will say so.
             with np.errstate(over="ignore", invalid="ignore"):
-                error, distance = self._scores(map)
+                errors, distance = self._scores(map)
+                accuracy = {} if errors is None else self._accuracy(errors)
             self.points.append(
                 TracePoint(
                     iteration=len(self.points),
                     flow_time=flow_time,
                     oracle_calls=sum(sum(meter.counts.values()) for meter in self.meters),
                     fit_seconds=fit_seconds,
-                    l2_error=error,
+                    l2_error=accuracy.get("l2_error"),
+                    l2_error_se=accuracy.get("l2_error_se"),
+                    l2_ratio_se=accuracy.get("l2_ratio_se"),
                     energy_distance=distance,
                     kl=self._kl(diagnostics),
                     diagnostics={key: float(value) for key, value in diagnostics.items()},
@@ -89,12 +96,22 @@ class RunTrace:
         self.stopped = self.cpu_budget is not None and self.clock.cpu("fit") / self.share >= self.cpu_budget
         return not self.stopped and (self.fit_limit is None or fit_seconds < self.fit_limit)
 
-    def _scores(self, map: Map) -> tuple[float | None, float]:
-        """Squared L2 error, where T* is known, and energy distance (U-statistic)."""
+    def _scores(self, map: Map) -> tuple[Vector | None, float]:
+        """(n,) squared errors, where T* is known, and energy distance (U-statistic)."""
         pushed = as_values(map(self.scored.x), "The map of a trace")
         exact = self.scored.exact
-        error = None if exact is None else float(np.mean(np.sum((pushed - exact) ** 2, axis=1)))
-        return error, discrepancy(Evaluation(self.scored, map, pushed), Kernel.DISTANCE).value
+        errors = None if exact is None else ((pushed - exact) ** 2).sum(axis=1)
+        return errors, discrepancy(Evaluation(self.scored, map, pushed), Kernel.DISTANCE).value
+
+    def _accuracy(self, errors: Vector) -> dict[str, float]:
+        """Mean of the squared errors, its standard error, and that of its ratio to the start's (delta method)."""
+        if self._start is None:
+            self._start = errors
+        mean, start = errors.mean(), self._start.mean()
+        found = {"l2_error": float(mean), "l2_error_se": float(np.sqrt(variance_of_mean(errors)))}
+        if start > 0:
+            found["l2_ratio_se"] = float(np.sqrt(variance_of_mean(errors - mean / start * self._start)) / start)
+        return found
 
     def _kl(self, diagnostics: Mapping[str, float]) -> float | None:
         if self.kl_offset is None or OBJECTIVE not in diagnostics:

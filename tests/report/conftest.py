@@ -90,6 +90,7 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         *,
         strong_convexity: float | None = 1.0,
         floor: float = 1e-12,
+        horizon: float | None = None,
         status: Status = Status.OK,
         energy_distance: Callable[[Cell], float] = lambda cell: 0.1,
     ) -> RunDirectory:
@@ -99,7 +100,7 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         directory = RunDirectory(tmp_path / "run")
         directory.create()
         planned = [PlannedCell(cell=cell, manifest=MANIFEST, **facts) for cell, _ in entries]
-        directory.write_plan(Plan(invocation=Invocation(experiment="written"), cells=planned))
+        directory.write_plan(Plan(invocation=Invocation(experiment="written"), cells=planned, horizon=horizon))
         for cell, points in entries:
             if points is not None:
                 error = points[-1].l2_error if points and points[-1].l2_error is not None else 1.0

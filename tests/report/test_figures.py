@@ -83,9 +83,11 @@ def test_a_bound_that_underflows_leaves_the_curves_their_room(write_run) -> None
     assert 1e-6 < axis.get_ylim()[0] < 1e-3
 
 
-def test_the_plateau_is_shaded_as_floor(write_run) -> None:
+def test_the_known_floor_is_shaded_and_no_plateau(write_run) -> None:
     times = np.arange(0, 8.0, 0.2)
-    run = write_run([(cell("flow"), trace(times, 3.0 * np.exp(-2 * times) + 0.01))])
+    curve = trace(times, 3.0 * np.exp(-2 * times) + 0.01)
+    assert not traces.rate(write_run([(cell("flow"), curve)])).axes[0].patches
+    run = write_run([(cell("flow"), curve)], floor=0.01)
     (axis,) = traces.rate(run).axes
     (patch,) = [patch for patch in axis.patches if patch.get_label() == "floor"]
     assert patch.get_y() + patch.get_height() == pytest.approx(0.01 / 3.01, rel=0.2)

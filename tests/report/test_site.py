@@ -176,7 +176,7 @@ def test_names_and_reasons_are_text_and_nothing_else(hostile, tmp_path) -> None:
 def test_flows_have_a_page_with_the_line_of_the_theory(hostile, tmp_path) -> None:
     report(hostile.path, "--out", tmp_path / "site")
     page = Page(tmp_path / "site" / "rates.html")
-    assert "2/2 planned flows keep the bound" in page.text
+    assert "2/2 planned flows that the theorem speaks of keep the bound" in page.text
     (chart,) = [one for one in page.data if one.get("name") == "rate"]
     assert redrawn(tmp_path / "site" / "downloads") == ["anytime", "clouds", "error", "rate"]
     (theory,) = [one for one in chart["series"] if one["name"].startswith("theory")]

@@ -37,6 +37,25 @@ def test_scores_are_the_metrics_on_the_first_points(points) -> None:
     assert point.kl is None
 
 
+def test_standard_errors_are_those_of_means_over_the_points(points) -> None:
+    """Against many traces on points of their own: of the error, and of its ratio to the start's, which is paired."""
+    at_start, later = (lambda x: x), (lambda x: 1.5 * x)
+    seen = []
+    for seed in range(200):
+        trace = traced(EvaluationPoints.draw(points.problem, 100, seed=seed))
+        trace(at_start)
+        trace(later)
+        seen.append([(p.l2_error, p.l2_error_se, p.l2_ratio_se) for p in trace.points])
+    (first, second), told = np.moveaxis(seen, 1, 0)[..., 0], np.mean(seen, axis=0)
+    # A standard deviation of 200 is known to 5 %.
+    assert told[1, 1] == pytest.approx(np.std(second, ddof=1), rel=0.2)
+    assert told[1, 2] == pytest.approx(np.std(second / first, ddof=1), rel=0.2)
+    assert told[0, 2] == 0
+    # Pairing is what it is for.
+    unpaired = np.hypot(told[1, 1] / first.mean(), told[0, 1] * second.mean() / first.mean() ** 2)
+    assert told[1, 2] < unpaired
+
+
 def test_traces_of_one_problem_share_what_depends_on_its_points(points) -> None:
     assert traced(points).scored is traced(points).scored
 
@@ -111,6 +130,7 @@ def test_without_a_truth_the_trace_still_has_the_energy_distance(points) -> None
     trace = traced(EvaluationPoints.draw(problem, 100, seed=0))
     trace(lambda x: x)
     assert trace.points[0].l2_error is None
+    assert trace.points[0].l2_error_se is None
     assert trace.points[0].energy_distance > 0
 
 

@@ -26,6 +26,19 @@ def test_natural_flow_is_the_closed_form(gaussian_flow, condition, commuting):
     assert flow.error(fitted.transform(flow.x), flow.map_at(0.5, flow.x)) < 1e-5
 
 
+@pytest.mark.parametrize("damping", [0.03, pytest.param(0.1, marks=pytest.mark.slow)])
+def test_damping_does_not_slow_the_natural_flow_down(gaussian_flow, damping):
+    """Flow time is that of the flow: one damped solve would be behind by damping / (1 + damping) of it."""
+    flow = gaussian_flow(2, 10.0)
+    fitted = FlowNatural("quadratic", final_time=1.0, steps=2, tolerance=1e-6, damping=damping)
+    images = fitted.fit(flow.x, flow.target).transform(flow.x)
+    behind = flow.error(flow.map_at(1 / (1 + damping), flow.x), flow.map_at(1.0, flow.x))
+    assert flow.error(images, flow.map_at(1.0, flow.x)) < 0.02 * behind
+    ratio = flow.error(images, flow.exact_map(flow.x)) / flow.error(flow.map_at(1.0, flow.x), flow.exact_map(flow.x))
+    # the rate of the squared error is that of the closed form to one part in a thousand
+    assert 2 * np.log(ratio) == pytest.approx(0.0, abs=1e-3)
+
+
 @pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
 @pytest.mark.parametrize(("condition", "commuting"), [(10.0, False), pytest.param(100.0, True, marks=pytest.mark.slow)])
 def test_error_of_euler_schemes_falls_with_slope_one(gaussian_flow, scheme, condition, commuting):
