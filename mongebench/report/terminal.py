@@ -18,7 +18,7 @@ from rich.text import Text
 from mongebench.check import Check, Outcome, Result
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
-from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
+from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, parameters_of, split_of
 from mongebench.report import tables
 from mongebench.report.compare import Change
 from mongebench.report.rates import KEPT
@@ -262,6 +262,8 @@ def registered(name: str) -> RenderableType:
         if group == ESTIMATORS:
             facts.append(f"tier with these defaults: {tier(found().needs)}")
             facts.append(f"claims: {', '.join(sorted(found.claims)) or 'none'}")
+        if group == DATASETS:
+            facts.append(f"split: {split_of(name)}")
         if group == METRICS:
             facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
         else:
