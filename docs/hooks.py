@@ -22,7 +22,7 @@ import mongebench as mb
 from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Split
-from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of
+from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of, split_of
 from mongebench.report.site import paragraphs
 from mongebench.run import settings
 from mongebench.run.record import Record, Status
@@ -150,10 +150,11 @@ def problems() -> str:
             except mb.InvalidParameter:  # it has no defaults: data of the user's own
                 known = ["none", "not known", "samples"]
         call = signature("problem", name, family) if family else ""
-        rows.append([_link(name), inline(plugin.summary(), links), *known[:2]])
+        split = split_of(name) if family else "not known here"
+        rows.append([_link(name), inline(plugin.summary(), links), *known[:2], split])
         facts = f"<p>At its defaults: truth {known[0]}, lambda {known[1]}; it offers {known[2]}.</p>"
         sections.append(_section(name, facts, call, documentation(plugin.docstring(), links)))
-    head = table(("name", "what it is", "truth", "lambda at the defaults"), rows)
+    head = table(("name", "what it is", "truth", "lambda at the defaults", "split"), rows)
     return "\n\n".join([head, *sections, *_behind(modules, links)])
 
 

@@ -43,7 +43,7 @@ def list_names(
     kind: Annotated[str | None, typer.Argument(help="estimators, problems, metrics or experiments.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Names of estimators, problems, metrics and experiments, with one line each."""
+    """Names of estimators, problems, metrics and experiments, with one line each; of problems also their split."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -61,8 +61,12 @@ def list_names(
             table.add_column("name", style="cyan", no_wrap=True)
             table.add_column("what it is")
             table.add_column("from", style="dim")
+            built = kind == "problems"  # what takes building each is shown to those who ask for problems alone
+            if built:
+                table.add_column("split")
             for found in plugins.available(group).values():
-                table.add_row(escape(found.name), escape(found.summary()), escape(found.origin))
+                split = [_split(found.name)] if built else []
+                table.add_row(escape(found.name), escape(found.summary()), escape(found.origin), *split)
             console.print(table, "")
     if kind in (None, "experiments"):
         from mongebench.experiments import packaged
@@ -443,6 +447,15 @@ def _add(plugin: list[Path] | None) -> None:
 
     for path in plugin or []:
         plugins.add_file(path)
+
+
+def _split(family: str) -> str:
+    from mongebench import plugins
+
+    try:
+        return plugins.split_of(family)
+    except (MongebenchError, ImportError):
+        return "?"  # a plugin that does not load is listed all the same
 
 
 def _checked(metric: str | None) -> str | None:

@@ -34,7 +34,7 @@ from mongebench.foreign import guarded
 
 if TYPE_CHECKING:
     from mongebench.core.estimator import MapEstimator
-    from mongebench.core.problem import Problem
+    from mongebench.core.problem import Problem, Split
 
 ESTIMATORS = "mongebench.estimators"
 DATASETS = "mongebench.datasets"
@@ -338,6 +338,21 @@ def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
     if not isinstance(built, Problem):
         raise PluginError(f"Problem {name!r} from {plugin.origin} is a {type(built).__name__}, expected a Problem.")
     return replace(built, name=name, parameters={key: _plain(value) for key, value in complete.items()})
+
+
+def split_of(family: str) -> Split:
+    """What a family of problems is for, at its defaults; `test` where it has none (data of the user's own).
+
+    Raises
+    ------
+    UnknownName, PluginError
+    """
+    from mongebench.core.problem import Split
+
+    try:
+        return problem(family).split
+    except InvalidParameter:
+        return Split.TEST
 
 
 def _plain(value: Any) -> Any:

@@ -1,16 +1,144 @@
 """A certificate must be refused for the right reason: problems broken on purpose."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 import mongebench as mb
 from mongebench.certificate import Check, certify
-from mongebench.core.measure import Source, Target
+from mongebench.core.measure import Source, Target, Unknown
+from mongebench.differences import Frame, difference, least_curvature
 
 N = 1000
+
+
+@pytest.fixture(scope="module")
+def planted() -> ModuleType:
+    """The table of planted errors, a script."""
+    path = Path(__file__).resolve().parents[1] / "benchmarks" / "simulations" / "certify.py"
+    spec = importlib.util.spec_from_file_location("planted_errors", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("family", "error", "checks"),
+    [
+        ("gaussian", "V x 3, no log Z", {"target_stein", "target_scale", "monge_ampere"}),
+        ("gaussian", "V x 3, no log Z, no map", {"target_stein", "target_scale"}),
+        ("rings", "V x 1.03, no log Z", {"monge_ampere"}),
+        ("product_mixture", "V x 1.03, no log Z, no map", {"target_scale"}),
+        ("product_mixture", "source sampler x 1.03", {"source_scale", "pushforward_scale"}),
+        ("factors", "source sampler x 1.03, no map", {"source_scale"}),
+        ("factors", "source sampler x 1.03, no density", {"pushforward_scale"}),
+        ("factors", "target sampler x 1.03, no map", {"target_scale"}),
+        ("gaussian", "total variance x 1.1", {"total_variance"}),
+        ("rings", "source sampler normal", {"source_stein", "pushforward_covariance"}),
+        ("product_mixture", "source sampler, one half 30 % rarer", {"pushforward_mean"}),
+        ("gaussian", "score of opposite sign, no density", {"source_stein", "source_scale"}),
+        ("gaussian", "lambda x 1.1", {"strong_convexity"}),
+        ("product", "lambda + 0.05", {"strong_convexity"}),
+        ("gaussian", "map turned by 1 degree", {"jacobian_symmetric"}),
+        ("rings", "inverse + 0.0001", {"inverse"}),
+    ],
+)
+def test_planted_errors_are_found(planted: ModuleType, family: str, error: str, checks: set[str]) -> None:
+    certificate = planted.found(family, 2, [error])[error]
+    assert checks <= set(certificate.failed), str(certificate)
+
+
+def test_where_an_error_would_be_none_the_table_says_so(planted: ModuleType) -> None:
+    none = ["lambda x 1.1", "source sampler normal"]
+    assert planted.found("product", 2, none) == dict.fromkeys(none)
+
+
+def dented(depth: float, at: float) -> mb.Problem:
+    """No measure, but V with V'' = 1 but for a dent of unit width, where it is 1 - depth."""
+    from scipy.special import erf
+
+    # V' = y - depth * (integral of exp(-(y - at)^2 / 2)).
+    of = mb.problem("gaussian", dim=1, condition=1.0)
+    dent = depth * np.sqrt(np.pi / 2)
+    gradient = lambda y: y - dent * (1 + erf((y - at) / np.sqrt(2)))  # noqa: E731
+    return replace(of, target=replace(of.target, potential=Unknown("V"), gradient=gradient))
+
+
+def test_a_dent_of_the_curvature_far_from_all_samples() -> None:
+    problem = dented(0.2, at=7.0)
+    y = problem.target.sample(4000)
+    assert y.max() < 6.0
+    curvature, rounding = least_curvature(problem.target.gradient, y, Frame.of(y))
+    # The inequality is exact; a finite step averages the dent over a hundredth of its width.
+    assert curvature + rounding >= 0.8
+    assert curvature == pytest.approx(0.8, abs=1e-4)
+    assert "strong_convexity" in certify(replace(problem, strong_convexity=0.81), n=N).failed
+    assert "strong_convexity" not in certify(replace(problem, strong_convexity=0.8), n=N).failed
+
+
+def test_curvature_of_an_ill_conditioned_potential() -> None:
+    rng = np.random.default_rng(0)
+    axes = np.linalg.qr(rng.standard_normal((6, 6)))[0]
+    precisions = np.geomspace(1e-6, 1e6, 6)
+    y = rng.standard_normal((500, 6)) / np.sqrt(precisions) @ axes.T
+    curvature, rounding = least_curvature(lambda y: (y @ axes * precisions) @ axes.T, y, Frame.of(y))
+    assert curvature == pytest.approx(1e-6, rel=1e-3)
+    assert abs(curvature - 1e-6) <= rounding
+
+
+def test_differences_bound_their_own_error() -> None:
+    x = np.random.default_rng(0).standard_normal((50, 2)) * [1e3, 1e-3] + [1.0, 5.0]
+    frame = Frame.of(x)
+    directions = np.tile([[0.6, 0.8]], (50, 1))
+    # exp in standard deviations of each coordinate: all derivatives are of the size of the function.
+    scale = np.array([1e3, 1e-3])
+    numeric, error = difference(lambda x: np.exp((x - [1.0, 5.0]) / scale), x, directions, frame)
+    exact = np.exp((x - [1.0, 5.0]) / scale) * (directions @ frame.axes.T) / scale
+    assert (np.abs(numeric - exact) <= error).all()
+    assert (error < 1e-4 * np.abs(exact).max()).all()
+
+
+def test_frame_of_few_points() -> None:
+    x = np.random.default_rng(0).standard_normal((5, 4)) + 3.0
+    frame = Frame.of(x)
+    assert frame.narrowest > 0.1
+    np.testing.assert_allclose(frame.inverse @ frame.axes, np.eye(4), atol=1e-12)
+    np.testing.assert_allclose(frame.centre, x.mean(axis=0))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.03])
+def test_derivatives_that_are_not_stated_are_taken(factor: float) -> None:
+    """A density and a potential alone: scores by differences, and Stein's identities all the same."""
+    p = mb.problem("product", dim=2, quadratic=0.5)
+    bare = replace(
+        p,
+        source=replace(p.source, score=Unknown("score")),
+        target=replace(
+            p.target,
+            gradient=Unknown("gradient"),
+            potential=lambda y: factor * p.target.potential(y),
+            log_normaliser=None,
+        ),
+        truth=Unknown("exact map"),
+        truth_inverse=Unknown("inverse"),
+        truth_tier=mb.TruthTier.NONE,
+    )
+    certificate = certify(bare, n=N)
+    assert [check.name for check in certificate.checks] == [
+        "source_stein", "source_scale", "target_stein", "target_scale", "total_variance", "strong_convexity"
+    ]  # fmt: skip
+    assert set(certificate.failed) <= {"target_stein", "target_scale"}
+    assert ("target_scale" in certificate.failed) == (factor != 1.0)
+    # Steeper by 3 % allows no more than 3 % more of lambda.
+    assert p.strong_convexity is not None
+    stated = replace(bare, strong_convexity=1.04 * p.strong_convexity)
+    assert "strong_convexity" in certify(stated, n=N).failed
 
 
 def isotropic() -> mb.Problem:
@@ -41,7 +169,7 @@ def test_a_reflection_is_a_gradient_of_no_convex_function() -> None:
     assert certify(turned(isotropic(), 180.0), n=N).failed == ("monotone", "jacobian_positive")
 
 
-@pytest.mark.parametrize("name", ["gaussian", "product", "product_mixture", "radial", "potential", "mixture"])
+@pytest.mark.parametrize("name", ["gaussian", "product", "product_mixture", "radial", "potential", "mixture", "rings"])
 def test_a_scaled_truth(name: str) -> None:
     p = mb.problem(name)
     broken = certify(replace(p, truth=lambda x: 1.2 * p.truth(x), truth_inverse=lambda y: p.truth_inverse(y / 1.2)))
@@ -142,7 +270,7 @@ def test_what_is_not_known_is_not_checked(tmp_path: Path) -> None:
 
 
 def test_false_alarms_are_as_rare_as_stated() -> None:
-    # Four statistical checks of probability 1e-6 each: none in forty certificates, heavy tails included.
+    # Nine statistical checks of probability 1e-6 each: none in forty certificates, heavy tails included.
     p = mb.problem("product", dim=8, law="laplace", source_law="gumbel")
     assert all(certify(p, n=200, seed=seed).ok for seed in range(40))
 

@@ -24,7 +24,7 @@ from mongebench.check import Check, Outcome, Result
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
 from mongebench.core.text import printable
-from mongebench.plugins import ESTIMATORS, KINDS, METRICS, available, find, parameters_of
+from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, parameters_of, split_of
 from mongebench.report import tables
 from mongebench.report.compare import Change
 from mongebench.report.rate_verdict import Verdict
@@ -285,6 +285,8 @@ def registered(name: str) -> RenderableType:
         if group == ESTIMATORS:
             facts.append(f"tier with these defaults: {tier(found().needs)}")
             facts.append(f"claims: {', '.join(sorted(found.claims)) or 'none'}")
+        if group == DATASETS:
+            facts.append(f"split: {split_of(name)}")
         if group == METRICS:
             facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
         else:

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable
 
+import mpmath
 import numpy as np
 import ot
 import pytest
 import scipy.stats
 
 import mongebench as mb
+from mongebench.datasets.linear import rotation, spectrum, unit_vector
 
 
 def moments(gradient: Callable[[np.ndarray], np.ndarray], d: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,6 +50,64 @@ def test_densities_are_normal_densities() -> None:
     ):
         mean, covariance = moments(gradient, 3)
         np.testing.assert_allclose(log_density(x), scipy.stats.multivariate_normal(mean, covariance).logpdf(x))
+
+
+def exact_image(x: np.ndarray, dim: int, condition: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """T*(x) by the textbook formula in 50 digits, and the deviations of the target along its axes."""
+    rng = np.random.default_rng(seed)
+    (U0, U), (D0, D) = ([draw(rng) for _ in range(2)] for draw in (
+        lambda rng: rotation(dim, rng), lambda rng: spectrum(dim, condition, rng)))  # fmt: skip
+    m0, m = unit_vector(dim, rng), unit_vector(dim, rng)
+    with mpmath.workdps(50):
+
+        def covariance(axes: np.ndarray, values: np.ndarray) -> mpmath.matrix:
+            factor = mpmath.matrix(axes.tolist()) * mpmath.diag([mpmath.sqrt(mpmath.mpf(value)) for value in values])
+            return factor * factor.T
+
+        def power(matrix: mpmath.matrix, exponent: float) -> mpmath.matrix:
+            values, axes = mpmath.eigsy(matrix)
+            return axes * mpmath.diag([value ** mpmath.mpf(exponent) for value in values]) * axes.T
+
+        S0, S = covariance(U0, D0), covariance(U, D)
+        root, inverse = power(S0, 0.5), power(S0, -0.5)
+        A = inverse * power(root * S * root, 0.5) * inverse
+        centred = mpmath.matrix(x.tolist()).T - mpmath.matrix([[value] * len(x) for value in m0])
+        image = A * centred + mpmath.matrix([[value] * len(x) for value in m])
+        # What is left after T* is subtracted would be rounding of float64: the columns of U are the test's own frame.
+        return image, U / np.sqrt(D)
+
+
+@pytest.mark.parametrize("condition", [4.0, 1e6, 1e10, 1e12])
+@pytest.mark.parametrize("dim", [1, 2, 6])
+def test_map_is_right_to_the_stated_digits(dim: int, condition: float) -> None:
+    p = mb.problem("gaussian", dim=dim, condition=condition, seed=4)
+    x = p.source.sample(5)
+    image, whitening = exact_image(x, dim, condition, seed=4)
+    with mpmath.workdps(50):
+        wrong = np.array((mpmath.matrix(p.truth(x).tolist()).T - image).tolist(), dtype=np.float64)
+    # In deviations of the target along its axes: rounding of points of size condition^1/4 over the narrowest.
+    assert np.abs(whitening.T @ wrong).max() < 1e-14 * np.sqrt(condition)
+
+
+def test_beyond_float64_it_refuses() -> None:
+    with pytest.raises(mb.InvalidParameter, match=r"condition = 1e\+13, expected at most 1e\+12"):
+        mb.problem("gaussian", condition=1e13)
+
+
+def test_factors_are_few_and_the_map_that_of_another_library() -> None:
+    dim = 30
+    p = mb.problem("factors", dim=dim, count=3, strength=5.0, noise=0.2, seed=2)
+    m0, S0 = moments(lambda x: -p.source.score(x), dim)
+    m, S = moments(p.target.gradient, dim)
+    for covariance in (S0, S):
+        assert np.trace(covariance) == pytest.approx(dim)
+        values = np.linalg.eigvalsh(covariance)[::-1]
+        # Wishart eigenvalues of 30 by 3: within a factor of (1 -+ 10^-1/2)^2 of each other; the noise lies below.
+        assert values[2] > 5 * values[3]
+        assert values[3] < 2 * 1.5 * 0.2 / 5
+    A, b = ot.gaussian.bures_wasserstein_mapping(m0, m, S0, S)
+    x = p.source.sample(10)
+    np.testing.assert_allclose(p.truth(x), x @ A + b, atol=1e-9)
 
 
 @pytest.mark.parametrize("parameters", [{"condition": 0.5}, {"condition": np.inf}, {"dim": 0}, {"seed": -1}])
