@@ -265,10 +265,7 @@ def splits() -> str:
     """Which families are for tuning and which for boards."""
     families: dict[Split, list[str]] = {split: [] for split in Split}
     for name in available(DATASETS):
-        try:
-            families[mb.problem(name).split].append(name)
-        except mb.InvalidParameter:  # it has no defaults: data of the user's own, for no tuning
-            families[Split.TEST].append(name)
+        families[split_of(name)].append(name)
     uses = {
         Split.TUNE: "choosing defaults, rules and settings; no board shows it",
         Split.TEST: "the boards; no setting and no default is chosen on it",
