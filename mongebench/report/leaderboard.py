@@ -43,9 +43,10 @@ PLACE = ["problem", "dim", "budget"]
 SECONDS = (*FIT_COLUMNS, "transform_seconds")
 RULE = (
     "The board is in order of the geometric mean of error ratios. The error of a fit (UVP; energy distance where the "
-    "exact map is unknown; what is below the floor counts as the floor) is divided by the identity's on the same "
-    "instance of the problem. The mean over the fits of a place (a problem in one dimension at one budget) is "
-    "arithmetic, so that good fits do not pay for bad ones; the mean over places is geometric, each of equal weight. "
+    "exact map is unknown; what is below the floor counts as the floor) is divided by the identity's (or that of the "
+    "reference that the heading names) on the same instance of the problem. The mean over the fits of a place (a "
+    "problem in one dimension at one budget) is arithmetic, so that good fits do not pay for bad ones; the mean over "
+    "places is geometric, each of equal weight. "
     f"A ratio below {LEAST:g} counts as {LEAST:g}; a fit that was planned and not measured counts as {LOSS:g}, and no "
     "fit counts as worse. Intervals (95 %) and P(best), the probability of the lowest mean, come from a bootstrap of "
     "families, instances within them and seeds within those, the same for all estimators, with Student's t for the few "

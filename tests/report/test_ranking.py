@@ -118,24 +118,32 @@ def test_estimators_may_have_fewer_fits_than_others() -> None:
     np.testing.assert_allclose(np.exp(result.low), [0.5, 0.25])
 
 
-def test_moderated_variances_find_the_law_they_come_from(rng) -> None:
-    """sigma^2 = s d / chi^2_d with d = 8: degrees of freedom to a third, and posterior means nearer to the truth."""
+def test_moderated_variances_find_the_law_they_come_from(rng, monkeypatch) -> None:
+    """sigma^2 = s d / chi^2_d with d = 8: degrees of freedom to a third, and posterior means nearer to the truth.
+
+    What is reported is less, by the doubt.
+    """
     truth = 0.3 * 8 / rng.chisquare(8, size=3000)
     freedom = rng.integers(1, 6, size=3000).astype(float)
     estimate = truth * rng.chisquare(freedom) / freedom
+    assert 2 < np.median(paired.moderated(estimate, freedom)[1] - freedom) < 8
+    monkeypatch.setattr(paired, "DOUBT", 0.0)
     found, gained = paired.moderated(estimate, freedom)
     assert np.median(gained - freedom) == pytest.approx(8, rel=0.33)
     assert np.abs(np.log(found / truth)).mean() < 0.5 * np.abs(np.log(estimate / truth)).mean()
 
 
 def test_moderated_intervals_hold_at_two_fits_and_are_short(rng) -> None:
-    """1000 places of two differences, one degree of freedom each: 95 % hold the truth, three deviations allowed."""
+    """1000 places of two differences each: at most 5 % miss the truth, and each has more than its one degree."""
     sigma = np.exp(rng.normal(size=1000))
     values = sigma * rng.normal(size=(2, 1000))
     variance, freedom = paired.moderated(values.var(axis=0, ddof=1), np.ones(1000), 2 * np.log(sigma))
     claims = paired.claims(values.mean(axis=0), np.sqrt(variance / 2), freedom, 0.95)
-    assert (claims.p < 0.05).mean() == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 1000))
-    assert freedom.min() > 10
+    assert (claims.p < 0.05).mean() < 0.05 + 3 * np.sqrt(0.05 * 0.95 / 1000)
+    assert freedom.min() > 2
+    half = np.sqrt(variance / 2) * stats.t.isf(0.025, freedom) / sigma
+    alone = np.abs(values[0] - values[1]) / 2 * stats.t.isf(0.025, 1) / sigma
+    assert np.median(half) < 0.5 * np.median(alone)
 
 
 def test_places_without_noise_of_their_own_take_that_of_the_others() -> None:
