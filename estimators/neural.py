@@ -90,7 +90,7 @@ class Neural(MapEstimator):
         self.n_steps_, self.parameters_ = 0, None
         if not (x.any() or y.any()):
             return self  # one point on each side: the translation, and nothing to train
-        clouds = [points.astype(np.float32) for points in (x, y)]
+        clouds: list[Any] = [points.astype(np.float32) for points in (x, y)]
         with jax.enable_x64(False), contextlib.redirect_stderr(io.StringIO()):  # ott's progress bars
             solver = self._begin(x.shape[1], seed)
 

@@ -300,8 +300,8 @@ def test_what_a_library_says_of_itself_is_not_taken_for_granted(gaussian_pair, m
 
     solver = SOLVERS["ott"]
     monkeypatch.setitem(SOLVERS, "ott", boastful)
-    # 0.1 more in an exponent is 10 % more of one mass in 40, and as much less of all others
-    with pytest.raises(NotConverged, match=r"marginal error of [345]\.\de-03"):
+    # 0.1 more in an exponent is up to 10 % more of one mass in 40: less, the nearer the coupling is to an assignment
+    with pytest.raises(NotConverged, match=r"marginal error of \d\.\de-0[34]"):
         estimator().fit(*gaussian_pair(2).samples(40))
 
 
