@@ -13,7 +13,7 @@ import pandas as pd
 from mongebench import plugins
 from mongebench.core.errors import InvalidInput
 from mongebench.report.rate_verdict import RateVerdict, Scheme, Verdict, rate_verdict
-from mongebench.report.tables import labels, labels_by_problem
+from mongebench.report.tables import INSTANCE, labels, labels_by_problem
 from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
 from mongebench.run.store import Found, Readable, RunError
 
@@ -165,7 +165,7 @@ def _has_flow(record: Record) -> bool:
 
 def _paired(plan: list[PlannedCell]) -> Iterator[tuple[str, str, PlannedCell, str | None]]:
     """(problem, estimator, cell, key of its refinement)."""
-    problems = labels((planned.cell.problem for planned in plan), ignore=("dim",))
+    problems = labels((planned.cell.problem for planned in plan), ignore=("dim", INSTANCE))
     estimators = labels_by_problem((planned.cell for planned in plan), ignore=STEP_PARAMETERS)
     keys = {_identity(planned.cell): planned.cell.key for planned in plan}
     for planned in plan:
@@ -208,6 +208,7 @@ def frame(directory: Readable, horizon: float | None = None, *, family_floors: b
             "dim": flow.planned.dim,
             "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
             "estimator": flow.estimator,
+            "instance": cell.problem.parameters.get(INSTANCE, 0),
             "seed": cell.seed,
             "strong_convexity": flow.planned.strong_convexity,
             "horizon": horizon,

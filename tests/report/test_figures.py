@@ -1,7 +1,5 @@
 """What the figures claim: the theory's line, axes that hold every value, failures that are counted."""
 
-from pathlib import Path
-
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
@@ -158,7 +156,7 @@ def test_text_from_elsewhere_is_drawn_as_it_stands(name: str) -> None:
     plt.close(figure)
 
 
-def test_names_with_dollars_are_in_every_figure(write_run, tmp_path: Path) -> None:
+def test_names_with_dollars_are_in_every_figure(write_run, tmp_path) -> None:
     cells = [cell(MARKUP, seed=seed, problem={"path": path}) for seed in range(4) for path in (MARKUP, "b")]
     run = with_sketches(write_run([(one, exponential(2.0, 0.1)) for one in cells]))
     drawn = draw(run, tmp_path / "figures")
