@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable
@@ -177,13 +178,19 @@ def optimal_coupling(x: Points, y: Points, a: Masses, b: Masses) -> NDArray[np.f
         reduced -= u[:, None]
         reduced -= v
         rounding += WIDE_EPS * (np.abs(u)[:, None] + np.abs(v))
-        if _is_optimal(coupling, a, b, slack, lambda rows, r=reduced, e=rounding: (r[rows], e[rows])):
+        current = functools.partial(_rows_of, reduced, rounding)
+        if _is_optimal(coupling, a, b, slack, current):
             return coupling
     raise NotConverged(
         f"The network simplex of POT left a coupling of {len(x)} x {len(y)} samples that cannot be shown to be optimal "
         "in double precision: their distances span too many orders of magnitude. Look for far outliers, or use "
         "entropic."
     )
+
+
+def _rows_of(reduced: Any, rounding: Any, rows: slice) -> tuple[Any, Any]:
+    """Reduced costs and their rounding errors in some rows."""
+    return reduced[rows], rounding[rows]
 
 
 def _simplex(a: Masses, b: Masses, cost: Points) -> tuple[Points, Masses, Masses]:

@@ -122,8 +122,8 @@ class FlowNatural(Flow):
                 correction: jax.Array = model.solve(model.gradient + model.product(change), damping)
                 return change + correction
 
-            # Damped once, a direction of eigenvalue s in scaled G moves at s / (s + damping) of its pace, which would
-            # be the pace of the flow time too.
+            # Damped once, a direction of eigenvalue s in scaled G moves at s / (s + damping) of its pace, and the flow
+            # would be late by as much.
             change: jax.Array = jax.lax.fori_loop(0, REFINEMENTS, refined, jnp.zeros_like(theta))
             return change
 

@@ -123,7 +123,7 @@ def _flows(block: pd.DataFrame) -> Table:
     title = escape(f"{_place(block)}\nlambda = {known}; up to {up_to}")
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("estimator", "seed", "steps", "rate (95 %)", "C (95 %)", "verdict"):
-        table.add_column(name, justify="right" if name == "seed" else "left")
+        table.add_column(name, justify="right" if name == "seed" else "left", no_wrap=name == "verdict")
     for row in block.to_dict("records"):
         table.add_row(
             escape(row["estimator"]),
