@@ -19,6 +19,7 @@ from mongebench.core.errors import ExperimentError
 from mongebench.report.compare import LEVEL, Change, compare
 from mongebench.report.tables import IDENTITY_COLUMNS, aggregate, chosen_metric, number
 from mongebench.run.record import Status
+from mongebench.run.store import write_atomically
 
 ERRORS, SHARE = 4.0, 0.1
 """Margin of a gate: so many standard errors of the recorded mean, or this share of it where that is more."""
@@ -108,7 +109,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(gates: pd.DataFrame, path: Path) -> None:
     """Five digits: more would be noise, and a change in a review."""
-    gates.to_csv(path, index=False, float_format="%.5g")
+    write_atomically(path, gates.to_csv(index=False, float_format="%.5g"))
 
 
 def false_alarms(rows: pd.DataFrame, metric: str | None = None) -> tuple[int, int, int]:
