@@ -21,6 +21,7 @@ from mongebench.core.errors import ExperimentError
 from mongebench.report.compare import LEVEL, Change, compare
 from mongebench.report.tables import IDENTITY_COLUMNS, aggregate, chosen_metric, number
 from mongebench.run.record import Status
+from mongebench.run.store import write_atomically
 
 ERRORS = 2.0
 """Margin of a gate, in standard errors of the mean log error that was recorded."""
@@ -130,7 +131,7 @@ def read(path: Path) -> pd.DataFrame:
 
 def write(gates: pd.DataFrame, path: Path) -> None:
     """Five digits: more would be noise, and a change in a review."""
-    gates.to_csv(path, index=False, float_format="%.5g")
+    write_atomically(path, gates.to_csv(index=False, float_format="%.5g"))
 
 
 def false_alarms(rows: pd.DataFrame, metric: str | None = None) -> tuple[int, int, int]:
