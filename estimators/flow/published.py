@@ -15,7 +15,7 @@ the gradient is scaled, and what is taken for the map before the first step:
 `reduction`, `begin`, `weights` and `curvature` undo these one by one: the experiment `paper_differences` measures what
 each does.
 
-References: Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182); their code, github.com/theodumont/monge-constrained-flow
+References: Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182); their code: theodumont/monge-constrained-flow on GitHub
 (commit c525afb).
 """
 
