@@ -1,0 +1,189 @@
+"""Sets a run of `paper_fig2` beside the figure of Dumont, Lacombe and Vialard 2026, and a run of its rates in order.
+
+    mongebench run paper_fig2
+    python benchmarks/paper/reproduction.py results/runs/paper_fig2 --figures results
+
+prints, for each method of their figure, the mean and the standard deviation of the energy distance over the seeds, ours
+and theirs, a bootstrap interval of our mean, and whether the two agree; and draws both figures of their experiment.
+
+    mongebench run paper_rates
+    python benchmarks/paper/reproduction.py --rates results/runs/paper_rates
+
+prints, for each method, the learning rate with the lowest mean over the tuning seeds.
+
+What is reported: arXiv 2603.25182, version 3, figure 2: mean and standard deviation over a hundred seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from mongebench.report import tables
+from mongebench.run.store import RunDirectory
+
+METRIC = "energy_distance_v"
+SEEDS = 100
+"""Of the reported figure."""
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Method:
+    """One of their figure: its name, how we ask for it, and what is reported of it."""
+
+    name: str
+    scheme: str
+    optimiser: str
+    mean: float
+    deviation: float
+    colour: str
+
+
+METHODS = (
+    Method("implicit", "implicit", "adam", 0.0241, 0.0179, "tab:green"),
+    Method("explicit", "explicit", "adam", 0.0194, 0.0098, "tab:orange"),
+    Method("Euclidean, SGD", "descent", "sgd", 0.1213, 0.1138, "tab:blue"),
+    Method("Euclidean, Adam", "descent", "adam", 0.0291, 0.0156, "tab:purple"),
+)
+
+
+def values_of(rows: pd.DataFrame) -> Iterator[tuple[Method, pd.DataFrame]]:
+    """The rows of each method of a frame of `tables.frame`."""
+    asked = rows["estimator_parameters"].map(json.loads)
+    for method in METHODS:
+        own = [
+            name == "published" and (given["scheme"], given["optimiser"]) == (method.scheme, method.optimiser)
+            for name, given in zip(rows["estimator_name"], asked, strict=True)
+        ]
+        yield method, rows[own].assign(rate=asked[own].map(lambda given: given["learning_rate"]))
+
+
+def interval(values: NDArray[np.float64], rng: np.random.Generator) -> tuple[float, float]:
+    """Of the mean over seeds, by the bootstrap."""
+    means = rng.choice(values, size=(RESAMPLES, len(values))).mean(axis=1)
+    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
+
+
+def agreement(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per method: theirs, ours, and whether they agree.
+
+    They agree where a 95 % interval of the difference of the means holds 0: ours is resampled, theirs is normal with
+    the reported standard deviation over its hundred seeds.
+    """
+    lines = []
+    for method, own in values_of(rows):
+        measured = own[METRIC].dropna().to_numpy(float)
+        if not len(measured):
+            continue
+        rng = np.random.default_rng(0)
+        low, high = interval(measured, rng)
+        ours = rng.choice(measured, size=(RESAMPLES, len(measured))).mean(axis=1)
+        theirs = rng.normal(method.mean, method.deviation / np.sqrt(SEEDS), RESAMPLES)
+        apart = np.quantile(ours - theirs, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+        lines.append(
+            {
+                "method": method.name,
+                "reported mean": method.mean,
+                "sd": method.deviation,
+                "our mean": round(float(measured.mean()), 4),
+                "our sd": round(float(measured.std(ddof=1)), 4),
+                "95 % interval": f"{low:.4f} .. {high:.4f}",
+                "difference": f"{apart[0]:+.4f} .. {apart[1]:+.4f}",
+                "agree": "yes" if apart[0] <= 0 <= apart[1] else "no",
+                "reported mean inside": "yes" if low <= method.mean <= high else "no",
+                "UVP %": f"{own['uvp'].mean():.2f} (sd {own['uvp'].std():.2f})",
+                "CPU s per seed": f"{own['fit_cpu_seconds'].mean():.2f}",
+                "n_ok/n_planned": f"{len(measured)}/{len(own)}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
+def rates(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per method and rate, with the rate that the rule chooses marked."""
+    lines = []
+    for method, own in values_of(rows):
+        found = []
+        for rate, fits in own.groupby("rate"):
+            failed = int(fits[METRIC].isna().sum())
+            mean = float("inf") if failed else float(fits[METRIC].mean())
+            found.append({"method": method.name, "learning rate": rate, "mean": mean, "failed": failed})
+        best = min(found, key=lambda line: line["mean"]) if found else None
+        lines += [line | {"chosen": "yes" if line is best else ""} for line in found]
+    return pd.DataFrame(lines)
+
+
+def histograms(rows: pd.DataFrame) -> Figure:
+    """Their figure 2: the energy distance over the seeds, one row per method on one axis, both means marked."""
+    figure = Figure(figsize=(6.4, 6.0), layout="constrained")
+    panels = figure.subplots(len(METHODS), 1, sharex=True)
+    edges = np.linspace(0, 0.1, 31)
+    for axes, (method, own) in zip(panels, values_of(rows), strict=True):
+        values = own[METRIC].dropna().to_numpy(float)
+        axes.hist(np.minimum(values, edges[-1]), bins=edges, color=method.colour, alpha=0.5)
+        beyond = int((values > edges[-1]).sum())
+        axes.axvline(min(values.mean(), edges[-1]), color=method.colour, linewidth=2)
+        axes.axvline(min(method.mean, edges[-1]), color="black", linestyle="--", linewidth=1.5)
+        told = f"{method.name}: mean {values.mean():.4f}, reported {method.mean:.4f}"
+        axes.set_title(told + (f"; {beyond} seeds beyond 0.1" if beyond else ""), fontsize=10, loc="left")
+        axes.set_ylabel("seeds")
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+    panels[-1].set_xlabel("energy distance (V-statistic) after the fit; solid: our mean, dashed: the reported one")
+    return figure
+
+
+def planes(run: RunDirectory) -> Figure:
+    """Their figure 1: source, the points that both schemes push it to, and target, in four panels of one scale."""
+    pushed = {}
+    for planned in run.plan().cells:
+        given = planned.cell.estimator.parameters
+        if planned.cell.estimator.name == "published" and planned.cell.seed == 0:
+            sketch = run.sketch(planned.cell)
+            if sketch is not None:
+                pushed[given["scheme"]] = sketch
+    shown = pushed["implicit"]
+    panels = [
+        ("source", shown.x, "tab:blue"),
+        ("pushed by explicit steps", pushed["explicit"].pushed, "tab:orange"),
+        ("pushed by implicit steps", shown.pushed, "tab:green"),
+        ("target", shown.y, "tab:red"),
+    ]
+    figure = Figure(figsize=(10.0, 2.9), layout="constrained")
+    for axes, (title, points, colour) in zip(figure.subplots(1, 4, sharex=True, sharey=True), panels, strict=True):
+        axes.scatter(points[:, 0], points[:, 1], s=2, color=colour, alpha=0.5, linewidths=0)
+        axes.set_title(title, fontsize=10)
+        axes.set_aspect("equal")
+        axes.set(xlim=(-4.5, 4.5), ylim=(-4.5, 4.5))
+    return figure
+
+
+def main() -> None:
+    """Print one table, and draw figures where they are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path, help="directory of a run of paper_fig2, or of paper_rates")
+    parser.add_argument("--rates", action="store_true", help="the run is one of paper_rates")
+    parser.add_argument("--figures", type=Path, help="folder to draw the two figures into")
+    given = parser.parse_args()
+    run = RunDirectory(given.run)
+    rows = tables.frame(run)
+    print((rates if given.rates else agreement)(rows).to_string(index=False))
+    if given.figures:
+        given.figures.mkdir(parents=True, exist_ok=True)
+        histograms(rows).savefig(given.figures / "paper_fig2.png", dpi=150)
+        planes(run).savefig(given.figures / "paper_fig1.png", dpi=150)
+
+
+if __name__ == "__main__":
+    main()
