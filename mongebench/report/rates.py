@@ -19,6 +19,8 @@ from mongebench.run.store import Found, Readable, RunError
 
 WORST_FIRST = (Verdict.BROKEN, Verdict.PLATEAU, Verdict.INCONCLUSIVE, Verdict.HOLDS, Verdict.NOT_APPLICABLE)
 """The order in which verdicts are read; flows without one come before them."""
+LEEWAY = 1.1
+"""A floor of a family may be above the lowest error of a trace by this factor: they are measured on other points."""
 STEP_PARAMETERS = ("tau", "steps")
 """What tells a fit from its refinement, and from no other fit."""
 SCHEMES = {"flow_implicit": Scheme.IMPLICIT}
@@ -87,7 +89,10 @@ class Flow:
         return ""
 
     def family_floor(self, known: dict[str, float]) -> float:
-        """What the best map of the flow's family leaves, once `known`, or found and added to it; 0 for no family."""
+        """What the best map of the flow's family leaves, once `known`, or found and added to it.
+
+        0 for no family, and where the flow itself came lower: then the search has not found the best map.
+        """
         from mongebench.estimators.flow.base import Flow as Fitted
         from mongebench.estimators.flow.floor import family_floor
 
@@ -99,7 +104,8 @@ class Flow:
         if key not in known:
             problem = plugins.problem(cell.problem.name, **cell.problem.parameters)
             known[key] = family_floor(estimator, problem).value
-        return known[key]
+        lowest = min((point.l2_error for point in self.trace if point.l2_error is not None), default=0.0)
+        return known[key] if known[key] <= LEEWAY * lowest else 0.0
 
     def verdict(self, horizon: float | None = None, family_floor: float = 0.0) -> RateVerdict:
         """The trace, extrapolated to tau -> 0 where there is one at half the step, against the theory."""

@@ -143,6 +143,11 @@ def test_the_familys_floor_is_taken_off_where_asked_for(write_run) -> None:
     assert without["verdict"] in ("plateau", "broken")
     assert taken_off["verdict"] == "holds"
     assert taken_off["floor"] == pytest.approx(floor)
+    # A flow that came lower shows that the search has not found the best map: its floor is not known.
+    lower = trace(times, np.exp(-2.0 * times) + floor / 2)
+    (unknown,) = frame(write_run([(fit, lower)]), family_floors=True).to_dict("records")
+    assert unknown["floor"] < 1e-6
+    run = write_run([(fit, points)])
     said = CliRunner().invoke(cli.app, ["rate", str(run.path), "--family-floor"], catch_exceptions=False)
     assert "where the known floor is reached" in " ".join(said.output.replace("│", " ").split())
 
