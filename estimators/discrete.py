@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import warnings
 from collections.abc import Callable
@@ -177,7 +178,7 @@ def optimal_coupling(x: Points, y: Points, a: Masses, b: Masses) -> NDArray[np.f
         reduced -= u[:, None]
         reduced -= v
         rounding += WIDE_EPS * (np.abs(u)[:, None] + np.abs(v))
-        if _is_optimal(coupling, a, b, slack, lambda rows, r=reduced, e=rounding: (r[rows], e[rows])):
+        if _is_optimal(coupling, a, b, slack, functools.partial(_rows, reduced, rounding)):
             return coupling
     raise NotConverged(
         f"The network simplex of POT left a coupling of {len(x)} x {len(y)} samples that cannot be shown to be optimal "
@@ -258,6 +259,10 @@ def _isolation(points: Points) -> Masses:
         return np.full(len(points), np.inf)
     distances: Masses = cKDTree(distinct).query(distinct, k=2)[0][:, 1]
     return distances[index.ravel()]
+
+
+def _rows(reduced: Any, rounding: Any, rows: slice) -> tuple[Any, Any]:
+    return reduced[rows], rounding[rows]
 
 
 def _is_optimal(
