@@ -178,19 +178,13 @@ def optimal_coupling(x: Points, y: Points, a: Masses, b: Masses) -> NDArray[np.f
         reduced -= u[:, None]
         reduced -= v
         rounding += WIDE_EPS * (np.abs(u)[:, None] + np.abs(v))
-        current = functools.partial(_rows_of, reduced, rounding)
-        if _is_optimal(coupling, a, b, slack, current):
+        if _is_optimal(coupling, a, b, slack, functools.partial(_rows, reduced, rounding)):
             return coupling
     raise NotConverged(
         f"The network simplex of POT left a coupling of {len(x)} x {len(y)} samples that cannot be shown to be optimal "
         "in double precision: their distances span too many orders of magnitude. Look for far outliers, or use "
         "entropic."
     )
-
-
-def _rows_of(reduced: Any, rounding: Any, rows: slice) -> tuple[Any, Any]:
-    """Reduced costs and their rounding errors in some rows."""
-    return reduced[rows], rounding[rows]
 
 
 def _simplex(a: Masses, b: Masses, cost: Points) -> tuple[Points, Masses, Masses]:
@@ -265,6 +259,10 @@ def _isolation(points: Points) -> Masses:
         return np.full(len(points), np.inf)
     distances: Masses = cKDTree(distinct).query(distinct, k=2)[0][:, 1]
     return distances[index.ravel()]
+
+
+def _rows(reduced: Any, rounding: Any, rows: slice) -> tuple[Any, Any]:
+    return reduced[rows], rounding[rows]
 
 
 def _is_optimal(
