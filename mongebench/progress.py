@@ -48,7 +48,19 @@ def print_plan(planned: Run) -> None:
 
 
 def execute(planned: Run) -> None:
-    """Run what is missing behind a progress bar with the time left."""
+    """Plan, and run what is missing behind a progress bar with the time left."""
+    try:
+        with _terminable():
+            _execute(planned)
+    except _Terminated:
+        _stop("Terminated", TERMINATED, planned)
+    except KeyboardInterrupt:
+        _stop("Interrupted", INTERRUPTED, planned)
+    except RunStopped as error:
+        _stop(f"mongebench: {error}", STOPPED, planned)
+
+
+def _execute(planned: Run) -> None:
     total, pending = len(planned.cells), len(planned.pending)
     typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
     columns = (
@@ -69,15 +81,7 @@ def execute(planned: Run) -> None:
             else:
                 progress.advance(task)
 
-        try:
-            with _terminable():
-                planned.execute(on_progress)
-        except _Terminated:
-            _stop("Terminated", TERMINATED, planned)
-        except KeyboardInterrupt:
-            _stop("Interrupted", INTERRUPTED, planned)
-        except RunStopped as error:
-            _stop(f"mongebench: {error}", STOPPED, planned)
+        planned.execute(on_progress)
 
 
 def _stop(what: str, code: int, planned: Run) -> NoReturn:
