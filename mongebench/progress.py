@@ -52,7 +52,19 @@ def print_plan(planned: Run) -> None:
 
 
 def execute(planned: Run) -> None:
-    """Run what is missing behind a progress bar with the time left; exit if a cell has no record at the end."""
+    """Plan, and run what is missing behind a progress bar; exit if it has to stop, or a cell has no record at the end."""
+    try:
+        with _terminable():
+            _execute(planned)
+    except _Terminated:
+        _stop("Terminated", TERMINATED, planned)
+    except KeyboardInterrupt:
+        _stop("Interrupted", INTERRUPTED, planned)
+    except RunStopped as error:
+        _stop(f"mongebench: {error}", STOPPED, planned)
+
+
+def _execute(planned: Run) -> None:
     total, pending = len(planned.cells), len(planned.pending)
     typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
     if unknown := commit_unknown():
@@ -75,15 +87,7 @@ def execute(planned: Run) -> None:
             else:
                 progress.advance(task)
 
-        try:
-            with _terminable():
-                planned.execute(on_progress)
-        except _Terminated:
-            _stop("Terminated", TERMINATED, planned)
-        except KeyboardInterrupt:
-            _stop("Interrupted", INTERRUPTED, planned)
-        except RunStopped as error:
-            _stop(f"mongebench: {error}", STOPPED, planned)
+        planned.execute(on_progress)
     if lost := planned.lost():  # deleted, or made with files that changed meanwhile
         _stop(f"mongebench: {lost}", STOPPED, planned)
 
