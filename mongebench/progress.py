@@ -52,7 +52,7 @@ def print_plan(planned: Run) -> None:
 
 
 def execute(planned: Run) -> None:
-    """Plan, and run what is missing behind a progress bar; exit if it has to stop or a cell has no record at the end."""
+    """Plan, and run what is missing behind a progress bar; exit where it has to stop or a cell ends without record."""
     try:
         with _terminable():
             _execute(planned)
