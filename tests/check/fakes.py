@@ -14,6 +14,8 @@ from mongebench.core.estimator import keep_going
 from mongebench.core.oracle import _behind
 
 SAMPLES = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
+WITH_A_UNIT = frozenset(mb.Claim) - {mb.Claim.UNIT_FREE}
+"""Of estimators whose fault is also one of the unit or of the origin."""
 
 
 def one_by_one(estimators, sources, targets, *, seeds, traces):
@@ -134,12 +136,16 @@ class KnowsItsSampleOnly(Sound):
 class CentresTheQuery(Sound):
     """Breaks gives_a_point_one_image."""
 
+    claims = WITH_A_UNIT
+
     def transform(self, X):
         return X + self.shift_ + 1e-4 * X.mean(axis=0)
 
 
 class Alternates(Sound):
     """Breaks repeats_itself."""
+
+    claims = WITH_A_UNIT
 
     signs = itertools.cycle([1, -1])
 
@@ -348,6 +354,8 @@ ImputesNan.fit = _imputed
 
 class ShrinksToTheOrigin(Sound):
     """Breaks moves_with_the_measures."""
+
+    claims = WITH_A_UNIT
 
     def fit(self, source, target, *, seed=0, trace=None):
         super().fit(source, target, seed=seed, trace=trace)
