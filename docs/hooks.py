@@ -23,6 +23,7 @@ from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of, split_of
+from mongebench.report import leaderboard
 from mongebench.report.site import paragraphs
 from mongebench.run import settings
 from mongebench.run.record import Record, Status
@@ -297,8 +298,14 @@ def tuned() -> str:
     return table(("estimator", "tuned setting", "score", "of the defaults", "trials", "CPU s"), rows)
 
 
+def rule() -> str:
+    """How the board is ordered, as the code says it."""
+    return html.escape(leaderboard.RULE)
+
+
 GENERATED = {
-    function.__name__: function for function in (estimators, problems, metrics, checks, statuses, schema, splits, tuned)
+    function.__name__: function
+    for function in (estimators, problems, metrics, checks, statuses, schema, splits, tuned, rule)
 }
 
 
