@@ -303,10 +303,8 @@ def rule() -> str:
     return html.escape(leaderboard.RULE)
 
 
-GENERATED = {
-    function.__name__: function
-    for function in (estimators, problems, metrics, checks, statuses, schema, splits, tuned, rule)
-}
+FILLED = (estimators, problems, metrics, checks, statuses, schema, splits, tuned, rule)
+GENERATED = {function.__name__: function for function in FILLED}
 
 
 def fill(markdown: str) -> str:
