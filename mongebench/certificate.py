@@ -259,12 +259,13 @@ def _stein(
     d = subject.problem.dim
     w, slopes = coordinates(at)
     variance = float((w * slopes).sum(axis=1).var())
-    # A law r too wide moves the trace by r times the variance, its Fisher information: at least that of a normal law is
-    # supposed. A slope r too steep moves it by r d, which takes more draws, and so do errors of single coordinates. Of a
-    # source, whose density may be dear, both are left to the map where it solves a Monge-Ampere equation.
-    needed = [1 / max(variance, 1e-9), 1 / (2 * d)]
-    if side == 1 or not subject.solves:
-        needed += [variance / d**2, min(1.0, 8 / d)]
+    # A law r too wide moves the trace by r times the variance, its Fisher information, at least as if it were normal.
+    # A slope r too steep moves it by r d, which takes more draws, and so do errors of single coordinates: of a source,
+    # whose density may be dear, both are left to the map where it solves a Monge-Ampere equation.
+    thorough = side == 1 or not subject.solves
+    needed = [1 / (2 * d), min(1.0, 8 / d) if thorough else 0.0]
+    if variance > 0:  # NaN is not, and fails below
+        needed += [1 / variance, variance / d**2 if thorough else 0.0]
     w, slopes = coordinates(subject.more(side, max(needed)))
     of = "score" if side == 0 else "gradient of V"
     both = _Mean.of(np.concatenate([_ones(w), w], axis=1), slopes)

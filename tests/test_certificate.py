@@ -203,6 +203,17 @@ def test_maps_that_are_no_maps() -> None:
         certify(replace(p, truth=lambda x: np.full_like(x, np.nan)), n=N)
 
 
+def test_derivatives_that_are_no_numbers() -> None:
+    p = mb.problem("gaussian", dim=2)
+    nowhere = replace(
+        p,
+        source=replace(p.source, score=lambda x: np.full_like(x, np.nan)),
+        target=replace(p.target, gradient=lambda y: np.full_like(y, np.nan)),
+    )
+    sides = [f"{side}_{what}" for side in ("source", "target") for what in ("stein", "scale", "shape")]
+    assert {*sides, "target_gradient", "source_score", "strong_convexity"} <= set(certify(nowhere, n=N).failed)
+
+
 def test_an_inverse_of_another_map() -> None:
     p = mb.problem("radial")
     assert certify(replace(p, truth_inverse=lambda y: p.truth_inverse(y) + 1e-4), n=N).failed == ("inverse",)
