@@ -6,8 +6,8 @@
     True
 
 Nothing here looks at how a problem was built. Laws are compared by samples, and derivatives by finite differences.
-Each sampler is held against the score or the potential of its own side by Stein's identities, E s(x) = 0 and
-E (x - c) s(x)^T = -I for the score s, of which no constant can be wrong. Where density and potential are known the map
+Each sampler is held against the score or the potential of its own side by Stein's identities, E f . s = -E div f for
+the score s and many fields f, of which no constant can be wrong. Where density and potential are known the map
 is put into the Monge-Ampere equation, which has no other convex solution. What remains out of sight is said in
 `Certificate`.
 """
@@ -259,10 +259,14 @@ def _stein(
     d = subject.problem.dim
     w, slopes = coordinates(at)
     variance = float((w * slopes).sum(axis=1).var())
-    # A law r too wide moves the trace by r times the variance (its Fisher information); a slope r too steep, by r d,
-    # which takes more draws and is left to the Monge-Ampere equation where there is one.
-    steep = 0.0 if subject.solves else variance / d**2
-    w, slopes = coordinates(subject.more(side, max(1 / variance, steep) if variance else 1.0))
+    # A law r too wide moves the trace by r times the variance, its Fisher information, at least as if it were normal.
+    # A slope r too steep moves it by r d, which takes more draws, and so do errors of single coordinates: of a source,
+    # whose density may be dear, both are left to the map where it solves a Monge-Ampere equation.
+    thorough = side == 1 or not subject.solves
+    needed = [1 / (2 * d), min(1.0, 8 / d) if thorough else 0.0]
+    if variance > 0:  # NaN is not, and fails below
+        needed += [1 / variance, variance / d**2 if thorough else 0.0]
+    w, slopes = coordinates(subject.more(side, max(needed)))
     of = "score" if side == 0 else "gradient of V"
     both = _Mean.of(np.concatenate([_ones(w), w], axis=1), slopes)
     yield both.check(
@@ -274,6 +278,15 @@ def _stein(
         f"{name}_scale",
         sign * d,
         f"the trace of E (x - c) s^T = {sign:+.0f} I, which scales move, in standard errors; normal quantile",
+    )
+    # The same identity for fields f that are bounded, E f . s = sign E div f, which sees shapes where tails drown them.
+    near = np.exp(-(w**2).sum(axis=1, keepdims=True) / d)
+    radial = near * (w * slopes - sign * (1 - 2 * w**2 / d)).sum(axis=1, keepdims=True)
+    each = np.tanh(w) * slopes - sign / np.cosh(np.minimum(np.abs(w), 300.0)) ** 2
+    yield _Mean.of(_ones(w), np.concatenate([radial, each], axis=1)).check(
+        f"{name}_shape",
+        0.0,
+        f"E f . s = {sign:+.0f} E div f for f = w exp(-|w|^2 / d) and tanh(w_i), w the whitened x; {IN_ERRORS}",
     )
 
 

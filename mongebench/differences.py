@@ -136,7 +136,7 @@ def least_curvature(gradient: Function, samples: Points, frame: Frame) -> tuple[
     with, this is no smaller, exactly: it disproves any larger lambda without a limit of small steps.
 
     The smallest eigenvalue of V'' is evaluated at samples, at their multiples up to 64 times further out and along the
-    principal axes, and then decreased by quasi-Newton descents from the lowest points.
+    principal axes, and then decreased by quasi-Newton descents from the lowest points. NaN if grad V is finite nowhere.
     """
     search = _Curvature(gradient, frame)
     some = frame.coordinates(samples[:16])
@@ -149,7 +149,8 @@ def least_curvature(gradient: Function, samples: Points, frame: Frame) -> tuple[
         options = {"maxiter": DESCENT_STEPS}
         descents = [minimize(search.descend, w, jac=True, method="L-BFGS-B", options=options) for w in lowest]
         bounds = [search.bound(w) for w in (*some, *lowest, *(descent.x for descent in descents))]
-    return min((bound for bound in bounds if np.isfinite(bound).all()), key=lambda bound: bound[0] + bound[1])
+    finite = (bound for bound in bounds if np.isfinite(bound).all())
+    return min(finite, key=lambda bound: bound[0] + bound[1], default=(np.nan, np.nan))
 
 
 @dataclass(frozen=True, eq=False)

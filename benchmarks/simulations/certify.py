@@ -248,11 +248,11 @@ def _(p: mb.Problem) -> mb.Problem:
     return replace(p, truth_inverse=lambda y: p.truth_inverse(y) + 1e-4)
 
 
-def found(name: str, dim: int, errors: Iterable[str] = ERRORS) -> dict[str, Certificate | None]:
+def found(name: str, dim: int, errors: Iterable[str] = ERRORS, n: int = 2000) -> dict[str, Certificate | None]:
     """The certificates of a family's broken problems; None where the error would be none."""
     problem = mb.problem(name) if name == "mixture" else mb.problem(name, dim=dim)
     broken = {error: ERRORS[error](problem) for error in errors}
-    return {error: None if one is None else certify(one) for error, one in broken.items()}
+    return {error: None if one is None else certify(one, n=n) for error, one in broken.items()}
 
 
 def main() -> int:
@@ -276,6 +276,7 @@ def main() -> int:
             cells[error] = "".join(sorted(letters[failed] for failed in certificate.failed)) or "MISSED"
             missed += certificate.ok
         columns[f"{name} {dim}"] = cells
+        print(f"{name} {dim}", file=sys.stderr, flush=True)
     for letter, check in sorted((letter, check) for check, letter in letters.items()):
         print(f"{letter} = {check}")
     widths = {place: max(len(place), *map(len, cells.values())) for place, cells in columns.items()}

@@ -66,7 +66,7 @@ def test_certificate(name: str, parameters: dict[str, Any]) -> None:
     certificate = certify(mb.problem(name, **parameters), n=500, seed=3)
     assert certificate.ok, str(certificate)
     # Every family knows everything, so that no check was left out.
-    assert len(certificate.checks) == 17
+    assert len(certificate.checks) == 19
 
 
 @pytest.mark.slow
