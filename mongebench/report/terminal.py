@@ -53,9 +53,12 @@ def _block(block: tables.Block) -> Table:
     table.add_column("estimator", no_wrap=True)  # it tells the rows apart; numbers fold at their spaces
     for dim in block.dims:
         table.add_column(f"d = {dim}", justify="right")
-    for head in ("fit s", "GPU s", "transform s"):
+    lines = list(block.lines())
+    on_gpu = any(gpu not in ("", NO_GPU) for _, _, _, gpu, _ in lines)  # a constant column would only take room
+    for head in ("fit s", "GPU s", "transform s") if on_gpu else ("fit s", "transform s"):
         table.add_column(head, justify="right", style="dim")
-    for name, shown, *seconds in block.lines():
+    for name, shown, fit, gpu, transform in lines:
+        seconds = (fit, gpu, transform) if on_gpu else (fit, transform)
         table.add_row(escape(name), *("" if cell is None else _cell(cell) for cell in shown), *seconds)
     if floors := block.floors():
         table.add_row("floor", *floors, style="dim")

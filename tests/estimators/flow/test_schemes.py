@@ -90,7 +90,7 @@ def test_a_decaying_rate_ends_descent_at_rest(gaussian_flow):
 
         # batches of a tenth of the sample: at a constant rate every one of them moves the map
         descent = Euclidean(
-            "quadratic", learning_rate=0.02, schedule=schedule, steps=10, inner_steps=100, batch_size=40
+            "quadratic", learning_rate=0.02, schedule=schedule, steps=10, inner_steps=100, held_out=0.0, batch_size=40
         )
         descent.fit(flow.x, flow.target, trace=trace)
         last_moves[schedule] = flow.error(maps[-1], maps[-2])
