@@ -83,6 +83,17 @@ def test_a_dent_of_the_curvature_far_from_all_samples() -> None:
     assert "strong_convexity" not in certify(replace(problem, strong_convexity=0.8), n=N).failed
 
 
+def test_a_curvature_that_falls_far_out_where_no_slope_leads() -> None:
+    """V'' is 1 up to a distance of twelve deviations, constant there to rounding, and 1/2 beyond."""
+
+    def gradient(y: np.ndarray) -> np.ndarray:
+        return y - np.sign(y) * 0.05 * np.logaddexp(0.0, 10 * (np.abs(y) - 12.0))
+
+    y = np.random.default_rng(0).standard_normal((4000, 2))
+    curvature, rounding = least_curvature(gradient, y, Frame.of(y))
+    assert abs(curvature - 0.5) <= rounding + 1e-9
+
+
 def test_curvature_of_an_ill_conditioned_potential() -> None:
     rng = np.random.default_rng(0)
     axes = np.linalg.qr(rng.standard_normal((6, 6)))[0]
