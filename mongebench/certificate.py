@@ -297,7 +297,8 @@ def _push_forward(subject: _Subject) -> Iterator[Check]:
         return
     frame, error = subject.target_frame, problem.truth_error / subject.target_frame.narrowest
     radii = (frame.coordinates(points.y) ** 2).sum(axis=1)
-    variance = _relative_variance(radii) / 2  # two samples, and squares move twice as much as scales
+    # Two samples, and squares move twice as much as scales. An error in one direction does not gain by the others.
+    variance = max(_relative_variance(radii) / 2, min(0.5, 4 / problem.dim))
     u, y = (frame.coordinates(side) for side in (problem.truth(subject.more(0, variance)), subject.more(1, variance)))
     yield (_Mean.of(_ones(u), u) - _Mean.of(_ones(y), y)).check(
         "pushforward_mean", 0.0, f"means of T*(x) and y, {IN_ERRORS}", error
