@@ -170,7 +170,7 @@ def test_records_of_a_gpu_run_say_what_the_fits_ran_on(nvidia_smi, tmp_path: Pat
     reasons = {p.cell.estimator.name: on_cpu.directory.why_rerun(p) for p in on_cpu.plan.cells}
     assert reasons == {"shift": None, "dispatches": "device: gpu -> cpu"}
     (block,) = tables.blocks(tables.frame(run.directory))
-    for _, _, seconds, on_gpu in block.lines():
+    for _, _, seconds, on_gpu, _ in block.lines():
         assert float(seconds) > 0
         assert on_gpu == "no gpu"
 

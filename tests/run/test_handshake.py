@@ -75,7 +75,7 @@ def test_records_made_with_other_code_stop_the_run_with_the_reason(run: Run) -> 
     run.directory.write(
         record.model_copy(update={"manifest": record.manifest.model_copy(update={"metrics_source": "x"})})
     )
-    client = SimpleNamespace(who_has=lambda futures: {"key": (WORKER,)})
+    client = SimpleNamespace(who_has=lambda futures: {"key": (WORKER,)}, nthreads=lambda: {WORKER: 1})
     dispatch = dask_engine._Dispatch(client, job(run), run.directory, "mark", lambda cell, event: None)
     with pytest.raises(RunStopped, match=f"The dask worker {WORKER} has other code: metrics_source: .* -> x"):
         dispatch._believe([planned], None)

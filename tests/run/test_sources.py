@@ -133,10 +133,10 @@ def test_measurement_metrics_problem_and_estimator_have_digests_of_their_own() -
     assert len(everything) == len(set(everything))
     # Whatever measures is in one of them: what is left is named here, and describes or writes.
     measuring = {f"mongebench.core.{path.stem}" for path in (OURS / "core").glob("*.py")}
-    assert (
-        measuring - set(everything)
-        == {"mongebench.core.__init__", "mongebench.core.npz", *planned.DESCRIPTIVE} & measuring
-    )
+    # The readers of tables serve `files` alone, whose fingerprint is of what they read.
+    readers = {"mongebench.core.csvfile", "mongebench.core.tablefile"}
+    others = {"mongebench.core.__init__", "mongebench.core.npz", *readers, *planned.DESCRIPTIVE}
+    assert measuring - set(everything) == others & measuring
 
 
 CODE = """

@@ -269,7 +269,9 @@ def test_single_precision_comes_as_near_as_it_can(scheme, minimiser):
 
 @pytest.mark.parametrize("optimiser", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_plain_descent_is_projected(optimiser, minimiser):
-    estimator = dictionary(Euclidean, optimiser=optimiser, learning_rate=0.02, steps=6, inner_steps=100)
+    estimator = dictionary(
+        Euclidean, optimiser=optimiser, learning_rate=0.02, schedule="constant", held_out=0.0, steps=6, inner_steps=100
+    )
     assert all(np.asarray(potential.weights).min() >= 0 for potential in watch(estimator).potentials)
     # constant steps circle the minimum, Adam's at about its learning rate
     assert estimator.objective_ == pytest.approx(minimiser[1], abs=1e-2)
