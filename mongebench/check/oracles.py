@@ -104,7 +104,7 @@ def asks_under_the_meter(subject: Subject) -> None:
 
 @check
 def knows_no_problem_by_name(subject: Subject) -> None:
-    """A registered problem is no easier for it than the same one turned and shifted, under no name.
+    """A registered problem is no easier for it than the same one with other axes and origin, under no name.
 
     Why: a map that was looked up (a problem rebuilt, draws of its law made or stored beforehand) is not learnt.
 
@@ -138,8 +138,9 @@ def _expect_no_easier(subject: Subject, problem: Problem) -> None:
 
     def error(seed: int) -> float:
         rng = np.random.default_rng(seed)
-        turn = rotation(problem.dim, rng) if problem.dim > 1 else np.eye(1)
-        turn, shift = (-1.0) ** seed * turn, spread / 2 * unit_vector(problem.dim, rng)
+        # Coordinates exchanged and reversed: an honest map may work coordinate by coordinate, and in no other frame.
+        turn = (-1.0) ** seed * np.roll(np.eye(problem.dim), seed, axis=0)
+        shift = spread / 2 * unit_vector(problem.dim, rng)
         if not seed:
             turn, shift = np.eye(problem.dim), np.zeros(problem.dim)
         elsewhere = replace(moved(problem, turn, shift), name="anonymous", parameters={}) if seed else problem

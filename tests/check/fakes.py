@@ -244,6 +244,7 @@ KnowsThePair.potential = None
 class LeansOnTheLastDraw(Sound):
     """Breaks keeps_nothing_between_fits; the draw that it saw first it learns from alone."""
 
+    claims = WITH_A_UNIT
     first = last = None
 
     def fit(self, source, target, *, seed=0, trace=None):

@@ -24,7 +24,7 @@ def test_what_is_held_out_is_in_no_batch_and_the_rest_is():
     assert side.held_out.shape == (10, 2)
     assert side.size == 40
     held_out = {tuple(point) for point in side.held_out}
-    seen = {tuple(point) for batch in side.batches(30, 8) for point in batch}
+    seen = {tuple(point) for batch in side.batches(100, 8) for point in batch}
     assert not held_out & seen
     assert held_out | seen == {tuple(point) for point in source.batch(50)}
     assert side.batches(3, 100).shape == (3, 40, 2)
