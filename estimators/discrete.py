@@ -247,7 +247,9 @@ class _Slack:
     def allowed(self, rows: slice) -> Points:
         """Reduced costs below zero, or of coupled pairs above it, (rows, m)."""
         x, size = self.x[rows, None], self.size_x[rows, None]
-        return SLACK * x * self.y + 16 * EPS * (size * self.y + self.size_y * x)
+        with np.errstate(invalid="ignore"):  # 0 x infinity, where a cloud is one point: then every coupling is optimal
+            slack = SLACK * x * self.y + 16 * EPS * (size * self.y + self.size_y * x)
+        return np.where(np.isnan(slack), np.inf, slack)
 
 
 def _isolation(points: Points) -> Masses:

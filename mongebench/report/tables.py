@@ -422,6 +422,8 @@ def circumstances(rows: pd.DataFrame, *columns: str) -> str:
 
 def hand_set(rows: pd.DataFrame) -> str:
     """The sentence that marks a run whose experiment sets parameters by hand on problems of the test split; or none."""
+    if "setting" not in rows:
+        return ""
     marked = rows[(rows["setting"] == Setting.HAND_SET) & (rows["split"] == Split.TEST) & ~rows["anchor"]]
     if marked.empty:
         return ""

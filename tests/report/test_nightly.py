@@ -165,7 +165,7 @@ def test_a_night_from_end_to_end(checkout) -> None:
 def test_every_estimator_has_a_cell_of_the_night_and_gates_are_of_its_places() -> None:
     declared = experiments.read("nightly")
     ours = {found.name for found in plugins.available(plugins.ESTIMATORS).values() if found.origin == "mongebench"}
-    assert declared.named() == ours
+    assert declared.named() == ours - {"published"}  # the authors' algorithm at their one setting is no rival
     gates = nightly.read(declared.base / str(declared.gates))
     assert len(gates) >= 50
     assert set(gates["estimator"]) <= ours

@@ -251,7 +251,7 @@ def test_seconds_of_the_map_are_per_1000_points(write_run) -> None:
     """Of the points that there were: a cloud has fewer than were asked for; old records say only how many were."""
     times = TIMES.model_copy(update={"evaluate": 0.5, "fit": 0.5, "transform": 0.5})
     directory = write_run([(cell("a"), trace([0], [1])), (cell("b"), trace([0], [1]))])
-    few, old = (planned.cell for planned in directory.plan().cells)
+    few, old = directory.plan().cells
     for own, update in ((few, {"transform_points": 250}), (old, {})):
         directory.write(directory.read(own).model_copy(update={"times": times.model_copy(update=update)}))
     points = directory.plan().cells[1].manifest.evaluation_points
