@@ -163,7 +163,8 @@ def _expect_refused(call: Callable[[], Any], where: str) -> None:
 def _random_states() -> dict[str, str]:
     numpy: Any = np.random.get_state(legacy=False)  # noqa: NPY002
     states = {
-        "NumPy": f"{numpy['state']['key'].tolist()} {numpy['state']['pos']}",
+        # Normals come in pairs: the second of one is a part of the state as well.
+        "NumPy": f"{numpy['state']['key'].tolist()} {numpy['state']['pos']} {numpy['has_gauss']} {numpy['gauss']}",
         "Python": repr(random.getstate()),
     }
     torch = sys.modules.get("torch")
