@@ -222,7 +222,8 @@ class Experiment(BaseModel):
             for common in self.estimators:
                 bare = {key: value for key, value in common.items() if key != "seeds"}
                 rows = sum(_size(changed) for changed in _changed(bare, given))
-                count += _size(own) * rows * pairs * len(self._seeds_of(common, entry))
+                seeds = self._seeds_of(common, entry)
+                count += _size(own) * rows * pairs * (seeds.stop if isinstance(seeds, range) else len(seeds))
         return count
 
 

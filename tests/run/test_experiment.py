@@ -163,6 +163,7 @@ def test_a_name_that_leads_out_of_the_runs_is_refused(tmp_path: Path, name: str)
     ("old", "new", "count"),
     [
         ("seeds = 3", "seeds = 1_000_000_000", 24 * 10**9),
+        ("seeds = 3", "seeds = 100_000_000_000_000_000_000", 24 * 10**20),
         ("dim = [2, 8, 32]", f"dim = {[2] * 1000}\ncondition = {[4.0] * 1000}\nseed = {list(range(1000))}", 24 * 10**9),
         ("[0.02, 0.05]", f"{[0.02] * 100_000}", 3 * (2 + 100_000) * 2 * 3),
         ("dim = [2, 8, 32]", f"dim = 2\nparameters.entropic = {{ epsilon = {[0.1] * 200_000} }}", (2 + 200_000) * 6),
