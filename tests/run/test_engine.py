@@ -241,7 +241,7 @@ def test_batches_keep_the_neighbours_of_a_crash(tmp_path: Path) -> None:
 def test_seeds_fitted_together_leave_records_of_their_own(tmp_path: Path) -> None:
     names = ["team", "team_loses_one", "team_hangs", "team_crashes", "shift"]
     together, alone = tmp_path / "together", tmp_path / "alone"
-    assert run(experiment(tmp_path, names, seeds=3, seeds_together=2, time_limit='"1s"'), together).returncode == 0
+    assert run(experiment(tmp_path, names, seeds=3, seeds_together=2, time_limit='"4s"'), together).returncode == 0
     assert run(experiment(tmp_path, ["team"], seeds=3), alone).returncode == 0
     records = {(r.cell.estimator.name, r.cell.seed): r for r in RunDirectory(together).records()}
     statuses = {name: [records[name, seed].status for seed in range(3)] for name in names}
@@ -253,7 +253,7 @@ def test_seeds_fitted_together_leave_records_of_their_own(tmp_path: Path) -> Non
         "team_hangs": [Status.TIMEOUT, Status.TIMEOUT, Status.OK],
         "team_crashes": [Status.CRASHED, Status.CRASHED, Status.OK],
     }
-    assert "limit of 2 s, together with 1 other seed" in records["team_hangs", 0].reason
+    assert "limit of 8 s, together with 1 other seed" in records["team_hangs", 0].reason
     for record in RunDirectory(alone).records():
         beside = records["team", record.cell.seed]
         assert beside.metrics == record.metrics

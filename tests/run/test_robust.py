@@ -191,7 +191,7 @@ class LosesWorkers:
     def nthreads(self) -> dict[str, int]:
         return {"worker": 1}
 
-    def submit(self, task, job_json: str, mark: str, **_) -> FakeFuture:
+    def submit(self, task, job_json: str, mark: str, where: str, **_) -> FakeFuture:
         self.batches.append(len(json.loads(job_json)["cells"]))
         return FakeFuture()
 
