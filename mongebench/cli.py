@@ -6,6 +6,8 @@ those of `progress` for runs that had to stop or left cells without a record.
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -265,6 +267,8 @@ def export(
     path = out or run / f"{name}.{format.suffix}"
     if leaderboard and metric is not None:
         raise InvalidParameter("--leaderboard ranks by each problem's own metric; leave --metric out.")
+    if path.exists() and not path.is_file():
+        raise MongebenchError(f"{path} is no file, and would be replaced; give the name of a file.")
     written = (
         exports.write_board(rows, format, path) if leaderboard else exports.write(rows, format, path, _checked(metric))
     )
@@ -520,6 +524,13 @@ def main() -> None:
         app()
     except MongebenchError as error:
         typer.echo(f"mongebench: {printable(str(error))}", err=True)
+        sys.exit(USAGE)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        # What is still to be written to the file that the output goes to would fail again as Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        typer.echo(f"mongebench: Cannot write the output: {error.strerror}.", err=True)
         sys.exit(USAGE)
     except ImportError as error:
         from mongebench.run.cell import missing

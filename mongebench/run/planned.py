@@ -23,6 +23,8 @@ DESCRIPTIVE = frozenset(
     for name in ("core.errors", "core.text", "run.planned", "run.provenance", "run.record", "run.sketch", "run.sources")
 )
 """Modules that write or describe what others measure: a change there changes no number."""
+READING = frozenset({"mongebench.core.csvfile", "mongebench.core.tablefile"})
+"""Modules that read a problem's files: they count as code of the problems that import them."""
 NOT_IMPORTABLE = "not importable"
 
 
@@ -155,12 +157,12 @@ def _of_metrics(module: str) -> bool:
 
 
 def _of_measurement(module: str) -> bool:
-    return module.startswith(("mongebench.core.", "mongebench.run.")) and module not in DESCRIPTIVE
+    return module.startswith(("mongebench.core.", "mongebench.run.")) and module not in DESCRIPTIVE | READING
 
 
 def _of_a_part(module: str) -> bool:
     """An estimator's or a problem's own: neither what measures all of them nor what is around a run."""
-    return module.startswith(("mongebench.estimators.", "mongebench.datasets."))
+    return module.startswith(("mongebench.estimators.", "mongebench.datasets.")) or module in READING
 
 
 # Asked once a cell, and slow: the metadata of every installed distribution are read.

@@ -44,7 +44,9 @@ def files(place: str, follows: Follows = lambda name: True) -> dict[str, Path]:
     """The files that the code at a place is made of, by their modules' names: its own, and those that it imports.
 
     Followed are the modules of its own package or folder, and others that belong to no installed distribution, whatever
-    is imported from them and wherever in a file that is written.
+    is imported from them and wherever in a file that is written. A plugin file may put more folders on the path, which
+    nobody knows who only reads it: what no folder of the path has is looked for in those around its own. Files that it
+    runs by their path count too, if the code has that as one text.
 
     Parameters
     ----------
@@ -60,21 +62,26 @@ def files(place: str, follows: Follows = lambda name: True) -> dict[str, Path]:
     if place.endswith(".py"):
         path = Path(place).resolve()
         own, folders, found = path.stem, _folders(path), {path.stem: path}
-        waiting = sorted(_imports(path, ""))
+        waiting = sorted(_imports(path, "") | _named_files(path, path.parent))
     seen = set(found)
     while waiting:
         name = waiting.pop()
         if name in seen:
             continue
         seen.add(name)
-        if name.partition(".")[0] == OURS:
+        path_: Path | None
+        if name.startswith("./"):
+            path_ = folders[0] / name
+        elif name.partition(".")[0] == OURS:
             path_ = _own(name) if own == OURS and follows(name) else None
         else:
             path_ = _locate(name, own, folders)
             waiting += [name.rpartition(".")[0]] if "." in name else []  # a package's __init__ runs before its modules
         if path_ is not None:
             found[name] = path_
-            waiting += sorted(_imports(path_, name if path_.stem == "__init__" else name.rpartition(".")[0]))
+            package = name if path_.stem == "__init__" else name.rpartition(".")[0]
+            waiting += sorted(_imports(path_, "" if name.startswith("./") else package))
+            waiting += sorted(_named_files(path_, folders[0])) if folders else []
     return found
 
 
@@ -113,7 +120,21 @@ def _locate(name: str, own: str, folders: tuple[Path, ...]) -> Path | None:
     for folder in folders:
         if (path := _below(folder, parts)) is not None:
             return path
-    return _own(name) if parts[0] == own and not folders else _outside(name)
+    if not folders:
+        return _own(name) if parts[0] == own else _outside(name)
+    if _root(parts[0]) is not None:
+        return _outside(name)
+    near = (_below(folder, parts) for folder in _around(folders[0])) if parts[0] not in sys.stdlib_module_names else ()
+    return next((path for path in near if path is not None), None)
+
+
+@functools.cache
+def _around(folder: Path) -> tuple[Path, ...]:
+    """The folders in a plugin's folder, the one that it lies in, and those beside it."""
+    try:
+        return (*sorted(filter(Path.is_dir, folder.iterdir())), folder.parent, *sorted(folder.parent.iterdir()))
+    except OSError:
+        return ()
 
 
 @functools.cache
@@ -136,13 +157,16 @@ def _own(name: str) -> Path | None:
 def _outside(name: str) -> Path | None:
     """The file of a module on the path of every process that belongs to no installed distribution."""
     top, *rest = name.split(".")
-    if top in sys.stdlib_module_names:
+    root = _root(top)
+    if root is None or top in sys.stdlib_module_names:
         return None
-    for root in _SEARCHED:
-        if (root / top).is_dir() or (root / f"{top}.py").is_file():
-            installed = root in _STANDARD or {"site-packages", "dist-packages"} & set(root.parts)
-            return None if installed else _below(root, [top, *rest])
-    return None
+    installed = root in _STANDARD or {"site-packages", "dist-packages"} & set(root.parts)
+    return None if installed else _below(root, [top, *rest])
+
+
+def _root(top: str) -> Path | None:
+    """The first folder of every process's path that has a module or a package of that name."""
+    return next((root for root in _SEARCHED if (root / top).is_dir() or (root / f"{top}.py").is_file()), None)
 
 
 def _below(folder: Path, parts: list[str]) -> Path | None:
@@ -213,6 +237,16 @@ def _imports(path: Path, package: str) -> frozenset[str]:
 
 
 @functools.cache
+def _named_files(path: Path, folder: Path) -> frozenset[str]:
+    """Python files that a file names in a text, relative to its own folder, as `./` and their paths from `folder`."""
+    tree = _tree(path)
+    texts = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)) if tree else ()
+    named = (path.parent / text.lstrip("/") for text in texts if isinstance(text, str) and text.endswith(".py"))
+    found = (file for file in named if len(file.name) < 200 and file.is_file() and file != path)
+    return frozenset(f"./{os.path.relpath(file, folder)}" for file in found)
+
+
+@functools.cache
 def _version(name: str) -> str:
     """Of the distribution that is imported by this name; empty where there is none."""
     try:
@@ -224,5 +258,5 @@ def _version(name: str) -> str:
 
 def forget() -> None:
     """Read every file anew the next time; what a process has read once it takes to be as it was."""
-    for cached in (_own, _outside, _tree, _code, _imports):
+    for cached in (_own, _outside, _around, _tree, _code, _imports, _named_files):
         cached.cache_clear()

@@ -293,6 +293,25 @@ def test_a_full_disk_is_a_sentence(run: RunDirectory, monkeypatch, capsys, words
     assert not list(run.path.rglob("*.tmp"))
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+@pytest.mark.parametrize("words", [["table"], ["status"]])
+def test_output_to_a_full_disk_is_a_sentence(run: RunDirectory, words: list[str]) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "mongebench", *words, str(run.path)]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert done.stderr == "mongebench: Cannot write the output: No space left on device.\n"
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_an_export_replaces_files_alone(run: RunDirectory, tmp_path: Path, make) -> None:
+    make(tmp_path / "out")
+    done = CliRunner().invoke(cli.app, ["export", str(run.path), "--out", str(tmp_path / "out")])
+    assert "is no file" in str(done.exception)
+    assert not (tmp_path / "out").is_file()
+    assert not list(tmp_path.glob("*.aside-*"))
+
+
 def test_files_that_may_not_grow_are_a_sentence(run: RunDirectory) -> None:
     """A disk that fills while a library of somebody else writes."""
     limit = "import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"

@@ -65,6 +65,27 @@ def test_a_constant_of_a_file_beside_a_plugin_file_counts(tmp_path: Path, says: 
 @pytest.mark.parametrize(
     ("says", "where"),
     [
+        ("import sys\nsys.path.insert(0, 'lib')\nfrom helper import FACTOR", "plugins/lib/helper.py"),
+        ("import sys\nsys.path.insert(0, '..')\nfrom helper import FACTOR", "helper.py"),
+        ("import sys\nsys.path.insert(0, '../src')\nfrom parts.deep import FACTOR", "src/parts/deep.py"),
+        ("import os\nexec(open(f'{os.path.dirname(__file__)}/lib/helper.py').read())", "plugins/lib/helper.py"),
+        ("import runpy\nrunpy.run_path('first.py')", "plugins/lib/helper.py"),
+    ],
+)
+def test_a_constant_of_a_file_that_a_plugin_puts_on_the_path_or_runs_counts(
+    tmp_path: Path, says: str, where: str
+) -> None:
+    plugin = write(tmp_path / "plugins" / "plugin.py", says + "\n")
+    write(tmp_path / "plugins" / "first.py", "import sys\nsys.path.append('lib')\nimport helper\n")
+    stranger = write(tmp_path / "src" / "stranger.py", "FACTOR = 1\n")
+    changed = write(tmp_path / where, "FACTOR = 1\n")
+    assert changes(str(plugin), changed, "1", "100")
+    assert not changes(str(plugin), stranger, "1", "100")
+
+
+@pytest.mark.parametrize(
+    ("says", "where"),
+    [
         ("from .constants import FACTOR", "constants.py"),
         ("from . import constants", "constants.py"),
         ("from ..constants import FACTOR", "../constants.py"),
@@ -133,10 +154,9 @@ def test_measurement_metrics_problem_and_estimator_have_digests_of_their_own() -
     assert len(everything) == len(set(everything))
     # Whatever measures is in one of them: what is left is named here, and describes or writes.
     measuring = {f"mongebench.core.{path.stem}" for path in (OURS / "core").glob("*.py")}
-    # The readers of tables serve `files` alone, whose fingerprint is of what they read.
-    readers = {"mongebench.core.csvfile", "mongebench.core.tablefile"}
-    others = {"mongebench.core.__init__", "mongebench.core.npz", *readers, *planned.DESCRIPTIVE}
-    assert measuring - set(everything) == others & measuring
+    left = {"mongebench.core.__init__", "mongebench.core.npz", *planned.DESCRIPTIVE, *planned.READING}
+    assert measuring - set(everything) == left & measuring
+    assert set(files("mongebench.datasets.files", planned._of_a_part)) >= planned.READING
 
 
 CODE = """
