@@ -16,6 +16,7 @@ import typer
 
 from mongebench.core.errors import ExperimentError, InvalidParameter, MongebenchError, UnknownName, one_of
 from mongebench.core.text import printable
+from mongebench.foreign import staying
 from mongebench.report.formats import Format
 
 if TYPE_CHECKING:
@@ -521,7 +522,8 @@ def _read_record(path: Path) -> Any:
 def main() -> None:
     """Entry point: what a user did wrong is one sentence and exit code 2, never a traceback."""
     try:
-        app()
+        with staying():  # a thread that a plugin has left behind would end a run in silence, and with exit code 0
+            app()
     except MongebenchError as error:
         typer.echo(f"mongebench: {printable(str(error))}", err=True)
         sys.exit(USAGE)

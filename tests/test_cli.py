@@ -1,5 +1,8 @@
 """The command line: what a newcomer types, and what every mistake is answered with."""
 
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,19 @@ def test_an_unknown_metric_lists_the_valid_ones(monkeypatch, capsys, ran: Path) 
 
 def test_the_plan_says_how_it_was_asked(ran: Path) -> None:
     assert RunDirectory(ran).plan().invocation.experiment.endswith("small.toml")
+
+
+def test_a_thread_of_a_plugin_does_not_end_a_command() -> None:
+    code = """
+        import os, threading
+        from mongebench import cli
+        def command():
+            thread = threading.Thread(target=lambda: os._exit(0))
+            thread.start()
+            thread.join()
+            raise cli.MongebenchError("went on")
+        cli.app = command
+        cli.main()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "mongebench: went on\n")
