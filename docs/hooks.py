@@ -295,7 +295,7 @@ def tuned() -> str:
         )
         for name, found in settings.read().items()
     ]
-    return table(("estimator", "tuned setting", "score", "of the defaults", "trials", "CPU s"), rows)
+    return table(("estimator", "tuned setting", "score", "of the defaults", "trials", "CPU s"), rows) if rows else ""
 
 
 def rule() -> str:

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, ValidationError
+from pydantic_core import to_jsonable_python
 
 from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.plugins import ESTIMATORS, check_parameters, find
@@ -111,7 +112,12 @@ def setting_of(spec: Spec, tuned: Mapping[str, Tuned]) -> Setting:
         defaults = check_parameters(plugin, plugin.load(), {})
     except (ImportError, PluginError):
         return Setting.DEFAULT if not spec.parameters else Setting.HAND_SET
-    if spec.parameters == defaults:
+    if _alike(spec.parameters, defaults):
         return Setting.DEFAULT
     found = tuned.get(spec.name)
-    return Setting.TUNED if found and spec.parameters == defaults | found.parameters else Setting.HAND_SET
+    return Setting.TUNED if found and _alike(spec.parameters, defaults | found.parameters) else Setting.HAND_SET
+
+
+def _alike(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """As JSON has them: a tuple among the defaults is a list in a plan."""
+    return bool(to_jsonable_python(one) == to_jsonable_python(other))

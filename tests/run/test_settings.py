@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mongebench.core.errors import ExperimentError
-from mongebench.plugins import ESTIMATORS, check_parameters, find
+from mongebench.plugins import ESTIMATORS, available, check_parameters, find
 from mongebench.report.tables import frame, hand_set, legend
 from mongebench.run import settings
 from mongebench.run.experiment import Experiment, read
@@ -38,6 +38,13 @@ def entropic(**changed):
 )
 def test_a_setting_is_told_by_its_parameters(spec, expected):
     assert settings.setting_of(spec, TUNED) is expected
+
+
+def test_every_estimator_has_its_defaults_by_default_in_a_plan_that_was_read_back():
+    for name, plugin in available(ESTIMATORS).items():
+        spec = Spec(name=name, parameters=check_parameters(plugin, plugin.load(), {}))
+        again = Spec.model_validate_json(spec.model_dump_json())
+        assert settings.setting_of(spec, {}) is settings.setting_of(again, {}) is Setting.DEFAULT, name
 
 
 def write(folder, text):
