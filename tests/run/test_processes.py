@@ -261,6 +261,8 @@ def test_files_that_harm_when_imported_are_errors_of_their_own_cells(tmp_path: P
     assert not Run(invocation, run.directory).pending
 
 
+@pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # where an earlier test has loaded JAX
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.usefixtures("_files_are_forgotten")
 def test_in_this_process_leaving_is_an_error_and_a_copy_ends(tmp_path: Path) -> None:
     before = os.getpid()
