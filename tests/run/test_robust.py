@@ -308,7 +308,7 @@ def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared
         )
         time.sleep(8)
         assert run.poll() is None
-        # The plan asks for exclusive records by now: those that are there do not count, and stay until they are replaced.
+        # The plan asks for exclusive records by now: those that are there stay, and do not count.
         there = [json.loads(path.read_text()) for path in tmp_path.glob("run/cells/*.json")]
         assert {record["provenance"]["exclusive"] for record in there} == {False}
     said, _ = run.communicate(timeout=120)
