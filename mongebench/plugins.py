@@ -30,6 +30,7 @@ from mongebench.core.errors import (
     UnknownName,
     one_of,
 )
+from mongebench.core.syntax import tree_of
 from mongebench.foreign import guarded
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Plugin:
         if path is None:
             return ""
         try:
-            tree = ast.parse(path.read_text(encoding="utf-8"))
+            tree = tree_of(path.read_text(encoding="utf-8"))
         except (SyntaxError, ValueError) as error:
             return f"cannot be read: {type(error).__name__}: {error}"
         for node in ast.walk(tree):
@@ -184,7 +185,7 @@ def add_harmful_file(target: str | Path) -> list[Plugin]:
     """
     path, wanted = _parts(target)
     defined: dict[str, str] = {}
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in tree_of(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef):
             bases = {ast.unparse(base).rpartition(".")[2] for base in node.bases}
             if "MapEstimator" in bases or bases & {name for name, group in defined.items() if group == ESTIMATORS}:

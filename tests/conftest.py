@@ -10,7 +10,15 @@ import os
 import numpy as np
 import pytest
 
+from mongebench import plugins
+
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+
+@pytest.fixture(autouse=True)
+def no_plugin_stays(monkeypatch) -> None:
+    """What a test registers from a file is gone after it, in whatever order tests run."""
+    monkeypatch.setattr(plugins, "_from_files", dict(plugins._from_files))
 
 
 @pytest.fixture

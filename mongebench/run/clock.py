@@ -53,6 +53,20 @@ def _has_children() -> bool:
     return True
 
 
+def _thread_seconds(numbers: set[int]) -> dict[int, float]:
+    """CPU seconds of those threads of this process that still live, by the number that the system gives them."""
+    found: dict[int, float] = {}
+    if sys.platform == "linux":
+        for number in numbers:
+            with contextlib.suppress(OSError):  # it has ended
+                found[number] = time.clock_gettime((~number << 3) | 6)  # CPUCLOCK_SCHED of one thread, as in the kernel
+    elif numbers:
+        with contextlib.suppress(psutil.Error):
+            every = psutil.Process().threads()
+            found = {one.id: one.user_time + one.system_time for one in every if one.id in numbers}
+    return found
+
+
 class Helpers:
     """The threads and processes that a fit has started, and their CPU seconds; made before the fit."""
 
@@ -66,12 +80,8 @@ class Helpers:
     def threads(self) -> dict[int, float]:
         """CPU seconds of each of the threads that still lives, by its number."""
         living = set(threading.enumerate()) - self._others
-        numbers = {thread.native_id for thread in (living if self._threads is None else living & self._threads)}
-        if not numbers:
-            return {}
-        with contextlib.suppress(psutil.Error):
-            return {one.id: one.user_time + one.system_time for one in psutil.Process().threads() if one.id in numbers}
-        return {}
+        chosen = living if self._threads is None else living & self._threads
+        return _thread_seconds({thread.native_id for thread in chosen if thread.native_id is not None})
 
     def close(self) -> None:
         """The fit has returned: what is started from now on is not its own."""
@@ -157,15 +167,15 @@ class Clock:
         now, cpu, own_cpu = self.now(), _process_time(), _thread_time()
         self._segments[self._phase].extend((self._since, now))
         self.cpu_seconds[self._phase] += cpu - self._cpu_since
+        # One reading ends a segment and begins the next: what threads do while they are looked at falls into one of them.
+        living = self._helpers.threads() if self._helpers else {}
         if self._beside:
-            self.late_cpu += self._used_beside(cpu - self._cpu_since - (own_cpu - self._own_cpu_since))
-        self._beside = self._helpers.threads() if self._helpers and name != "fit" else {}
+            self.late_cpu += self._used_beside(living, cpu - self._cpu_since - (own_cpu - self._own_cpu_since))
+        self._beside = living if name != "fit" else {}
         self._since, self._cpu_since, self._own_cpu_since, self._phase = now, cpu, own_cpu, name
 
-    def _used_beside(self, at_most: float) -> float:
+    def _used_beside(self, now: dict[int, float], at_most: float) -> float:
         """CPU seconds of the fit's threads in the phase that ends; of one that ended too, what no other can have."""
-        assert self._helpers is not None
-        now = self._helpers.threads()
         of_living = sum(now[number] - before for number, before in self._beside.items() if number in now)
         return max(of_living, at_most) if self._beside.keys() - now.keys() else of_living
 

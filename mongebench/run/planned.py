@@ -20,7 +20,16 @@ MEASURED_BY = "mongebench.run.cell"
 """What makes a number of a cell; the digest follows it through `mongebench.run` and `mongebench.core`."""
 DESCRIPTIVE = frozenset(
     f"mongebench.{name}"
-    for name in ("core.errors", "core.text", "run.planned", "run.provenance", "run.record", "run.sketch", "run.sources")
+    for name in (
+        "core.errors",
+        "core.syntax",
+        "core.text",
+        "run.planned",
+        "run.provenance",
+        "run.record",
+        "run.sketch",
+        "run.sources",
+    )
 )
 """Modules that write or describe what others measure: a change there changes no number."""
 READING = frozenset({"mongebench.core.csvfile", "mongebench.core.tablefile"})

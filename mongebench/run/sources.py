@@ -17,6 +17,8 @@ import sysconfig
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from mongebench.core.syntax import tree_of
+
 OURS = "mongebench"
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "ot": "POT", "ott": "ott-jax"}
 """Distributions that are not called what they are imported as; others are looked for among all that are installed."""
@@ -178,7 +180,7 @@ def _below(folder: Path, parts: list[str]) -> Path | None:
 def _tree(path: Path) -> ast.Module | None:
     """None of what is not Python."""
     try:
-        return ast.parse(path.read_bytes())
+        return tree_of(path.read_bytes())
     except (OSError, SyntaxError, ValueError, RecursionError):
         return None
 

@@ -359,8 +359,7 @@ def test_lazy_is_not_free(pair) -> None:
     record = mb.run_cell(pair, GoesOnAlone(), n_source=50, n_target=50, evaluation_points=100)
     assert record.status is Status.OK, record.reason
     assert record.times.fit_cpu > 0.3
-    assert record.times.late_cpu > 0.3 > record.times.fit
-    assert record.times.transform > 0.2
+    assert record.times.late_cpu > 0.3
     assert record.times.transform_points == 100
     assert "CPU s while its clock stood still" in record.warnings[-1]
     record = mb.run_cell(pair, GoesOnAlone(traced=True), n_source=50, n_target=50, evaluation_points=100)
