@@ -167,7 +167,7 @@ class Clock:
         now, cpu, own_cpu = self.now(), _process_time(), _thread_time()
         self._segments[self._phase].extend((self._since, now))
         self.cpu_seconds[self._phase] += cpu - self._cpu_since
-        # One reading ends a segment and begins the next: what threads do while they are looked at falls into one of them.
+        # One reading ends a segment and begins the next: what threads do while looked at falls into one of them.
         living = self._helpers.threads() if self._helpers else {}
         if self._beside:
             self.late_cpu += self._used_beside(living, cpu - self._cpu_since - (own_cpu - self._own_cpu_since))
