@@ -535,7 +535,7 @@ def main() -> None:
         typer.echo(f"mongebench: Cannot write the output: {error.strerror}.", err=True)
         sys.exit(USAGE)
     except ImportError as error:
-        from mongebench.run.cell import missing
+        from mongebench.run.status import missing
 
         typer.echo(f"mongebench: {printable(missing(error))}", err=True)
         sys.exit(USAGE)

@@ -215,3 +215,29 @@ def test_support_asks_oracles_then_budgets_then_the_estimator() -> None:
 
 def test_nobody_watching_goes_on() -> None:
     assert keep_going(lambda x: x, flow_time=1.0, decrement=0.1)
+
+
+class WithModules(mb.MapEstimator):
+    needs = frozenset()
+
+    def __init__(self, names=()):
+        self.names = names
+
+    @property
+    def modules(self):
+        return self.names
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        return self
+
+    def transform(self, X):
+        return X
+
+
+@pytest.mark.parametrize(
+    ("names", "framework"),
+    [((), "numpy"), (("ot",), "numpy"), (("ot", "torch.nn"), "torch"), (("jax", "torch"), "jax")],
+)
+def test_the_framework_of_an_estimator_is_read_off_its_modules(names, framework) -> None:
+    assert WithModules(names).device_framework == framework
+    assert WithModules(names).versioned_libraries == names

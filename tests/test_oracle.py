@@ -152,3 +152,15 @@ def test_batches_of_the_two_sides_are_independent() -> None:
     assert abs(equal - 0.01) < 4 * np.sqrt(0.01 / 8000)
     # nor do the batches of one side repeat each other, or follow the draws of the pool
     assert abs(np.mean([len(np.intersect1d(pairs[k][0], pairs[k + 1][0])) for k in range(399)]) - 4) < 0.4
+
+
+def test_a_view_says_whether_its_draws_are_of_one_finite_set_of_points() -> None:
+    cloud = mb.Source(sampler=lambda n, rng: rng.normal(size=(n, 3)), size=5)
+    shared = {"declared": frozenset({Oracle.SOURCE_SAMPLER}), "seed": 0, "meter": Meter()}
+    assert view().is_finite
+    assert not view(budget=None).is_finite
+    assert SourceView(cloud, budget=None, **shared).is_finite
+    assert SourceView(NORMAL, budget=None, **shared).known_dim == 2
+    undimensioned = SourceView(cloud, budget=4, **shared)
+    assert undimensioned.known_dim is None
+    assert undimensioned.dim == 3

@@ -19,12 +19,13 @@ from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
 from mongebench.run.batch import Progress
-from mongebench.run.cell import failed, refusal, status_of
 from mongebench.run.child import Job
 from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
+from mongebench.run.measurement import failed
 from mongebench.run.planned import Conditions, forget_code, planned
 from mongebench.run.record import Cell, PlannedCell, Spec, State, Status
+from mongebench.run.status import refusal, status_of
 from mongebench.run.store import Declaration, Invocation, Plan, RunDirectory
 from mongebench.run.trial import trial
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from mongebench.run import dask_engine
-from mongebench.run.cell import measure
 from mongebench.run.child import Job
+from mongebench.run.measurement import measure
 from mongebench.run.planned import places
 from mongebench.run.runner import Run
 from mongebench.run.store import Invocation, RunDirectory, RunStopped
