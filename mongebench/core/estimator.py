@@ -40,10 +40,10 @@ from mongebench.core.errors import ContractViolation, InvalidInput
 from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view
 
 Map = Callable[[Any], Any]
+"""(n, d) -> (n, d)."""
 CPU_ALONE = "numpy"
 FRAMEWORKS = ("jax", "torch")
 """Those that can use a GPU; whoever names neither among its modules computes on the CPU, as NumPy does."""
-"""(n, d) -> (n, d)."""
 
 
 class Trace(Protocol):
