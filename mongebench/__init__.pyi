@@ -21,6 +21,7 @@ from .plugins import estimator, estimators, problem, problems
 from .run.cell import fit, run_cell
 from .run.record import Record, Status
 from .saved import load, save
+from .selection.choose import Selection, select
 
 __version__: str
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Problem",
     "ProblemInfo",
     "Record",
+    "Selection",
     "Source",
     "Split",
     "Status",
@@ -58,4 +60,5 @@ __all__ = [
     "problems",
     "run_cell",
     "save",
+    "select",
 ]

@@ -143,7 +143,10 @@ def _is_floating(dtype: Any) -> bool:
 
 
 def like(values: Points, original: Any) -> Any:
-    """`values` as the same kind of array as `original`: type, floating dtype and device."""
+    """`values` as the same kind of array as `original`: type, floating dtype, device; points of a frame as a frame."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and values.ndim == 2 and isinstance(original, pandas.DataFrame):
+        return pandas.DataFrame(values, index=original.index, columns=original.columns)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(original, torch.Tensor):
         dtype = original.dtype if original.dtype.is_floating_point else torch.float64

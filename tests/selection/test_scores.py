@@ -1,0 +1,67 @@
+"""Scores without a truth, against what is known where there is one."""
+
+import numpy as np
+import pytest
+
+import mongebench as mb
+from mongebench.estimators.semidual import Fold
+from mongebench.selection.scores import DualPotential, c_transform, score
+
+
+@pytest.fixture
+def pair():
+    return mb.problem("gaussian", dim=3, condition=5.0, seed=2)
+
+
+@pytest.fixture
+def fitted(pair):
+    return mb.estimator("bures").fit(pair.source.sample(500, seed=1), pair.target.sample(500, seed=2))
+
+
+class WithoutPotential:
+    """The same map, which does not tell its potential."""
+
+    def __init__(self, fitted) -> None:
+        self.transform = fitted.transform
+
+
+def test_a_potential_that_is_integrated_is_the_estimators_own_up_to_a_constant(pair, fitted) -> None:
+    x = pair.source.sample(50, seed=3)
+    own, integrated = DualPotential(fitted, np.zeros(3)), DualPotential(WithoutPotential(fitted), x.mean(axis=0))
+    assert own.own
+    assert not integrated.own
+    difference = own.value(x) - integrated.value(x)  # Gauss and Legendre's rule is exact for a quadratic
+    np.testing.assert_allclose(difference, difference[0], atol=1e-9)
+
+
+def test_the_c_transform_of_a_quadratic_is_that_of_its_conjugate(pair, fitted) -> None:
+    # T(x) = A x + b: f^c(y) = |y|^2 / 2 - phi*(y), with the minimiser x = A^{-1} (y - b) inside the box of the starts.
+    b = fitted.transform(np.zeros((1, 3)))[0]
+    A = fitted.transform(np.eye(3)) - b
+    inner = pair.source.sample(40, seed=4) * 0.5
+    y = fitted.transform(inner)
+    f = DualPotential(fitted, np.zeros(3))
+    starts = pair.source.sample(400, seed=5)
+    expected = ((inner - y) ** 2).sum(axis=1) / 2 - f.value(inner)
+    np.testing.assert_allclose(c_transform(f, y, starts), expected, atol=1e-6 * np.linalg.norm(A))
+
+
+def test_the_exact_map_attains_half_the_squared_distance_and_others_less(pair) -> None:
+    x, y = pair.source.sample(4000, seed=6), pair.target.sample(4000, seed=7)
+    fold = Fold(x[:2000], x[2000:], y[:2000], y[2000:])
+
+    class Exact:
+        transform = staticmethod(pair.truth)
+
+    exact = score(Exact(), fold, most=2000, seed=0)
+    distance = ((x - pair.truth(x)) ** 2).sum(axis=1) / 2
+    noise = np.hypot(exact.at_source.std(), exact.at_target.std()) / np.sqrt(2000) + distance.std() / np.sqrt(4000)
+    assert exact.semi_dual == pytest.approx(distance.mean(), abs=3 * noise)
+    assert exact.metrics["monotonicity_violation"].value == 0
+    for name in ("identity", "mean_shift"):
+        other = score(mb.estimator(name).fit(fold.x_fit, fold.y_fit), fold, most=2000, seed=0)
+        # By Fenchel and Young the gap is at least |T - T*|^2 / (2 L), with L = 1 for both maps.
+        T = mb.estimator(name).fit(fold.x_fit, fold.y_fit).transform
+        error = ((pair.truth(fold.x_out) - T(fold.x_out)) ** 2).sum(axis=1).mean()
+        assert exact.semi_dual - other.semi_dual > error / 2 - 3 * noise
+        assert exact.semi_dual > other.semi_dual
