@@ -1,7 +1,7 @@
 """A certificate: independent checks that a problem's measures, its potential and its exact map are what they say.
 
     >>> import mongebench as mb
-    >>> from mongebench.certificate import certify
+    >>> from mongebench.check.certificate import certify
     >>> certify(mb.problem("gaussian", dim=2)).ok
     True
 
@@ -22,12 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import chi2, norm
 
+from mongebench.check.differences import VALUE_ERROR, Frame, difference, gradient_of, jacobian, least_curvature
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput
 from mongebench.core.estimator import Map
 from mongebench.core.measure import Pointwise
 from mongebench.core.problem import Problem
-from mongebench.differences import VALUE_ERROR, Frame, difference, gradient_of, jacobian, least_curvature
 from mongebench.metrics.base import Evaluation, EvaluationPoints
 from mongebench.metrics.energy_distance import energy_distance
 

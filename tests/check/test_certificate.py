@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import mongebench as mb
-from mongebench.certificate import Check, certify
+from mongebench.check.certificate import Check, certify
+from mongebench.check.differences import Frame, difference, least_curvature
 from mongebench.core.measure import Source, Target, Unknown
-from mongebench.differences import Frame, difference, least_curvature
 
 N = 1000
 
@@ -19,7 +19,7 @@ N = 1000
 @pytest.fixture(scope="module")
 def planted() -> ModuleType:
     """The table of planted errors, a script."""
-    path = Path(__file__).resolve().parents[1] / "benchmarks" / "simulations" / "certify.py"
+    path = Path(__file__).resolve().parents[2] / "benchmarks" / "simulations" / "certify.py"
     spec = importlib.util.spec_from_file_location("planted_errors", path)
     assert spec is not None
     assert spec.loader is not None
