@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from mongebench import progress
+from mongebench.cli import progress
 from mongebench.report import exports
 from mongebench.run import provenance
 from mongebench.run.record import CHARACTERS, ENTRIES, Record, Status

@@ -96,7 +96,7 @@ def run(
     device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
-    from mongebench import progress
+    from mongebench.cli import progress
     from mongebench.report import figures, tables, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.record import Status
@@ -184,8 +184,8 @@ def new_estimator(
     framework: Annotated[str, typer.Option(help="numpy, jax or torch.")] = "numpy",
 ) -> None:
     """Begin a package of your own: a working estimator with its entry point, tests and README."""
-    from mongebench.scaffold import Framework
-    from mongebench.scaffold import new_estimator as write
+    from mongebench.cli.scaffold import Framework
+    from mongebench.cli.scaffold import new_estimator as write
 
     if framework not in list(Framework):
         raise UnknownName(one_of(framework, [str(known) for known in Framework], "framework"))
@@ -322,7 +322,7 @@ def nightly(
     record: Annotated[bool, typer.Option("--record", help="Write the gates from this run.")] = False,
 ) -> None:
     """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
-    from mongebench import progress
+    from mongebench.cli import progress
     from mongebench.report import dashboard, site, tables
     from mongebench.report import nightly as nights
     from mongebench.run import experiment as experiments
@@ -369,7 +369,7 @@ def tune(
     ] = None,
 ) -> None:
     """Choose an estimator's parameters on problems that no board shows, and keep the records of every trial."""
-    from mongebench import progress
+    from mongebench.cli import progress
     from mongebench.run import tuning
     from mongebench.run.runner import Machinery
 

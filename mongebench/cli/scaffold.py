@@ -68,7 +68,7 @@ def new_estimator(name: str, directory: Path, framework: Framework = Framework.N
         (f"{framework}.py", directory / module / "__init__.py"),
         ("test.py", directory / "tests" / f"test_{name}.py"),
     ):
-        text = files("mongebench").joinpath("templates", f"{template}.template").read_text(encoding="utf-8")
+        text = files("mongebench.cli").joinpath("templates", f"{template}.template").read_text(encoding="utf-8")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(Template(text).substitute(words), encoding="utf-8")
         written.append(path)

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 import mongebench as mb
 from mongebench import cli
 from mongebench.check import Outcome, run_checks
+from mongebench.cli.scaffold import Framework, new_estimator
 from mongebench.plugins import import_file
-from mongebench.scaffold import Framework, new_estimator
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
