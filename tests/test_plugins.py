@@ -258,7 +258,7 @@ def broken_package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("broken_package")
 def test_a_broken_package_harms_only_itself(tmp_path) -> None:
-    from mongebench.report import tables
+    from mongebench.report.tables import results
     from mongebench.run.runner import Machinery, Run
     from mongebench.run.store import Invocation, RunDirectory
 
@@ -282,7 +282,7 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
         assert broken in record.reason
         assert "compiled for another machine" in record.reason
         assert "\n" not in record.reason
-    assert tables.frame(run.directory)["status"].tolist().count("error") == 3
+    assert results.frame(run.directory)["status"].tolist().count("error") == 3
     assert not Run(run.invocation, run.directory).pending
 
 

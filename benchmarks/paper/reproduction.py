@@ -27,7 +27,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mongebench.report import tables
+from mongebench.report.tables import results
 from mongebench.run.store import RunDirectory
 
 METRIC = "energy_distance_v"
@@ -58,7 +58,7 @@ METHODS = (
 
 
 def values_of(rows: pd.DataFrame) -> Iterator[tuple[Method, pd.DataFrame]]:
-    """The rows of each method of a frame of `tables.frame`."""
+    """The rows of each method of a frame of `results.frame`."""
     asked = rows["estimator_parameters"].map(json.loads)
     for method in METHODS:
         own = [
@@ -177,7 +177,7 @@ def main() -> None:
     parser.add_argument("--figures", type=Path, help="folder to draw the two figures into")
     given = parser.parse_args()
     run = RunDirectory(given.run)
-    rows = tables.frame(run)
+    rows = results.frame(run)
     print((rates if given.rates else agreement)(rows).to_string(index=False))
     if given.figures:
         given.figures.mkdir(parents=True, exist_ok=True)

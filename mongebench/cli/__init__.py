@@ -17,7 +17,7 @@ import typer
 from mongebench.core.errors import ExperimentError, InvalidParameter, MongebenchError, UnknownName, one_of
 from mongebench.core.text import printable
 from mongebench.foreign import staying
-from mongebench.report.formats import Format
+from mongebench.report.tables.formats import Format
 
 if TYPE_CHECKING:
     from mongebench.run.store import RunDirectory
@@ -97,7 +97,8 @@ def run(
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.cli import progress
-    from mongebench.report import figures, tables, terminal
+    from mongebench.report.figures import printed
+    from mongebench.report.tables import results, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.record import Status
     from mongebench.run.runner import Machinery, Run
@@ -119,10 +120,10 @@ def run(
         return
     progress.execute(planned)
     directory = planned.directory
-    rows = tables.frame(directory)
+    rows = results.frame(directory)
     terminal.show(terminal.results(rows))
     terminal.show(terminal.status(rows))
-    for path in figures.draw(directory, directory.path / "figures"):
+    for path in printed.draw(directory, directory.path / "figures"):
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
     _note(rows)
@@ -137,7 +138,7 @@ def show(
     plugin: Plugins = None,
 ) -> None:
     """Everything about one name, or one record."""
-    from mongebench.report import terminal
+    from mongebench.report.tables import terminal
 
     _add(plugin)
     if name.endswith(".json"):
@@ -155,7 +156,7 @@ def check(
     """Check that an estimator, with its defaults, keeps the contract; exit code 1 if it does not."""
     from mongebench import plugins
     from mongebench.check import CHECKS, Outcome, run_checks
-    from mongebench.report import terminal
+    from mongebench.report.tables import terminal
 
     if list_checks:
         terminal.show(terminal.catalogue(CHECKS.values()))
@@ -205,10 +206,10 @@ def table(
     plugin: Plugins = None,
 ) -> None:
     """The results of a run, grouped by problem and tier."""
-    from mongebench.report import tables, terminal
+    from mongebench.report.tables import results, terminal
 
     _add(plugin)
-    rows = tables.frame(_directory(run))
+    rows = results.frame(_directory(run))
     shown = terminal.costs if cost else terminal.results
     terminal.show(shown(rows, _checked(metric)))
     _note(rows)
@@ -226,12 +227,13 @@ def rate(
     plugin: Plugins = None,
 ) -> None:
     """Whether the flows of a run keep |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 up to a horizon."""
-    from mongebench.report import rates, tables, terminal
+    from mongebench.report.rates import flows
+    from mongebench.report.tables import results, terminal
 
     _add(plugin)
     directory = _directory(run)
-    _note(tables.frame(directory))
-    terminal.show(terminal.rates(rates.frame(directory, horizon, family_floors=family_floor)))
+    _note(results.frame(directory))
+    terminal.show(terminal.rates(flows.frame(directory, horizon, family_floors=family_floor)))
 
 
 @app.command("figures")
@@ -240,12 +242,13 @@ def draw_figures(
     out: Annotated[Path | None, typer.Option(help="Where to put them [default: RUN/figures].")] = None,
 ) -> None:
     """Draw the figures of a run as PNG, SVG and PDF."""
-    from mongebench.report import figures, tables
+    from mongebench.report.figures import printed
+    from mongebench.report.tables import results
 
     directory = _directory(run)
-    for path in figures.draw(directory, out or _inside(run, "figures")):
+    for path in printed.draw(directory, out or _inside(run, "figures")):
         typer.echo(f"figure: {path}")
-    _note(tables.frame(directory))
+    _note(results.frame(directory))
 
 
 @app.command()
@@ -260,10 +263,10 @@ def export(
     plugin: Plugins = None,
 ) -> None:
     """Write the results of a run: every cell as CSV or Parquet, the tables as LaTeX or Markdown; or its leaderboard."""
-    from mongebench.report import exports, tables
+    from mongebench.report.tables import exports, results
 
     _add(plugin)
-    rows = tables.frame(_directory(run))
+    rows = results.frame(_directory(run))
     name = "leaderboard" if leaderboard else "results"
     path = out or run / f"{name}.{format.suffix}"
     if leaderboard and metric is not None:
@@ -283,12 +286,13 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder of the pages [default: FIRST_RUN/report].")] = None,
 ) -> None:
     """Write a report: pages to open from disk, with a leaderboard, figures, failures, downloads."""
-    from mongebench.report import site, tables
+    from mongebench.report.site import pages
+    from mongebench.report.tables import results
     from mongebench.run.store import Runs
 
     read = Runs(runs)
-    typer.echo(f"report: {site.build(read, out or _inside(runs[0], 'report'))}")
-    _note(tables.frame(read))
+    typer.echo(f"report: {pages.build(read, out or _inside(runs[0], 'report'))}")
+    _note(results.frame(read))
 
 
 @app.command("asv")
@@ -302,7 +306,7 @@ def import_to_asv(
     config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
 ) -> None:
     """Import the records of runs as asv results: errors, rates, failures and times, to be compared over commits."""
-    from mongebench.report import dashboard
+    from mongebench.report.asv import dashboard
 
     found = dashboard.configuration(config)
     found |= {key: str(path.resolve()) for key, path in (("results_dir", out), ("html_dir", html)) if path}
@@ -323,8 +327,10 @@ def nightly(
 ) -> None:
     """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
     from mongebench.cli import progress
-    from mongebench.report import dashboard, site, tables
-    from mongebench.report import nightly as nights
+    from mongebench.report import gates as nights
+    from mongebench.report.asv import dashboard
+    from mongebench.report.site import pages
+    from mongebench.report.tables import results
     from mongebench.run import experiment as experiments
     from mongebench.run.provenance import current_commit
     from mongebench.run.runner import Machinery, Run
@@ -340,8 +346,8 @@ def nightly(
     progress.execute(Run(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
     _import(directory, found, commit, None)
     typer.echo(f"dashboard: {dashboard.publish(found)}")
-    typer.echo(f"report: {site.build(Runs([directory.path]), directory.path / 'report')}")
-    rows = tables.frame(directory)
+    typer.echo(f"report: {pages.build(Runs([directory.path]), directory.path / 'report')}")
+    rows = results.frame(directory)
     if recorded is None:
         recorded = nights.record(rows)
         nights.write(recorded, gates)
@@ -408,13 +414,13 @@ def compare_runs(
     plugin: Plugins = None,
 ) -> None:
     """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
-    from mongebench.report import tables, terminal
-    from mongebench.report.compare import compare
+    from mongebench.report.tables import results, terminal
+    from mongebench.report.tables.compare import compare
 
     if not 0 < level < 1:
         raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
     _add(plugin)
-    before, after = tables.frame(_directory(first)), tables.frame(_directory(second))
+    before, after = results.frame(_directory(first)), results.frame(_directory(second))
     only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
     terminal.show(terminal.comparison(compare(before, after, _checked(metric), level), level, only))
     for run, rows in ((first, before), (second, after)):
@@ -424,9 +430,9 @@ def compare_runs(
 @app.command()
 def status(run: RunPath) -> None:
     """How many cells of a run have which status, and why the failed ones failed."""
-    from mongebench.report import tables, terminal
+    from mongebench.report.tables import results, terminal
 
-    rows = tables.frame(_directory(run))
+    rows = results.frame(_directory(run))
     terminal.show(terminal.status(rows))
     _note(rows)
 
@@ -466,7 +472,7 @@ def _split(family: str) -> str:
 def _checked(metric: str | None) -> str | None:
     """A metric or a time column. Raises `UnknownName`."""
     from mongebench.plugins import METRICS, available
-    from mongebench.report.tables import TIME_COLUMNS
+    from mongebench.report.tables.results import TIME_COLUMNS
 
     if metric is not None and metric not in (valid := [*available(METRICS), *TIME_COLUMNS]):
         raise UnknownName(one_of(metric, valid, "metric"))
@@ -475,7 +481,7 @@ def _checked(metric: str | None) -> str | None:
 
 def _note(rows: Any, before: str = "") -> None:
     """Say which records of a frame do not count."""
-    from mongebench.report.tables import notes
+    from mongebench.report.tables.results import notes
 
     for sentence in notes(rows):
         typer.echo(before + sentence)
@@ -499,12 +505,13 @@ def _directory(run: Path) -> Any:
 
 def _import(directory: RunDirectory, found: dict[str, Any], commit: str | None, machine: str | None) -> None:
     """Records -> asv's results, with a word on what no commit has."""
-    from mongebench.report import asv_export, tables
+    from mongebench.report.asv import export
+    from mongebench.report.tables import results
 
-    results, repository = Path(found["results_dir"]), Path(found["repo"])
-    written = asv_export.write(directory, results, repository=repository, commit=commit, machine=machine)
+    out, repository = Path(found["results_dir"]), Path(found["repo"])
+    written = export.write(directory, out, repository=repository, commit=commit, machine=machine)
     typer.echo(f"asv results: {written}")
-    _note(tables.frame(directory))
+    _note(results.frame(directory))
     if dirty := sum(bool(record.provenance.dirty) for record in directory.records()):
         typer.echo(f"{dirty} records of {directory.path} were made with changes that no commit has.", err=True)
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mongebench.cli import progress
-from mongebench.report import exports
+from mongebench.report.tables import exports
 from mongebench.run import provenance
 from mongebench.run.record import CHARACTERS, ENTRIES, Record, Status
 from mongebench.run.store import Plan, RunDirectory, Runs

@@ -11,7 +11,7 @@ import pytest
 import mongebench as mb
 from mongebench import cli
 from mongebench.core.errors import InvalidParameter, UnknownName
-from mongebench.report import tables
+from mongebench.report.tables import results
 from mongebench.run import batch, device
 from mongebench.run.engine import batches
 from mongebench.run.record import Record
@@ -169,7 +169,7 @@ def test_records_of_a_gpu_run_say_what_the_fits_ran_on(nvidia_smi, tmp_path: Pat
     on_cpu = asked(tmp_path, "cpu")
     reasons = {p.cell.estimator.name: on_cpu.directory.why_rerun(p) for p in on_cpu.plan.cells}
     assert reasons == {"shift": None, "dispatches": "device: gpu -> cpu"}
-    (block,) = tables.blocks(tables.frame(run.directory))
+    (block,) = results.blocks(results.frame(run.directory))
     for _, _, seconds, on_gpu, _ in block.lines():
         assert float(seconds) > 0
         assert on_gpu == "no gpu"

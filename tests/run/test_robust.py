@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from mongebench import cli
-from mongebench.report import tables, terminal
-from mongebench.report.leaderboard import places
+from mongebench.report.tables import results, terminal
+from mongebench.report.tables.leaderboard import places
 from mongebench.run import dask_engine
 from mongebench.run.child import Job
 from mongebench.run.record import Record, Status
@@ -324,8 +324,8 @@ def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared
     path.write_text(
         path.read_text(encoding="utf-8").replace('"exclusive": true', '"exclusive": false'), encoding="utf-8"
     )
-    rows = tables.frame(RunDirectory(tmp_path / "run"))
+    rows = results.frame(RunDirectory(tmp_path / "run"))
     assert "1 cells ran alone (--exclusive) and 1 did not" in terminal.costs(rows)
-    assert "1 cells ran alone" in tables.legend(rows)
-    assert {seconds for block in tables.blocks(rows) for *_, seconds in block.lines()} == {""}
+    assert "1 cells ran alone" in results.legend(rows)
+    assert {seconds for block in results.blocks(rows) for *_, seconds in block.lines()} == {""}
     assert places(rows)["fit_seconds"].isna().all()

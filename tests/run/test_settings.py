@@ -7,7 +7,7 @@ import pytest
 
 from mongebench.core.errors import ExperimentError
 from mongebench.plugins import ESTIMATORS, available, check_parameters, find
-from mongebench.report.tables import frame, hand_set, legend
+from mongebench.report.tables.results import frame, hand_set, legend
 from mongebench.run import settings
 from mongebench.run.experiment import Experiment, read
 from mongebench.run.record import Spec
