@@ -19,13 +19,13 @@ from mongebench.core.text import on_one_line, printable
 from mongebench.run.forecast import forecast, spoken
 from mongebench.run.provenance import commit_unknown
 from mongebench.run.record import Cell
-from mongebench.run.runner import Run
+from mongebench.run.runner import Execution
 from mongebench.run.store import RunStopped
 
 STOPPED, INTERRUPTED, TERMINATED = 4, 130, 143
 
 
-def print_plan(planned: Run) -> None:
+def print_plan(planned: Execution) -> None:
     """Every cell with what is known of its time, then the sums."""
     total, pending = len(planned.cells), {waiting.cell.key for waiting in planned.pending}
     known = forecast(planned.pending, planned.directory)
@@ -51,7 +51,7 @@ def print_plan(planned: Run) -> None:
         typer.echo(f"Not predicted: {unknown} cells, which have no earlier record here or in the runs beside it.")
 
 
-def execute(planned: Run) -> None:
+def execute(planned: Execution) -> None:
     """Plan, and run what is missing behind a progress bar; exit where it has to stop or a cell ends without record."""
     try:
         with _terminable():
@@ -64,7 +64,7 @@ def execute(planned: Run) -> None:
         _stop(f"mongebench: {error}", STOPPED, planned)
 
 
-def _execute(planned: Run) -> None:
+def _execute(planned: Execution) -> None:
     total, pending = len(planned.cells), len(planned.pending)
     typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
     if unknown := commit_unknown():
@@ -92,7 +92,7 @@ def _execute(planned: Run) -> None:
         _stop(f"mongebench: {lost}", STOPPED, planned)
 
 
-def _stop(what: str, code: int, planned: Run) -> NoReturn:
+def _stop(what: str, code: int, planned: Execution) -> NoReturn:
     """End a run before its end."""
     how = f"the same command goes on from there:\n  {planned.resume_command}"
     typer.echo(printable(f"{what}; what was recorded stays, and {how}"), err=True)

@@ -35,7 +35,7 @@ def run(
     from mongebench.report.tables import results, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.record import Status
-    from mongebench.run.runner import Machinery, Run
+    from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
 
     invocation = Invocation(
@@ -48,7 +48,7 @@ def run(
     )
     machinery = Machinery(engine, scheduler, workers)
     name = experiments.read(experiment).name
-    planned = Run(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)
+    planned = Execution(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)
     if dry_run:
         progress.print_plan(planned)
         return
@@ -82,7 +82,7 @@ def nightly(
     from mongebench.report.tables import results
     from mongebench.run import experiment as experiments
     from mongebench.run.provenance import current_commit
-    from mongebench.run.runner import Machinery, Run
+    from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory, Runs, write_atomically
 
     declared, found = experiments.read(experiment), dashboard.configuration(config)
@@ -92,7 +92,7 @@ def nightly(
     recorded = None if record else gates.read(path)  # what is wrong with them is said before the hour
     name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
     directory = RunDirectory(out or Path("results", "runs", name))
-    progress.execute(Run(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
+    progress.execute(Execution(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
     import_records(directory, found, commit, None)
     typer.echo(f"dashboard: {dashboard.publish(found)}")
     typer.echo(f"report: {pages.build(Runs([directory.path]), directory.path / 'report')}")
@@ -156,10 +156,10 @@ def tune(
 def why_rerun(run: RunPath) -> None:
     """What would run again if the run's command were repeated now, and which field of its record says so."""
     from mongebench.core.text import on_one_line
-    from mongebench.run.runner import Run
+    from mongebench.run.runner import Execution
 
     directory = directory_of(run)
-    planned = Run.again(directory)
+    planned = Execution.again(directory)
     reasons = [(cell.cell.label, directory.why_rerun(cell)) for cell in planned.plan.cells]
     for label, reason in reasons:
         if reason:

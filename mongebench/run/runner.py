@@ -65,7 +65,7 @@ class Machinery:
 
 
 @dataclass
-class Run:
+class Execution:
     """One experiment (or a selection of its cells) in one directory.
 
     Attributes
@@ -89,7 +89,7 @@ class Run:
     declaration: Declaration | None = None
 
     @classmethod
-    def again(cls, directory: RunDirectory) -> Run:
+    def again(cls, directory: RunDirectory) -> Execution:
         """The run that a directory holds, as it was declared there: from whichever folder this is asked."""
         plan = directory.plan()
         if plan.declaration is None:  # of an earlier version: there is but the name
