@@ -114,6 +114,7 @@ from __future__ import annotations
 import mongebench as mb
 from mongebench.metrics.base import Direction, Evaluation, Value, metric
 from mongebench.datasets.gaussian import gaussian  # somebody else's: not registered again
+from mongebench.run.reading import read_run
 
 def moved(dim: int = 2, shift: float = 1.0) -> mb.Problem:
     "A standard Gaussian and its translate."
@@ -258,7 +259,6 @@ def broken_package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("broken_package")
 def test_a_broken_package_harms_only_itself(tmp_path) -> None:
-    from mongebench.report.tables import results
     from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
 
@@ -282,7 +282,7 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
         assert broken in record.reason
         assert "compiled for another machine" in record.reason
         assert "\n" not in record.reason
-    assert results.frame(run.directory)["status"].tolist().count("error") == 3
+    assert mb.read_run(run.directory.path).frame()["status"].tolist().count("error") == 3
     assert not Execution(run.invocation, run.directory).pending
 
 

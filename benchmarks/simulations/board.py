@@ -20,7 +20,7 @@ from mongebench.report import gates
 from mongebench.report.tables import ranking, results
 from mongebench.report.tables.compare import Change, compare
 from mongebench.report.tables.results import IDENTITY_COLUMNS
-from mongebench.run.store import RunDirectory
+from mongebench.run.reading import read_run
 
 Array = NDArray[np.float64]
 FAMILY = np.array([0, 0, 1, 2, 3, 4, 5])
@@ -113,7 +113,7 @@ def reference_run(archive: Path) -> pd.DataFrame:
     """The frame of a zipped run."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
         packed.extractall(folder)
-        rows = results.frame(RunDirectory(folder))
+        rows = read_run(folder).frame()
     return rows[(rows["status"] != "unsupported") & ~rows["anchor"]].reset_index(drop=True)
 
 

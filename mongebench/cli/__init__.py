@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 
@@ -18,7 +19,7 @@ from mongebench.core.errors import MongebenchError
 from mongebench.core.text import printable
 from mongebench.foreign import staying
 
-COMMANDS = {
+COMMANDS: dict[str, Callable[..., None]] = {
     "list": look.names,
     "run": run.run,
     "show": look.show,

@@ -15,7 +15,7 @@ CHECK_FAILED, USAGE, NOTHING_RAN = 1, 2, 3
 Plugins = Annotated[
     list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Name, of estimators, problems, metrics.")
 ]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out).")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out), or a zip file of one.")]
 Metric = Annotated[
     str | None, typer.Option(help="A metric, or a time such as fit_seconds, gpu_fit_seconds, wall_seconds.")
 ]
@@ -33,7 +33,7 @@ def add_plugins(plugin: list[Path] | None) -> None:
 def checked_metric(metric: str | None) -> str | None:
     """A metric or a time column. Raises `UnknownName`."""
     from mongebench.plugins import METRICS, available
-    from mongebench.report.tables.results import TIME_COLUMNS
+    from mongebench.run.frame import TIME_COLUMNS
 
     if metric is not None and metric not in (valid := [*available(METRICS), *TIME_COLUMNS]):
         raise UnknownName(one_of(metric, valid, "metric"))
@@ -42,7 +42,7 @@ def checked_metric(metric: str | None) -> str | None:
 
 def note(rows: Any, before: str = "") -> None:
     """Say which records of a frame do not count."""
-    from mongebench.report.tables.results import notes
+    from mongebench.run.frame import notes
 
     for sentence in notes(rows):
         typer.echo(before + sentence)
@@ -54,12 +54,3 @@ def inside(run: Path, name: str) -> Path:
     if folder.is_symlink():
         raise MongebenchError(f"{folder} is a link, and what it leads to would be overwritten; say where with --out.")
     return folder
-
-
-def directory_of(run: Path) -> Any:
-    """A directory that holds a run. Raises `RunError`."""
-    from mongebench.run.store import RunDirectory
-
-    directory = RunDirectory(run)
-    directory.plan()
-    return directory

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mongebench.cli.common import Metric, Plugins, RunPath, add_plugins, checked_metric, directory_of, note
+from mongebench.cli.common import Metric, Plugins, RunPath, add_plugins, checked_metric, note
 from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
 
 
@@ -88,10 +88,11 @@ def table(
     plugin: Plugins = None,
 ) -> None:
     """The results of a run, grouped by problem and tier."""
-    from mongebench.report.tables import results, terminal
+    from mongebench.report.tables import terminal
+    from mongebench.run.reading import read_run
 
     add_plugins(plugin)
-    rows = results.frame(directory_of(run))
+    rows = read_run(run).frame()
     shown = terminal.costs if cost else terminal.results
     terminal.show(shown(rows, checked_metric(metric)))
     note(rows)
@@ -99,9 +100,10 @@ def table(
 
 def status(run: RunPath) -> None:
     """How many cells of a run have which status, and why the failed ones failed."""
-    from mongebench.report.tables import results, terminal
+    from mongebench.report.tables import terminal
+    from mongebench.run.reading import read_run
 
-    rows = results.frame(directory_of(run))
+    rows = read_run(run).frame()
     terminal.show(terminal.status(rows))
     note(rows)
 
@@ -118,12 +120,13 @@ def rate(
 ) -> None:
     """Whether the flows of a run keep |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 up to a horizon."""
     from mongebench.report.rates import flows
-    from mongebench.report.tables import results, terminal
+    from mongebench.report.tables import terminal
+    from mongebench.run.reading import read_run
 
     add_plugins(plugin)
-    directory = directory_of(run)
-    note(results.frame(directory))
-    terminal.show(terminal.rates(flows.frame(directory, horizon, family_floors=family_floor)))
+    found = read_run(run)
+    note(found.frame())
+    terminal.show(terminal.rates(flows.frame(found, horizon, family_floors=family_floor)))
 
 
 def compare(
@@ -134,13 +137,14 @@ def compare(
     plugin: Plugins = None,
 ) -> None:
     """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
-    from mongebench.report.tables import results, terminal
+    from mongebench.report.tables import terminal
     from mongebench.report.tables.compare import compare
+    from mongebench.run.reading import read_run
 
     if not 0 < level < 1:
         raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
     add_plugins(plugin)
-    before, after = results.frame(directory_of(first)), results.frame(directory_of(second))
+    before, after = read_run(first).frame(), read_run(second).frame()
     only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
     terminal.show(terminal.comparison(compare(before, after, checked_metric(metric), level), level, only))
     for run, rows in ((first, before), (second, after)):

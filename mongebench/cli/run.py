@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mongebench.cli.common import CHECK_FAILED, NOTHING_RAN, Only, Plugins, RunPath, directory_of, note
+from mongebench.cli.common import CHECK_FAILED, NOTHING_RAN, Only, Plugins, RunPath, note
 from mongebench.cli.write import import_records
 from mongebench.core.errors import ExperimentError
 
@@ -32,8 +32,9 @@ def run(
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.cli import progress
     from mongebench.report.figures import printed
-    from mongebench.report.tables import results, terminal
+    from mongebench.report.tables import terminal
     from mongebench.run import experiment as experiments
+    from mongebench.run.reading import read_run
     from mongebench.run.record import Status
     from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
@@ -54,14 +55,15 @@ def run(
         return
     progress.execute(planned)
     directory = planned.directory
-    rows = results.frame(directory)
+    found = read_run(directory.path)
+    rows = found.frame()
     terminal.show(terminal.results(rows))
     terminal.show(terminal.status(rows))
-    for path in printed.draw(directory, directory.path / "figures"):
+    for path in printed.draw(found, directory.path / "figures"):
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
     note(rows)
-    if set(planned.statuses()) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
+    if set(rows["status"]) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
         typer.echo("Nothing could run: every cell is unsupported or lacks a package.", err=True)
         raise typer.Exit(NOTHING_RAN)
 
@@ -79,11 +81,11 @@ def nightly(
     from mongebench.report import gates
     from mongebench.report.asv import dashboard
     from mongebench.report.site import pages
-    from mongebench.report.tables import results
     from mongebench.run import experiment as experiments
     from mongebench.run.provenance import current_commit
+    from mongebench.run.reading import read_run
     from mongebench.run.runner import Execution, Machinery
-    from mongebench.run.store import Invocation, RunDirectory, Runs, write_atomically
+    from mongebench.run.store import Invocation, RunDirectory, write_atomically
 
     declared, found = experiments.read(experiment), dashboard.configuration(config)
     if declared.gates is None:
@@ -93,10 +95,11 @@ def nightly(
     name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
     directory = RunDirectory(out or Path("results", "runs", name))
     progress.execute(Execution(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
-    import_records(directory, found, commit, None)
+    run = read_run(directory.path)
+    import_records(run, found, commit, None)
     typer.echo(f"dashboard: {dashboard.publish(found)}")
-    typer.echo(f"report: {pages.build(Runs([directory.path]), directory.path / 'report')}")
-    rows = results.frame(directory)
+    typer.echo(f"report: {pages.build(run, directory.path / 'report')}")
+    rows = run.frame()
     if recorded is None:
         recorded = gates.record(rows)
         gates.write(recorded, path)
@@ -157,8 +160,9 @@ def why_rerun(run: RunPath) -> None:
     """What would run again if the run's command were repeated now, and which field of its record says so."""
     from mongebench.core.text import on_one_line
     from mongebench.run.runner import Execution
+    from mongebench.run.store import RunDirectory
 
-    directory = directory_of(run)
+    directory = RunDirectory(run)
     planned = Execution.again(directory)
     reasons = [(cell.cell.label, directory.why_rerun(cell)) for cell in planned.plan.cells]
     for label, reason in reasons:

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mongebench.cli.common import Metric, Plugins, RunPath, add_plugins, checked_metric, directory_of, inside, note
+from mongebench.cli.common import Metric, Plugins, RunPath, add_plugins, checked_metric, inside, note
 from mongebench.core.errors import InvalidParameter, MongebenchError
 from mongebench.report.tables.formats import Format
 
 if TYPE_CHECKING:
-    from mongebench.run.store import RunDirectory
+    from mongebench.run.reading import Run
 
 
 def figures(
@@ -21,12 +21,12 @@ def figures(
 ) -> None:
     """Draw the figures of a run as PNG, SVG and PDF."""
     from mongebench.report.figures import printed
-    from mongebench.report.tables import results
+    from mongebench.run.reading import read_run
 
-    directory = directory_of(run)
-    for path in printed.draw(directory, out or inside(run, "figures")):
+    found = read_run(run)
+    for path in printed.draw(found, out or inside(run, "figures")):
         typer.echo(f"figure: {path}")
-    note(results.frame(directory))
+    note(found.frame())
 
 
 def export(
@@ -40,10 +40,11 @@ def export(
     plugin: Plugins = None,
 ) -> None:
     """Write the results of a run: every cell as CSV or Parquet, the tables as LaTeX or Markdown; or its leaderboard."""
-    from mongebench.report.tables import exports, results
+    from mongebench.report.tables import exports
+    from mongebench.run.reading import read_run
 
     add_plugins(plugin)
-    rows = results.frame(directory_of(run))
+    rows = read_run(run).frame()
     name = "leaderboard" if leaderboard else "results"
     path = out or run / f"{name}.{format.suffix}"
     if leaderboard and metric is not None:
@@ -65,12 +66,11 @@ def report(
 ) -> None:
     """Write a report: pages to open from disk, with a leaderboard, figures, failures, downloads."""
     from mongebench.report.site import pages
-    from mongebench.report.tables import results
-    from mongebench.run.store import Runs
+    from mongebench.run.reading import read_run
 
-    read = Runs(runs)
-    typer.echo(f"report: {pages.build(read, out or inside(runs[0], 'report'))}")
-    note(results.frame(read))
+    found = read_run(*runs)
+    typer.echo(f"report: {pages.build(found, out or inside(runs[0], 'report'))}")
+    note(found.frame())
 
 
 def asv(
@@ -84,23 +84,23 @@ def asv(
 ) -> None:
     """Import the records of runs as asv results: errors, rates, failures and times, to be compared over commits."""
     from mongebench.report.asv import dashboard
+    from mongebench.run.reading import read_run
 
     found = dashboard.configuration(config)
     found |= {key: str(path.resolve()) for key, path in (("results_dir", out), ("html_dir", html)) if path}
     for run in runs:
-        import_records(directory_of(run), found, commit, machine)
+        import_records(read_run(run), found, commit, machine)
     if publish:
         typer.echo(f"dashboard: {dashboard.publish(found)}")
 
 
-def import_records(directory: RunDirectory, found: dict[str, Any], commit: str | None, machine: str | None) -> None:
+def import_records(run: Run, found: dict[str, Any], commit: str | None, machine: str | None) -> None:
     """Records -> asv's results, with a word on what no commit has."""
     from mongebench.report.asv import export
-    from mongebench.report.tables import results
 
     out, repository = Path(found["results_dir"]), Path(found["repo"])
-    written = export.write(directory, out, repository=repository, commit=commit, machine=machine)
+    written = export.write(run, out, repository=repository, commit=commit, machine=machine)
     typer.echo(f"asv results: {written}")
-    note(results.frame(directory))
-    if dirty := sum(bool(record.provenance.dirty) for record in directory.records()):
-        typer.echo(f"{dirty} records of {directory.path} were made with changes that no commit has.", err=True)
+    note(run.frame())
+    if dirty := sum(bool(record.provenance.dirty) for record in run.records):
+        typer.echo(f"{dirty} records of {run.path} were made with changes that no commit has.", err=True)

@@ -14,6 +14,7 @@ from mongebench.core.errors import InvalidParameter, UnknownName
 from mongebench.report.tables import results
 from mongebench.run import batch, device
 from mongebench.run.engine import batches
+from mongebench.run.reading import read_run
 from mongebench.run.record import Record
 from mongebench.run.runner import Execution, Machinery
 from mongebench.run.store import Invocation, RunDirectory
@@ -169,7 +170,7 @@ def test_records_of_a_gpu_run_say_what_the_fits_ran_on(nvidia_smi, tmp_path: Pat
     on_cpu = asked(tmp_path, "cpu")
     reasons = {p.cell.estimator.name: on_cpu.directory.why_rerun(p) for p in on_cpu.plan.cells}
     assert reasons == {"shift": None, "dispatches": "device: gpu -> cpu"}
-    (block,) = results.blocks(results.frame(run.directory))
+    (block,) = results.blocks(read_run(run.directory.path).frame())
     for _, _, seconds, on_gpu, _ in block.lines():
         assert float(seconds) > 0
         assert on_gpu == "no gpu"

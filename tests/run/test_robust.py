@@ -23,6 +23,7 @@ from mongebench.report.tables import results, terminal
 from mongebench.report.tables.leaderboard import places
 from mongebench.run import dask_engine
 from mongebench.run.child import Job
+from mongebench.run.reading import read_run
 from mongebench.run.record import Record, Status
 from mongebench.run.runner import Execution
 from mongebench.run.sketch import Sketch
@@ -324,7 +325,7 @@ def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared
     path.write_text(
         path.read_text(encoding="utf-8").replace('"exclusive": true', '"exclusive": false'), encoding="utf-8"
     )
-    rows = results.frame(RunDirectory(tmp_path / "run"))
+    rows = read_run(tmp_path / "run").frame()
     assert "1 cells ran alone (--exclusive) and 1 did not" in terminal.costs(rows)
     assert "1 cells ran alone" in results.legend(rows)
     assert {seconds for block in results.blocks(rows) for *_, seconds in block.lines()} == {""}

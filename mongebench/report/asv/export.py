@@ -24,8 +24,10 @@ import pandas as pd
 
 from mongebench.report.rates import flows
 from mongebench.report.tables import results
+from mongebench.run.frame import FIT_COLUMNS
+from mongebench.run.reading import Run
 from mongebench.run.record import Provenance, Status
-from mongebench.run.store import RunDirectory, RunError, write_atomically
+from mongebench.run.store import RunError, write_atomically
 
 ERRORS = {"l2_error": "length^2", "uvp": "%", "energy_distance": "length"}
 VERSION = "1"
@@ -78,17 +80,17 @@ class Tracked:
         }
 
 
-def tracked(directory: RunDirectory) -> list[Tracked]:
+def tracked(run: Run) -> list[Tracked]:
     """What asv is told of a run: for each problem, its errors, failures, times and rates."""
-    rows = results.frame(directory)
+    rows = run.frame()
     measured = rows["status"].isin([Status.OK, Status.AT_FLOOR])
-    for column in results.FIT_COLUMNS:
+    for column in FIT_COLUMNS:
         rows[column] = rows.get(column, pd.Series(np.nan, rows.index)).where(measured)
     try:
-        verdicts = flows.frame(directory)
+        verdicts = flows.frame(run)
     except RunError:  # no estimator here follows a flow
         verdicts = pd.DataFrame(columns=["problem", "dim", "estimator", "rate"])
-    experiment = _slug(Path(directory.plan().invocation.experiment).stem)
+    experiment = _slug(Path(run.plan.invocation.experiment).stem)
     found = []
     for problem, own in rows.groupby("problem", sort=False):
         followed = verdicts[verdicts["problem"] == problem]
@@ -106,7 +108,7 @@ def _values(own: pd.DataFrame, flows: pd.DataFrame) -> Iterator[tuple[str, str, 
     for metric, unit in ERRORS.items():
         summary = results.aggregate(own, metric).set_index(place)
         yield f"track_{metric}", unit, summary["mean"].clip(lower=summary["floor"])
-    for name, column in zip(("time_fit", "time_gpu_fit"), results.FIT_COLUMNS, strict=True):
+    for name, column in zip(("time_fit", "time_gpu_fit"), FIT_COLUMNS, strict=True):
         yield name, "seconds", results.aggregate(own, column).set_index(place)["mean"]
     served = own[own["status"] != Status.UNSUPPORTED]
     failed = ~served["status"].isin([Status.OK, Status.AT_FLOOR])
@@ -120,9 +122,7 @@ def _values(own: pd.DataFrame, flows: pd.DataFrame) -> Iterator[tuple[str, str, 
         yield "track_flow_factor", "of |T_t - T*|^2 per flow time", remaining.mean()
 
 
-def write(
-    run: RunDirectory, results: Path, *, repository: Path, commit: str | None = None, machine: str | None = None
-) -> Path:
+def write(run: Run, results: Path, *, repository: Path, commit: str | None = None, machine: str | None = None) -> Path:
     """Write the asv result file of one run, and what asv must know of it; the file.
 
     Parameters
@@ -143,14 +143,14 @@ def write(
     RunError
         Where the run has no record, or its commit is not known.
     """
-    made = [record.provenance for record in run.records()]
+    made = [record.provenance for record in run.records]
     if not made:
         raise RunError(f"{run.path} has no record yet; run its experiment first.")
     full, seconds = _commit(commit or _only_commit(made, run), repository)
     where = _machine(made[0], machine)
     python = ".".join(made[0].python.split(".")[:2])
     benchmarks = tracked(run)
-    experiment = _slug(Path(run.plan().invocation.experiment).stem)
+    experiment = _slug(Path(run.plan.invocation.experiment).stem)
     folder = results / where["machine"]
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "machine.json", where | {"version": 1})
@@ -180,7 +180,7 @@ def write(
     return path
 
 
-def _only_commit(made: Sequence[Provenance], run: RunDirectory) -> str:
+def _only_commit(made: Sequence[Provenance], run: Run) -> str:
     commits = sorted({one.commit or "none" for one in made})
     if len(commits) > 1 or commits == ["none"]:
         named = "no commit" if commits == ["none"] else "several commits: " + ", ".join(name[:8] for name in commits)

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 
 from mongebench.report.figures.style import COLOURS, QUIET, look, panels, plain
 from mongebench.report.tables.results import row_order
+from mongebench.run.reading import Run
 from mongebench.run.record import Status
 from mongebench.run.sketch import Sketch
-from mongebench.run.store import Readable
 
 METRIC = "energy_distance_v"
 """As it is usually published; unlike the unbiased one it is positive, so that a logarithmic axis holds every value."""
@@ -34,13 +34,13 @@ Cloud = NDArray[np.float32]
 """(n, 2)."""
 
 
-def clouds(directory: Readable, rows: pd.DataFrame) -> Figure | None:
+def clouds(run: Run, rows: pd.DataFrame) -> Figure | None:
     """Source, pushed and target points of each problem of the plane, a panel a method that serves it, its first seed.
 
     Points keep the colour of the quadrant of the source that they come from; the target lies grey beneath the pushed
     ones. None where no map of the plane was measured.
     """
-    sketches = [directory.sketch(planned) if planned.dim == 2 else None for planned in directory.plan().cells]
+    sketches = [run.sketch(planned) if planned.dim == 2 else None for planned in run.plan.cells]
     rows = rows.assign(sketch=pd.Series(sketches, dtype=object))
     rows = rows[rows["status"] != Status.UNSUPPORTED]
     plane = rows[rows["dim"] == 2].groupby(["problem", "budget"], sort=False)

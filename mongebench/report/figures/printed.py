@@ -13,27 +13,27 @@ from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mongebench.report.figures import clouds, traces
 from mongebench.report.figures.style import FORMATS, STYLE, legend, look, panels, plain
-from mongebench.report.tables import results
 from mongebench.report.tables.results import aggregate, row_order
-from mongebench.run.store import Readable, replacing
+from mongebench.run.reading import Run
+from mongebench.run.store import replacing
 
 LINE = 0.17
 """Inches of an estimator's line."""
 
 
-def draw(directory: Readable, folder: Path) -> list[Path]:
+def draw(run: Run, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
     `error` always; `rate` and `anytime` where there are traces; `clouds` where maps of the plane were measured, and
     `distribution` where there are many seeds.
     """
-    rows = results.frame(directory)
+    rows = run.frame()
     with plt.rc_context(STYLE):
         drawn = {
             "error": error_overview(rows),
-            "rate": traces.rate(directory),
-            "anytime": traces.anytime(directory, rows),
-            "clouds": clouds.clouds(directory, rows),
+            "rate": traces.rate(run),
+            "anytime": traces.anytime(run, rows),
+            "clouds": clouds.clouds(run, rows),
             "distribution": clouds.distribution(rows),
         }
     return [path for name, figure in drawn.items() if figure is not None for path in save(figure, name, folder)]

@@ -13,17 +13,18 @@ from matplotlib.figure import Figure
 from mongebench.report.figures.style import QUIET, legend, look, panels, plain
 from mongebench.report.rates.flows import Flow, flows
 from mongebench.report.tables.results import row_order
+from mongebench.run.reading import Run
 from mongebench.run.record import Record, TracePoint
-from mongebench.run.store import Readable, RunError
+from mongebench.run.store import RunError
 
 
-def rate(directory: Readable) -> Figure | None:
+def rate(run: Run) -> Figure | None:
     """Squared error against flow time, both in units of the flow: a panel a problem, e^{-2 lambda t} in each.
 
     None where no estimator of the run follows a flow.
     """
     try:
-        found = [flow for flow in flows(directory) if any(point.l2_error for point in flow.trace)]
+        found = [flow for flow in flows(run) if any(point.l2_error for point in flow.trace)]
     except RunError:
         return None
     blocks = [(key, list(block)) for key, block in groupby(found, key=_place)]
@@ -81,12 +82,12 @@ def _relative(trace: Sequence[TracePoint]) -> tuple[np.ndarray, np.ndarray]:
     return time, error / error[0] if len(error) else error
 
 
-def anytime(directory: Readable, rows: pd.DataFrame) -> Figure | None:
+def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
     """Error against fit seconds (left) and oracle calls (right), a line of panels a problem, a curve a seed.
 
     The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.
     """
-    records = [directory.read(planned) for planned in directory.plan().cells]
+    records = [run.find(planned).record for planned in run.plan.cells]
     traced = rows[[record is not None and len(record.trace) > 1 for record in records]]
     if traced.empty:
         return None

@@ -13,9 +13,10 @@ import pandas as pd
 from mongebench import plugins
 from mongebench.core.errors import InvalidInput
 from mongebench.report.rates.verdict import RateVerdict, Scheme, Verdict, rate_verdict
-from mongebench.report.tables.results import INSTANCE, labels, labels_by_problem
+from mongebench.run.frame import INSTANCE, labels, labels_by_problem
+from mongebench.run.reading import Run
 from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
-from mongebench.run.store import Found, Readable, RunError
+from mongebench.run.store import Found, RunError
 
 WORST_FIRST = (Verdict.BROKEN, Verdict.PLATEAU, Verdict.INCONCLUSIVE, Verdict.HOLDS, Verdict.NOT_APPLICABLE)
 """The order in which verdicts are read; flows without one come before them."""
@@ -130,7 +131,7 @@ def _step(trace: Sequence[TracePoint]) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else float("nan")
 
 
-def flows(directory: Readable) -> list[Flow]:
+def flows(run: Run) -> list[Flow]:
     """The flows of a run, in the plan's order; a refinement that serves another flow, and has none, not on its own.
 
     A flow is a cell of an estimator that left, on any cell, a trace with flow time.
@@ -140,22 +141,22 @@ def flows(directory: Readable) -> list[Flow]:
     RunError
         Where there is none, or none that was held against an exact map.
     """
-    plan = directory.plan().cells
-    there = {planned.cell.key: directory.find(planned) for planned in plan}
+    plan = run.plan.cells
+    there = {planned.cell.key: run.find(planned) for planned in plan}
     records = {key: found.record for key, found in there.items()}
     traces = [record.trace for record in records.values() if record is not None]
     if not any(traces):
         raise RunError(
-            f"No record in {directory.path} has a trace: only iterative estimators leave one, such as flow_implicit."
+            f"No record in {run.path} has a trace: only iterative estimators leave one, such as flow_implicit."
         )
     names = {record.cell.estimator.name for record in records.values() if record is not None and _has_flow(record)}
     if not names:
         raise RunError(
-            f"No trace in {directory.path} has flow time: its estimators follow no flow. Run one that does, such as "
+            f"No trace in {run.path} has flow time: its estimators follow no flow. Run one that does, such as "
             "flow_implicit."
         )
     if not any(point.l2_error is not None for trace in traces for point in trace):
-        raise RunError(f"No trace in {directory.path} has an error: no exact map is known for its problems.")
+        raise RunError(f"No trace in {run.path} has an error: no exact map is known for its problems.")
     planned = [one for one in plan if one.cell.estimator.name in names]
     found = [
         Flow(problem, estimator, one, there[one.cell.key], records[finer] if finer else None)
@@ -198,7 +199,7 @@ def _refined_identity(cell: Cell) -> str | None:
     return _identity(cell, steps=2 * parameters["steps"], **halved)
 
 
-def frame(directory: Readable, horizon: float | None = None, *, family_floors: bool = False) -> pd.DataFrame:
+def frame(run: Run, horizon: float | None = None, *, family_floors: bool = False) -> pd.DataFrame:
     """One row per flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
 
     A flow without a trace has its status, or the `State` of its record, in place of a verdict. The horizon is a flow
@@ -206,8 +207,8 @@ def frame(directory: Readable, horizon: float | None = None, *, family_floors: b
     flow's family leaves is found by regression on the exact map, in minutes, and taken off.
     """
     rows, floors = [], dict[str, float]()
-    horizon = directory.plan().horizon if horizon is None else horizon
-    for flow in flows(directory):
+    horizon = run.plan.horizon if horizon is None else horizon
+    for flow in flows(run):
         cell = flow.planned.cell
         row: dict[str, Any] = {
             "problem": flow.problem,

@@ -23,7 +23,9 @@ from mongebench.report.tables.formats import Format
 from mongebench.report.rates.verdict import Verdict
 from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.run.record import Record, Status, meaning
-from mongebench.run.store import RunError, Runs, write_atomically
+from mongebench.run.frame import notes
+from mongebench.run.reading import Run
+from mongebench.run.store import RunError, write_atomically
 
 TRUTHS = {
     "closed_form": "the exact map is a formula",
@@ -37,7 +39,7 @@ REASONS, VERDICTS = 200, 500
 """Lines of the table of failures and of that of rates."""
 
 
-def build(runs: Runs, out: Path) -> Path:
+def build(run: Run, out: Path) -> Path:
     """Write the report of some runs into a folder; its front page.
 
     Raises `RunError` where the folder cannot be made or written, or where one in it is a link: what that leads to is no
@@ -50,17 +52,17 @@ def build(runs: Runs, out: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {out}: {error.strerror}.") from error
-    _Site(runs, out).write()
+    _Site(run, out).write()
     return out / "index.html"
 
 
 class _Site:
     """One report in the making."""
 
-    def __init__(self, runs: Runs, out: Path) -> None:
-        self.runs, self.out = runs, out
-        self.cells = {planned.cell.key: planned for planned in runs.plan().cells}
-        self.rows = results.frame(runs)
+    def __init__(self, run: Run, out: Path) -> None:
+        self.run, self.out = run, out
+        self.cells = {planned.cell.key: planned for planned in run.plan.cells}
+        self.rows = run.frame()
         self.places = leaderboard.places(self.rows)
         self.board = leaderboard.board(self.rows)
         anchors = self.rows.loc[self.rows["anchor"], "estimator"].unique().tolist()
@@ -68,7 +70,7 @@ class _Site:
         self.problems = _pages("problem", self.rows["problem"])
         self.estimators = _pages("estimator", self.rows["estimator_name"])
         try:
-            self.flows = flows.flows(runs)
+            self.flows = flows.flows(run)
         except RunError:  # no estimator here follows a flow
             self.flows = []
         self.environment = Environment(
@@ -88,9 +90,9 @@ class _Site:
             "has_rates": bool(self.flows),
             "hand_set": results.hand_set(self.rows),
             "spread": results.spread(self.rows),
-            "recorded": sum(runs.read(planned) is not None for planned in self.cells.values()),
+            "recorded": len(run.records),
             "cells_planned": len(self.cells),
-            "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in runs.plans)),
+            "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in run.plans)),
         }
 
     def write(self) -> None:
@@ -100,7 +102,7 @@ class _Site:
         look_of = self.look_of
         self._page(
             "index.html",
-            said=[*leaderboard.verdict(self.board, self.rows), *results.notes(self.rows)],
+            said=[*leaderboard.verdict(self.board, self.rows), *notes(self.rows)],
             n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
             n_planned=len(self.rows),
             legend=leaderboard.legend(self.rows),
@@ -120,7 +122,7 @@ class _Site:
 
     def _rates(self) -> None:
         """The verdicts, those that say something against a flow first."""
-        verdicts = flows.frame(self.runs)
+        verdicts = flows.frame(self.run)
         write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
@@ -133,7 +135,7 @@ class _Site:
             others=verdicts.loc[~kept, "verdict"].value_counts().to_dict(),
             planned=len(verdicts),
             spoken=int(spoken.sum()),
-            horizon=self.runs.plan().horizon,
+            horizon=self.run.plan.horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
             charts=_drawn(interactive.rate(self.flows, looks)),
         )
@@ -154,8 +156,8 @@ class _Site:
         folder = self.out / "downloads"
         for format in Format:
             exports.write(self.rows, format, folder / f"results.{format.suffix}")
-        printed.draw(self.runs, folder)
-        exports.archive(self.runs, folder / "records.zip")
+        printed.draw(self.run, folder)
+        exports.archive(self.run, folder / "records.zip")
         script = resources.files("mongebench.report.site") / "templates" / "draw_figures.py"
         write_atomically(folder / script.name, script.read_bytes())
         return sorted(f"downloads/{path.name}" for path in folder.iterdir() if path.suffix != ".png")
@@ -185,7 +187,7 @@ class _Site:
                 index(shown.kind),
                 index(", ".join(f"{count} {status}" for status, count in place["failures"].items())),
                 index(_short(place["reason"])),
-                self.runs.invocation(self.cells[place["key"]].cell).command(self.cells[place["key"]].cell),
+                self.run.invocation(self.cells[place["key"]].cell).command(self.cells[place["key"]].cell),
                 *interactive.rounded([place["gpu_fit_seconds"], place["transform_seconds"]]),
                 int(place["lost"]),
                 int(place["against"]),
@@ -239,12 +241,12 @@ class _Site:
         for estimator in results.row_order(rows["estimator"]):
             for row in _dictionaries(rows[rows["estimator"] == estimator]):
                 place = (estimator, row["budget"])
-                if place not in seen and (sketch := self.runs.sketch(self.cells[row["key"]])) is not None:
+                if place not in seen and (sketch := self.run.sketch(self.cells[row["key"]])) is not None:
                     seen.add(place)
                     yield row, sketch
 
     def _traced(self, rows: pd.DataFrame) -> list[tuple[dict[str, Any], Record]]:
-        records = ((row, self.runs.read(self.cells[row["key"]])) for row in _dictionaries(rows))
+        records = ((row, self.run.found[row["key"]].record) for row in _dictionaries(rows))
         return [(row, record) for row, record in records if record is not None and len(record.trace) > 1]
 
     def _estimator(self, name: str, page: str) -> None:

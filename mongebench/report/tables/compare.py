@@ -20,7 +20,8 @@ import pandas as pd
 from mongebench.metrics.base import Direction
 from mongebench.plugins import METRICS, find
 from mongebench.report.tables import paired
-from mongebench.report.tables.results import IDENTITY_COLUMNS, TIME_COLUMNS, chosen_metric
+from mongebench.report.tables.results import IDENTITY_COLUMNS, chosen_metric
+from mongebench.run.frame import TIME_COLUMNS
 from mongebench.run.record import Status
 
 LEVEL = 0.95

@@ -12,7 +12,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mongebench.report.tables import leaderboard, results
 from mongebench.report.tables.formats import Format
-from mongebench.run.store import Readable, RunDirectory, replacing, write_atomically
+from mongebench.run.reading import Run
+from mongebench.run.store import RunDirectory, replacing, write_atomically
 
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -26,7 +27,7 @@ _TEX = {
 
 
 def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = None) -> Path:
-    """Write a frame of `results.frame`; the path.
+    """Write a frame of `Run.frame`; the path.
 
     CSV and Parquet hold the frame itself, a line a planned cell, in full precision. LaTeX (to be \\input, with
     \\usepackage{booktabs}) and Markdown hold its `results.blocks` of `metric`.
@@ -39,7 +40,7 @@ def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = N
 
 
 def write_board(rows: pd.DataFrame, format: Format, path: Path) -> Path:
-    """Write the leaderboard of a frame of `results.frame`, in any format; the path."""
+    """Write the leaderboard of a frame of `Run.frame`, in any format; the path."""
     lines = leaderboard.board(rows)
     if format in (Format.CSV, Format.PARQUET):
         failures = [", ".join(f"{count} {status}" for status, count in line["failures"].items()) for line in lines]
@@ -56,18 +57,18 @@ def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:
     return path
 
 
-def archive(runs: Readable, path: Path) -> Path:
+def archive(run: Run, path: Path) -> Path:
     """Every record that holds, and its sketch, as a zipped run that names no folder of this machine; the path."""
-    plan, packed_as = runs.plan(), RunDirectory("")
+    plan, packed_as = run.plan, RunDirectory("")
     if plan.declaration is not None:
         declaration = plan.declaration.model_copy(update={"base": ".", "plugins": ()})
         plan = plan.model_copy(update={"declaration": declaration})
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
         packed.writestr("plan.json", plan.model_dump_json())
         for planned in plan.cells:
-            if (record := runs.read(planned)) is not None:
+            if (record := run.find(planned).record) is not None:
                 packed.writestr(packed_as.record_path(planned.cell).as_posix(), record.model_dump_json())
-            if (sketch := runs.sketch(planned)) is not None:
+            if (sketch := run.sketch(planned)) is not None:
                 packed.writestr(packed_as.sketch_path(planned.cell).as_posix(), sketch.to_bytes())
     return path
 

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from mongebench.report.tables import paired, ranking
 from mongebench.report.tables.results import (
-    FIT_COLUMNS,
     IDENTITY_COLUMNS,
     NO_GPU,
     aggregate,
@@ -29,6 +28,7 @@ from mongebench.report.tables.results import (
     number,
     row_order,
 )
+from mongebench.run.frame import FIT_COLUMNS
 from mongebench.run.record import Status
 
 LEAST, LOSS = 1e-4, 100.0

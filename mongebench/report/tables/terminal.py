@@ -28,9 +28,7 @@ from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, 
 from mongebench.report.rates.verdict import Verdict
 from mongebench.report.tables.compare import Change
 from mongebench.report.tables.results import (
-    FIT_COLUMNS,
     NO_GPU,
-    TIME_COLUMNS,
     Block,
     Shown,
     blocks,
@@ -40,6 +38,7 @@ from mongebench.report.tables.results import (
     mixed,
     number,
 )
+from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS
 from mongebench.run.record import Record, State, Status
 
 

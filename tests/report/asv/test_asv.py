@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 
 from mongebench import cli
 from mongebench.report.asv import dashboard, export
+from mongebench.run.reading import read_run
 from mongebench.run.record import Status
 from mongebench.run.store import RunError
 
@@ -97,7 +98,7 @@ def test_the_copies_are_those_that_asv_asks_for(published) -> None:
 
 def test_names_from_plugins_cannot_harm_the_pages(write_run) -> None:
     run = write_run([(cell(HOSTILE), exponential(2.0, 0.1)), (cell("x", problem={"name": HOSTILE}), [])])
-    found = export.tracked(run)
+    found = export.tracked(read_run(run.path))
     assert found
     for one in found:
         assert one.name.count(".") == 2
@@ -110,7 +111,7 @@ def test_errors_are_lifted_to_their_floor_and_halve_as_they_should(write_run) ->
     for record in list(run.records()):
         value = record.metrics["uvp"].__class__(10 / record.cell.n_source, 0.0, 1e-9)
         run.write(record.model_copy(update={"metrics": {**record.metrics, "uvp": value}}))
-    found = {one.name.rpartition(".")[2]: one for one in export.tracked(run)}
+    found = {one.name.rpartition(".")[2]: one for one in export.tracked(read_run(run.path))}
     assert set(found["track_energy_distance"].values) == {0.001}
     np.testing.assert_allclose(found["track_uvp_factor_per_doubling"].values, 0.5)
     assert found["track_uvp_factor_per_doubling"].axes == ("dim", "estimator")
@@ -118,9 +119,9 @@ def test_errors_are_lifted_to_their_floor_and_halve_as_they_should(write_run) ->
 
 def test_unsupported_cells_are_no_failures_and_other_ones_are_counted(write_run) -> None:
     refused = write_run([(cell("sorting"), []), (cell("sorting", seed=1), [])], status=Status.UNSUPPORTED)
-    assert export.tracked(refused) == []
+    assert export.tracked(read_run(refused.path)) == []
     crashed = write_run([(cell("sorting"), []), (cell("sorting", seed=1), [])], status=Status.CRASHED)
-    (only,) = export.tracked(crashed)
+    (only,) = export.tracked(read_run(crashed.path))
     assert (only.name, only.values) == ("written.gaussian.track_failed", (2.0,))
 
 

@@ -8,7 +8,7 @@ from matplotlib.patches import StepPatch
 from mongebench.report.figures import clouds, printed, traces
 from mongebench.report.figures.printed import draw
 from mongebench.report.figures.style import FORMATS, look, plain
-from mongebench.report.tables import results
+from mongebench.run.reading import read_run
 from mongebench.run.record import Status
 from mongebench.run.sketch import POINTS, Sketch
 
@@ -34,14 +34,14 @@ def with_sketches(run, shift: float = 0.0):
 def test_a_run_draws_what_it_has(write_run, tmp_path) -> None:
     run = write_run([(cell("flow", seed=seed), exponential(2.0, 0.1)) for seed in range(4)])
     run = with_sketches(run)
-    paths = draw(run, tmp_path / "figures")
+    paths = draw(read_run(run.path), tmp_path / "figures")
     names = {"error", "rate", "anytime", "clouds", "distribution"}
     assert {path.name for path in paths} == {f"{name}.{suffix}" for name in names for suffix in FORMATS}
     assert all(path.stat().st_size > 1000 for path in paths)
 
 
 def test_without_traces_sketches_and_seeds_only_the_overview_is_drawn(write_run, tmp_path) -> None:
-    paths = draw(write_run([(cell("bures"), [])]), tmp_path / "figures")
+    paths = draw(read_run(write_run([(cell("bures"), [])]).path), tmp_path / "figures")
     assert {path.stem for path in paths} == {"error"}
 
 
@@ -53,7 +53,7 @@ def test_many_rivals_differ_in_colour_or_marker() -> None:
 def test_one_dimension_is_no_curve_but_an_order_the_best_on_top(write_run) -> None:
     errors = {"middling": 3.0, "best": 0.5, "worst": 40.0}
     run = write_run([(cell(name), trace([0.0], [error / 100])) for name, error in errors.items()])
-    (axis,) = printed.error_overview(results.frame(run)).axes
+    (axis,) = printed.error_overview(read_run(run.path).frame()).axes
     assert [label.get_text() for label in axis.get_yticklabels()] == ["worst", "middling", "best"]
     drawn = [container.lines[0].get_xdata()[0] for container in axis.containers]
     assert drawn == pytest.approx(sorted(errors.values(), reverse=True))
@@ -61,7 +61,7 @@ def test_one_dimension_is_no_curve_but_an_order_the_best_on_top(write_run) -> No
 
 def test_curves_and_theory_start_at_one(write_run) -> None:
     run = write_run([(cell("flow", tau=0.1, steps=20), exponential(3.0, 0.1))], strong_convexity=0.7)
-    (axis,) = traces.rate(run).axes
+    (axis,) = traces.rate(read_run(run.path)).axes
     drawn = lines(axis)
     times, errors = drawn["flow"].T
     np.testing.assert_allclose(errors, np.exp(-3.0 * times))
@@ -72,16 +72,16 @@ def test_curves_and_theory_start_at_one(write_run) -> None:
 
 def test_a_bound_that_underflows_leaves_the_curves_their_room(write_run) -> None:
     run = write_run([(cell("flow"), trace(np.arange(0, 6000.0, 100.0), np.geomspace(1.0, 1e-3, 60)))])
-    (axis,) = traces.rate(run).axes
+    (axis,) = traces.rate(read_run(run.path)).axes
     assert 1e-6 < axis.get_ylim()[0] < 1e-3
 
 
 def test_the_known_floor_is_shaded_and_no_plateau(write_run) -> None:
     times = np.arange(0, 8.0, 0.2)
     curve = trace(times, 3.0 * np.exp(-2 * times) + 0.01)
-    assert not traces.rate(write_run([(cell("flow"), curve)])).axes[0].patches
+    assert not traces.rate(read_run(write_run([(cell("flow"), curve)]).path)).axes[0].patches
     run = write_run([(cell("flow"), curve)], floor=0.01)
-    (axis,) = traces.rate(run).axes
+    (axis,) = traces.rate(read_run(run.path)).axes
     (patch,) = [patch for patch in axis.patches if patch.get_label() == "floor"]
     assert patch.get_y() + patch.get_height() == pytest.approx(0.01 / 3.01, rel=0.2)
 
@@ -89,7 +89,7 @@ def test_the_known_floor_is_shaded_and_no_plateau(write_run) -> None:
 def test_anytime_has_every_iterative_fit_and_the_anchors(write_run) -> None:
     entries = [(cell("flow"), exponential(2.0, 0.1)), (cell("euclidean"), trace([0.0, None], [3.0, 1.0]))]
     run = write_run([*entries, (cell("exact"), [])])
-    seconds, calls = traces.anytime(run, results.frame(run)).axes
+    seconds, calls = traces.anytime(read_run(run.path), read_run(run.path).frame()).axes
     assert lines(seconds).keys() == lines(calls).keys() == {"flow", "euclidean"}
     assert lines(calls)["euclidean"].tolist() == [[0, 3.0], [100, 1.0]]
 
@@ -99,7 +99,7 @@ def test_every_value_is_on_the_axis_and_failures_are_counted(write_run) -> None:
     values = {seed: 10.0 ** (2 * seed - 5) for seed in range(4)}
     entries = [(cell("flow", seed=seed), [] if seed < 4 else None) for seed in range(6)]
     run = write_run(entries, energy_distance=lambda one: values[one.seed])
-    (axis,) = clouds.distribution(results.frame(run)).axes
+    (axis,) = clouds.distribution(read_run(run.path).frame()).axes
     low, high = axis.get_xlim()
     assert low < min(values.values()) < max(values.values()) < high
     (bars,) = [patch for patch in axis.patches if isinstance(patch, StepPatch)]
@@ -108,12 +108,12 @@ def test_every_value_is_on_the_axis_and_failures_are_counted(write_run) -> None:
 
 
 def test_few_seeds_are_no_distribution(write_run) -> None:
-    assert clouds.distribution(results.frame(write_run([(cell("flow"), [])]))) is None
+    assert clouds.distribution(read_run(write_run([(cell("flow"), [])]).path).frame()) is None
 
 
 def test_clouds_show_every_method_and_count_what_lies_outside(write_run) -> None:
     run = with_sketches(write_run([(cell(name), []) for name in ("bures", "flow")]), shift=100.0)
-    first, bures, flow, last = clouds.clouds(run, results.frame(run)).axes
+    first, bures, flow, last = clouds.clouds(read_run(run.path), read_run(run.path).frame()).axes
     assert [axis.get_title() for axis in (first, bures, flow, last)] == ["source", "bures", "flow", "target"]
     assert f"{POINTS} of {POINTS} outside" in bures.get_xlabel()
 
@@ -122,7 +122,7 @@ def test_a_method_that_failed_has_its_status_for_a_cloud(write_run) -> None:
     run = with_sketches(write_run([(cell("flow"), []), (cell("other"), [])]))
     _, other = run.records()
     run.write(other.model_copy(update={"status": Status.DIVERGED, "metrics": {}}))
-    axes = clouds.clouds(run, results.frame(run)).axes
+    axes = clouds.clouds(read_run(run.path), read_run(run.path).frame()).axes
     assert axes[2].get_xlabel() == "diverged"
 
 
@@ -154,7 +154,7 @@ def test_text_from_elsewhere_is_drawn_as_it_stands(name: str) -> None:
 def test_names_with_dollars_are_in_every_figure(write_run, tmp_path) -> None:
     cells = [cell(MARKUP, seed=seed, problem={"path": path}) for seed in range(4) for path in (MARKUP, "b")]
     run = with_sketches(write_run([(one, exponential(2.0, 0.1)) for one in cells]))
-    drawn = draw(run, tmp_path / "figures")
+    drawn = draw(read_run(run.path), tmp_path / "figures")
     assert {path.stem for path in drawn} == {"error", "rate", "anytime", "clouds", "distribution"}
     for path in drawn:
         if path.suffix == ".svg":

@@ -13,6 +13,7 @@ from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.report.rates.flows import flows, frame
 from mongebench.report.rates.verdict import Scheme, rate_verdict, step_bounds
 from mongebench.report.tables import terminal
+from mongebench.run.reading import read_run
 from mongebench.run.record import Spec, Status
 from mongebench.run.store import RunDirectory, RunError
 
@@ -39,7 +40,7 @@ def test_a_fit_and_its_refinement_are_one_row(write_run) -> None:
             (cell("flow_implicit", tau=0.05, steps=40, units=9), implicit(0.05)),
         ]
     )
-    first, other = frame(run).to_dict("records")
+    first, other = frame(read_run(run.path)).to_dict("records")
     assert first["steps"] == "0.1 and 0.05"
     assert first["verdict"] == "holds"
     # Extrapolation leaves more than the resolution of a curve on the line; the bound of such steps decides.
@@ -53,7 +54,7 @@ def test_a_fit_and_its_refinement_are_one_row(write_run) -> None:
 
 def test_only_implicit_steps_have_a_bound_of_their_own(write_run) -> None:
     run = write_run([(cell("flow_explicit", tau=0.1, steps=20), implicit(0.1))])
-    assert frame(run)["verdict"].tolist() == ["broken"]
+    assert frame(read_run(run.path))["verdict"].tolist() == ["broken"]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_the_horizon_is_the_experiments_unless_another_is_asked_for(write_run, h
     stall = trace(times, 3.0 * np.exp(-2.0 * np.minimum(times, 1.0)))
     points = exponential(2.0, 0.1) if horizon == 6.0 else stall
     run = write_run([(cell("flow"), points)], horizon=horizon)
-    (row,) = frame(run).to_dict("records")
+    (row,) = frame(read_run(run.path)).to_dict("records")
     assert row["verdict"] == verdict
     assert row["horizon"] == horizon
     if verdict == "plateau":
@@ -80,7 +81,7 @@ def test_what_the_theorem_does_not_speak_of_is_not_applicable(write_run) -> None
     run = write_run(
         [(fixed, slow), (cell("flow", divergence="energy_distance"), slow), (cell("flow", divergence="kl"), slow)]
     )
-    rows = frame(run)
+    rows = frame(read_run(run.path))
     assert rows["verdict"].tolist() == ["not applicable", "not applicable", "broken"]
     assert "fixed sample of 50 points" in rows["reason"][0]
     assert "'energy_distance'" in rows["reason"][1]
@@ -90,14 +91,14 @@ def test_what_the_theorem_does_not_speak_of_is_not_applicable(write_run) -> None
 
 def test_of_three_steps_each_but_the_last_has_its_refinement(write_run) -> None:
     run = write_run([(cell("flow", tau=0.2 / k, steps=10 * k), implicit(0.2 / k)) for k in (4, 1, 2)])
-    assert frame(run)["steps"].tolist() == ["0.2 and 0.1", "0.1 and 0.05"]
+    assert frame(read_run(run.path))["steps"].tolist() == ["0.2 and 0.1", "0.1 and 0.05"]
 
 
 def test_a_step_written_as_a_whole_number_finds_its_refinement(write_run) -> None:
     run = write_run(
         [(cell("flow", tau=1, steps=5), implicit(1.0, 5)), (cell("flow", tau=0.5, steps=10), implicit(0.5, 5))]
     )
-    assert frame(run)["steps"].tolist() == ["1 and 0.5"]
+    assert frame(read_run(run.path))["steps"].tolist() == ["1 and 0.5"]
 
 
 def test_seeds_problems_and_other_parameters_are_never_paired(write_run) -> None:
@@ -110,21 +111,21 @@ def test_seeds_problems_and_other_parameters_are_never_paired(write_run) -> None
         cell("other", tau=0.1, steps=20, units=8),
     ]
     run = write_run([(one, exponential(2.0, one.estimator.parameters["tau"])) for one in (coarse, *others)])
-    assert len(flows(run)) == 6
-    assert all(flow.refined is None for flow in flows(run))
+    assert len(flows(read_run(run.path))) == 6
+    assert all(flow.refined is None for flow in flows(read_run(run.path)))
 
 
 def test_schemes_of_a_fixed_final_time_are_refined_by_their_steps(write_run) -> None:
     run = write_run(
         [(cell("natural", final_time=2.0, steps=steps), exponential(2.0, 2.0 / steps)) for steps in (10, 20)]
     )
-    assert frame(run)["steps"].tolist() == ["0.2 and 0.1"]
+    assert frame(read_run(run.path))["steps"].tolist() == ["0.2 and 0.1"]
 
 
 def test_the_row_is_the_verdict_with_the_records_floor(write_run) -> None:
     points = exponential(2.0, 0.1)
     run = write_run([(cell("flow"), points)], floor=0.1)
-    (row,) = frame(run).to_dict("records")
+    (row,) = frame(read_run(run.path)).to_dict("records")
     found = rate_verdict(points, 1.0, floor=0.1, scheme=Scheme.FLOW)
     assert (row["verdict"], row["rate"], row["floor"]) == (found.verdict, found.rate, 0.1)
     assert (row["low"], row["high"], row["constant"]) == (*found.interval, found.constant)
@@ -156,8 +157,8 @@ def test_flows_that_left_no_trace_are_rows_too(write_run) -> None:
     run = write_run(
         [(cell("flow", seed=seed), points) for seed, points in enumerate((exponential(2.0, 0.1), [], None))]
     )
-    assert frame(run)["verdict"].tolist() == ["holds", "ok", "missing"]
-    said = shown(terminal.rates(frame(run)))
+    assert frame(read_run(run.path))["verdict"].tolist() == ["holds", "ok", "missing"]
+    said = shown(terminal.rates(frame(read_run(run.path))))
     assert "1/3" in said
     assert "2 lambda = 2" in said
 
@@ -181,18 +182,18 @@ def test_the_command_shows_the_verdicts(write_run) -> None:
     for words in ("flow", "holds up to t = 2", "1/1", "the end of each trace"):
         assert words in result.output
     # e^{-0.1} after the first step, which is the closest that it comes to the line.
-    assert "at most 0.905 times e^{-2 lambda t}" in shown(terminal.rates(frame(run)))
+    assert "at most 0.905 times e^{-2 lambda t}" in shown(terminal.rates(frame(read_run(run.path))))
 
 
 def test_estimators_that_follow_no_flow_are_left_out(write_run) -> None:
     descent = trace([0.0, None, None], [3.0, 2.0, 1.0])
     run = write_run([(cell("euclidean"), descent), (cell("flow"), exponential(2.0, 0.1))])
-    assert frame(run)["estimator"].tolist() == ["flow"]
+    assert frame(read_run(run.path))["estimator"].tolist() == ["flow"]
 
 
 def test_without_strong_convexity_the_table_says_so(write_run) -> None:
     run = write_run([(cell("flow"), exponential(2.0, 0.1))], strong_convexity=None)
-    assert "lambda = not known" in shown(terminal.rates(frame(run)))
+    assert "lambda = not known" in shown(terminal.rates(frame(read_run(run.path))))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +207,7 @@ def test_without_strong_convexity_the_table_says_so(write_run) -> None:
 def test_runs_without_a_rate_are_answered_with_a_sentence(write_run, points, words) -> None:
     run = write_run([(cell("flow"), points)], status=Status.OK)
     with pytest.raises(RunError, match=words):
-        frame(run)
+        frame(read_run(run.path))
 
 
 def test_a_folder_that_is_no_run(tmp_path) -> None:
@@ -217,5 +218,5 @@ def test_a_folder_that_is_no_run(tmp_path) -> None:
 def test_a_scheme_that_shortened_its_steps_has_no_refinement(write_run) -> None:
     """As explicit steps beyond the stability limit do: both fits took the steps that the limit allows."""
     run = write_run([(cell("flow", tau=tau, steps=steps), implicit(0.05)) for tau, steps in ((0.4, 20), (0.2, 40))])
-    assert frame(run)["steps"].tolist() == ["0.05", "0.05"]
-    assert not frame(run)["extrapolated"].any()
+    assert frame(read_run(run.path))["steps"].tolist() == ["0.05", "0.05"]
+    assert not frame(read_run(run.path))["extrapolated"].any()

@@ -17,7 +17,8 @@ from mongebench.report.figures import interactive, printed
 from mongebench.report.site import pages
 from mongebench.report.tables import results
 from mongebench.run.record import Facts, Record, Status
-from mongebench.run.store import Invocation, Plan, PlannedCell, Runs
+from mongebench.run.store import Found, Invocation, Plan, PlannedCell, RunDirectory
+from mongebench.run.reading import Held, Run, read_run
 
 from ..conftest import MANIFEST, PROVENANCE, TIMES, cell, exponential, report
 from ..conftest import sketch
@@ -105,7 +106,7 @@ def test_every_page_has_a_title_a_heading_a_language_and_labels(real: Path) -> N
 
 
 def test_the_front_page_counts_and_ranks_what_the_frame_has(real: Path) -> None:
-    rows = results.frame(Runs([real / "run"]))
+    rows = read_run(real / "run").frame()
     measured = rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()
     front = Page(real / "site" / "index.html")
     assert f"{measured}/{len(rows)} planned cells" in front.text
@@ -192,18 +193,18 @@ def test_flows_have_a_page_with_the_line_of_the_theory(hostile, tmp_path) -> Non
 def test_several_runs_are_one_and_the_later_record_holds(write_run, tmp_path) -> None:
     first = write_run([(cell("flow"), exponential(2.0, 0.1)), (cell("only_first"), [])]).path.rename(tmp_path / "first")
     second = write_run([(cell("flow"), exponential(4.0, 0.1)), (cell("late"), None)]).path
-    rows = results.frame(Runs([first, second])).set_index("estimator")
+    rows = read_run(first, second).frame().set_index("estimator")
     assert list(rows.index) == ["flow", "only_first", "late"]
     assert rows.loc["flow", "uvp"] == pytest.approx(300 * 2.718281828 ** (-8))
     # A plan without its record does not hide the record of another run.
-    assert results.frame(Runs([second, first])).set_index("estimator").loc["flow", "status"] == "ok"
+    assert read_run(second, first).frame().set_index("estimator").loc["flow", "status"] == "ok"
 
 
 def test_a_folder_that_cannot_be_made_is_answered_with_a_sentence(write_run, tmp_path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     run = write_run([(cell("bures"), [])])
     with pytest.raises(pages.RunError, match="Cannot make the folder"):
-        pages.build(Runs([run.path]), tmp_path / "file" / "site")
+        pages.build(read_run(run.path), tmp_path / "file" / "site")
 
 
 def test_the_front_is_whoever_nobody_beats_in_both() -> None:
@@ -218,7 +219,7 @@ def test_of_many_curves_each_view_keeps_some_and_early_seeds_go_first() -> None:
     assert {seed for _, seed in kept} == {0, 1, 2}
 
 
-def many(count: int) -> SimpleNamespace:
+def many(count: int) -> Run:
     """A run of that many records in memory, each with a trace, an eighth of them failed."""
     planned, records, trace = [], {}, exponential(2.0, 0.02)
     for index in range(count):
@@ -245,21 +246,15 @@ def many(count: int) -> SimpleNamespace:
             trace=trace,
             provenance=PROVENANCE,
         )
-    plan = Plan(invocation=Invocation(experiment="many"), cells=planned)
-    return SimpleNamespace(
-        path="memory",
-        plans=[plan],
-        plan=lambda: plan,
-        read=lambda one: records[one.key],
-        sketch=lambda one: None,
-        invocation=lambda one: plan.invocation,
-    )
+    plan, nowhere = Plan(invocation=Invocation(experiment="many"), cells=planned), RunDirectory("many")
+    held = [Held(one, Found(records[one.cell.key]), plan, nowhere) for one in planned]
+    return Run("many", [plan], {one.planned.cell.key: one for one in held})
 
 
 @pytest.mark.slow
 def test_ten_thousand_records_are_pages_below_five_megabytes(tmp_path, monkeypatch) -> None:
     """Without the printed figures, whose size is matplotlib's; all pages, and each long reason on them once at most."""
-    monkeypatch.setattr(printed, "draw", lambda runs, folder: [])
+    monkeypatch.setattr(printed, "draw", lambda run, folder: [])
     pages.build(many(10_000), tmp_path / "site")
     check_links(tmp_path / "site")
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "site").glob("*.html")}

@@ -11,8 +11,9 @@ from scipy import stats
 from typer.testing import CliRunner
 
 from mongebench import cli
-from mongebench.report.tables import results, terminal
+from mongebench.report.tables import terminal
 from mongebench.report.tables.compare import Change, compare
+from mongebench.run.reading import read_run
 
 from ..conftest import cell, trace
 
@@ -173,5 +174,5 @@ def test_the_command_compares_two_runs(write_run, tmp_path) -> None:
     assert "1 same" in call(moved, moved)
     assert "1 worse" in call(moved, second)
     assert "1 better" in call(second, moved)
-    rows = results.frame(first.__class__(moved))
+    rows = read_run(moved).frame()
     assert Counter(compare(rows, rows)["change"]) == {Change.SAME: 1}

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from mongebench import cli
 from mongebench.report.tables import exports, leaderboard, results
 from mongebench.report.tables.formats import Format
+from mongebench.run.reading import read_run
 from mongebench.run.record import Status
 
 from ..conftest import cell, exponential
@@ -38,7 +39,7 @@ def written(run, format: Format, folder: Path) -> Path:
 def test_data_are_the_frame_to_the_last_bit(run, tmp_path, format) -> None:
     read = pd.read_csv if format is Format.CSV else pd.read_parquet
     kept = {"keep_default_na": False, "na_values": {"uvp": "", "fit_seconds": ""}} if format is Format.CSV else {}
-    again, rows = read(written(run, format, tmp_path), **kept), results.frame(run)
+    again, rows = read(written(run, format, tmp_path), **kept), read_run(run.path).frame()
     assert list(again) == list(rows)
     for name in ("estimator", "problem", "seed", "status", "key", "estimator_parameters", "uvp", "fit_seconds"):
         pd.testing.assert_series_equal(again[name], rows[name], check_exact=True, check_dtype=False)
@@ -54,7 +55,7 @@ def test_latex_has_the_numbers_and_its_columns_match(run, tmp_path) -> None:
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]
     columns = re.search(r"\\begin\{tabular\}\{(\w+)\}", text)[1]
     assert all(len(re.findall(r"(?<!\\)&", line)) == len(columns) - 1 for line in lines)
-    (block,) = results.blocks(results.frame(run))
+    (block,) = results.blocks(read_run(run.path).frame())
     for name, (shown,), *_ in block.lines():
         (line,) = [line for line in lines if line.startswith(exports.tex(name) + " &")]
         assert f"{exports.tex(shown.text)} {{\\scriptsize {shown.count}}}" in line
@@ -91,7 +92,7 @@ def test_the_leaderboard_is_the_one_of_the_report_in_every_format(run, tmp_path,
     path = tmp_path / f"board.{format.suffix}"
     command = ["export", str(run.path), "--format", format, "--out", str(path), "--leaderboard"]
     assert CliRunner().invoke(cli.app, command, catch_exceptions=False).output == f"written: {path}\n"
-    rows = results.frame(run)
+    rows = read_run(run.path).frame()
     lines = leaderboard.board(rows)
     if format in (Format.CSV, Format.PARQUET):
         again = pd.read_csv(path) if format is Format.CSV else pd.read_parquet(path)

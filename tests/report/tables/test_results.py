@@ -14,14 +14,13 @@ from mongebench.report.tables.results import (
     blocks,
     circumstances,
     exponents,
-    frame,
-    labels,
-    labels_by_problem,
     legend,
     number,
     row_order,
     spread,
 )
+from mongebench.run.frame import labels, labels_by_problem
+from mongebench.run.reading import read_run
 from mongebench.run.record import Cell, Spec
 
 from ..conftest import TIMES, cell, trace
@@ -84,7 +83,7 @@ def test_what_the_standard_errors_are_over_is_said() -> None:
 
 def test_instances_of_one_problem_share_its_label(write_run) -> None:
     made = [cell("bures", seed, problem={"seed": instance, "dim": 2}) for instance in (0, 3) for seed in (0, 1)]
-    table = frame(write_run([(one, trace([0.0], [1.0])) for one in made]))
+    table = read_run(write_run([(one, trace([0.0], [1.0])) for one in made]).path).frame()
     assert table["problem"].unique().tolist() == ["gaussian"]
     assert table["instance"].tolist() == [0, 0, 3, 3]
     assert aggregate(table, "uvp")["n_planned"].tolist() == [4]
@@ -121,7 +120,7 @@ def test_the_exponent_of_a_metric_is_shown_with_its_name(write_run) -> None:
     run = write_run([(one, trace([0.0], [50 / one.n_source * (1 + 0.01 * one.seed)])) for one in sizes])
     console = Console(width=200, record=True, file=io.StringIO())
     for metric in ("uvp", "fit_cpu_seconds", None):
-        console.print(terminal.costs(frame(run), metric))
+        console.print(terminal.costs(read_run(run.path).frame(), metric))
     errors, cpu, wall = console.export_text().split("^exponent")[1:]
     assert "-1.00 (" in errors
     assert "uvp at the largest n" in errors
@@ -130,13 +129,13 @@ def test_the_exponent_of_a_metric_is_shown_with_its_name(write_run) -> None:
     assert "no gpu" in wall
     assert cpu.count("0.00 (") == wall.count("0.00 (") == 1  # every record of this run took a second
     assert "compilation and the drawing of samples excluded" in wall
-    console.print(terminal.costs(frame(run), "wall_seconds"))
+    console.print(terminal.costs(read_run(run.path).frame(), "wall_seconds"))
     assert "excluded" not in console.export_text()  # they hold all of a cell
 
 
 def test_exponents_of_errors_need_no_common_device(write_run) -> None:
     run = write_run([(cell("bures").model_copy(update={"n_source": n}), trace([0.0], [1 / n])) for n in (10, 20, 40)])
-    mixed = frame(run).assign(exclusive=[True, False, False])
+    mixed = read_run(run.path).frame().assign(exclusive=[True, False, False])
     assert isinstance(terminal.costs(mixed), str)
     assert isinstance(terminal.costs(mixed, "uvp"), Table)
 
@@ -255,4 +254,7 @@ def test_seconds_of_the_map_are_per_1000_points(write_run) -> None:
     for own, update in ((few, {"transform_points": 250}), (old, {})):
         directory.write(directory.read(own).model_copy(update={"times": times.model_copy(update=update)}))
     points = directory.plan().cells[1].manifest.evaluation_points
-    assert frame(directory).set_index("estimator")["transform_seconds"].to_dict() == {"a": 2.0, "b": 500 / points}
+    assert read_run(directory.path).frame().set_index("estimator")["transform_seconds"].to_dict() == {
+        "a": 2.0,
+        "b": 500 / points,
+    }

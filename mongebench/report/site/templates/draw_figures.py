@@ -4,15 +4,10 @@ Needs `pip install mongebench`. Unpacked, records.zip is the directory of a run:
 and the others read it.
 """
 
-import tempfile
-import zipfile
 from pathlib import Path
 
+import mongebench as mb
 from mongebench.report.figures import printed
-from mongebench.run.store import RunDirectory
 
 folder = Path(__file__).resolve().parent
-with tempfile.TemporaryDirectory() as run:
-    with zipfile.ZipFile(folder / "records.zip") as archive:
-        archive.extractall(run)
-    printed.draw(RunDirectory(run), folder)
+printed.draw(mb.read_run(folder / "records.zip"), folder)
