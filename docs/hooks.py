@@ -23,8 +23,8 @@ from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of, split_of
-from mongebench.report import leaderboard
-from mongebench.report.site import paragraphs
+from mongebench.report.site.pages import paragraphs
+from mongebench.report.tables import leaderboard
 from mongebench.run import settings
 from mongebench.run.record import Record, Status
 

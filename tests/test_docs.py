@@ -8,7 +8,7 @@ import pytest
 
 import mongebench as mb
 from mongebench.check import CHECKS
-from mongebench.metrics import metrics
+from mongebench.plugins import metrics
 from mongebench.run.record import Record, Status
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -221,13 +221,13 @@ def test_a_foreign_dataclass_is_not_found_through_a_module_that_imports_it(tmp_p
 
 def test_nothing_is_imported_on_the_word_of_a_file(tmp_path) -> None:
     for change in (
-        state("slope_", PART | {"object": "mongebench.report.dashboard:Dashboard"}),
+        state("slope_", PART | {"object": "mongebench.report.asv.dashboard:Dashboard"}),
         lambda header: header.update(estimator="antigravity:Bures"),
     ):
         before = set(sys.modules)
         with pytest.raises(mb.InvalidInput):
             mb.load(rewritten(tmp_path / "map", change))
-        assert not {"antigravity", "mongebench.report.dashboard"} & (set(sys.modules) - before)
+        assert not {"antigravity", "mongebench.report.asv.dashboard"} & (set(sys.modules) - before)
 
 
 class Armed:

@@ -21,7 +21,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.report.rate_verdict import Scheme, Verdict, rate_verdict
+from mongebench.report.rates.verdict import Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
 Vector = NDArray[np.float64]
