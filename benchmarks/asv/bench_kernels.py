@@ -48,11 +48,11 @@ class FlowStep:
         import jax.numpy as jnp
         from jax.flatten_util import ravel_pytree
 
-        from mongebench.estimators.flow.divergence import kullback_leibler
-        from mongebench.estimators.flow.gauss_newton import GaussNewton
-        from mongebench.estimators.flow.objective import Batch
+        from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+        from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+        from mongebench.estimators.flow.machinery.objective import Batch
+        from mongebench.estimators.flow.machinery.subproblem import Subproblem
         from mongebench.estimators.flow.potential import Quadratic, build
-        from mongebench.estimators.flow.subproblem import Subproblem
 
         rng = np.random.default_rng(0)
         x = jnp.asarray(1 + 0.5 * rng.standard_normal((256, dim)), jnp.float32)

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow.divergence import kullback_leibler
-from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.objective import Batch, objective
+from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+from mongebench.estimators.flow.machinery.objective import Batch, objective
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Quadratic, build
-from mongebench.estimators.flow.subproblem import Subproblem
 
 SHAPES = [
     pytest.param(dim, units, marks=[] if (dim, units) == (2, 64) else pytest.mark.slow)

@@ -146,7 +146,7 @@ def test_measurement_metrics_problem_and_estimator_have_digests_of_their_own() -
         "metrics": {name for place in where.metrics for name in files(place, planned._of_metrics)},
         "measurement": set(files(planned.MEASURED_BY, planned._of_measurement)),
     }
-    assert "mongebench.estimators.flow.base" in found["estimator"]
+    assert "mongebench.estimators.flow.schemes.base" in found["estimator"]
     assert "mongebench.datasets.mixture" in found["problem"]
     assert {"mongebench.metrics.l2", "mongebench.metrics.pairwise"} <= found["metrics"]
     assert {"mongebench.run.clock", "mongebench.core.oracle", "mongebench.run.cell"} <= found["measurement"]

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from mongebench.estimators.flow.cone import Cone
+from mongebench.estimators.flow.machinery.cone import Cone
 
 
 class Potential(eqx.Module):

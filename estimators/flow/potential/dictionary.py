@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.cone import Cone
+from mongebench.estimators.flow.machinery.cone import Cone
 from mongebench.estimators.flow.potential.base import Potential
 from mongebench.estimators.flow.potential.bent import SPREAD
 from mongebench.estimators.flow.potential.quadratic import Quadratic

@@ -11,7 +11,11 @@ import jax.numpy as jnp
 
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Range
-from mongebench.estimators.flow.base import (
+from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+from mongebench.estimators.flow.machinery.objective import Batch, objective
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.schemes.base import (
     DivergenceName,
     Dtype,
     Family,
@@ -21,11 +25,7 @@ from mongebench.estimators.flow.base import (
     Scheme,
     Setting,
 )
-from mongebench.estimators.flow.checks import check_counts, check_positive
-from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.objective import Batch, objective
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 
 
 class FlowNatural(Flow):

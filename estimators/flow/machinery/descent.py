@@ -11,9 +11,9 @@ import jax
 import optax
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow.objective import Batch, objective, phi
+from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
 
 Schedule = Literal["constant", "cosine"]
 SCHEDULES = {"constant": lambda rate, steps: rate, "cosine": optax.cosine_decay_schedule}

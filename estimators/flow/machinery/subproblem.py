@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from mongebench.estimators.flow.divergence import Divergence
+from mongebench.estimators.flow.machinery.divergence import Divergence
 
 
 @dataclass(frozen=True)

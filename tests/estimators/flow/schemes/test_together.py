@@ -11,10 +11,10 @@ import mongebench as mb
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import keep_going
 from mongebench.core.oracle import Meter, SourceView, TargetView
-from mongebench.estimators.flow.euclidean import Euclidean
-from mongebench.estimators.flow.implicit import FlowImplicit
-from mongebench.estimators.flow.natural import FlowNatural
-from mongebench.estimators.flow.newton import FlowNewton
+from mongebench.estimators.flow.schemes.euclidean import Euclidean
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
+from mongebench.estimators.flow.schemes.natural import FlowNatural
+from mongebench.estimators.flow.schemes.newton import FlowNewton
 
 SEEDS = [0, 1, 5]
 SMALL = {

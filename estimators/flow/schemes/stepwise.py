@@ -11,7 +11,12 @@ import jax.numpy as jnp
 import optax
 
 from mongebench.core.estimator import Range
-from mongebench.estimators.flow.base import (
+from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Schedule
+from mongebench.estimators.flow.machinery.gauss_newton import DAMPING, GaussNewton, Solution
+from mongebench.estimators.flow.machinery.objective import Batch, objective
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.schemes.base import (
     START_SHARE,
     DivergenceName,
     Dtype,
@@ -22,12 +27,7 @@ from mongebench.estimators.flow.base import (
     Scheme,
     Setting,
 )
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_positive
-from mongebench.estimators.flow.descent import SCHEDULES, Descent, Schedule
-from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, Solution
-from mongebench.estimators.flow.objective import Batch, objective
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 
 Inner = Literal["newton", "adam"]
 

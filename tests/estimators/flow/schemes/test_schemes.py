@@ -9,11 +9,11 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import solve_sylvester
 
 import mongebench as mb
-from mongebench.estimators.flow.euclidean import Euclidean
-from mongebench.estimators.flow.explicit import FlowExplicit
-from mongebench.estimators.flow.implicit import FlowImplicit
-from mongebench.estimators.flow.natural import FlowNatural
-from mongebench.estimators.flow.newton import FlowNewton
+from mongebench.estimators.flow.schemes.euclidean import Euclidean
+from mongebench.estimators.flow.schemes.explicit import FlowExplicit
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
+from mongebench.estimators.flow.schemes.natural import FlowNatural
+from mongebench.estimators.flow.schemes.newton import FlowNewton
 
 SPECTRA = [(1.0, True), pytest.param(10.0, False, marks=pytest.mark.slow), (100.0, False)]
 

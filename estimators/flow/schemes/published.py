@@ -32,12 +32,12 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from mongebench.core.oracle import SourceView, TargetView
-from mongebench.estimators.flow.base import Dtype, Family, Flow, Phase, Report, Scheme, Setting
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_positive
-from mongebench.estimators.flow.objective import Batch, objective, phi
+from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.potential.clamped import Clamped
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.base import Dtype, Family, Flow, Phase, Report, Scheme, Setting
+from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
 SCHEMES = ("explicit", "implicit", "descent")

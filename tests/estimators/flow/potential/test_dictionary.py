@@ -17,18 +17,18 @@ from jax.flatten_util import ravel_pytree
 import mongebench as mb
 from mongebench.core.errors import InvalidInput, InvalidParameter
 from mongebench.core.oracle import Meter, SourceView, TargetView
-from mongebench.estimators.flow.base import fit_together
-from mongebench.estimators.flow.cone import Cone
-from mongebench.estimators.flow.divergence import kullback_leibler
-from mongebench.estimators.flow.euclidean import Euclidean
-from mongebench.estimators.flow.explicit import FlowExplicit
-from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.implicit import FlowImplicit
-from mongebench.estimators.flow.natural import FlowNatural
-from mongebench.estimators.flow.newton import FlowNewton
-from mongebench.estimators.flow.objective import jets
+from mongebench.estimators.flow.machinery.cone import Cone
+from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+from mongebench.estimators.flow.machinery.objective import jets
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Dictionary, Quadratic
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.base import fit_together
+from mongebench.estimators.flow.schemes.euclidean import Euclidean
+from mongebench.estimators.flow.schemes.explicit import FlowExplicit
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
+from mongebench.estimators.flow.schemes.natural import FlowNatural
+from mongebench.estimators.flow.schemes.newton import FlowNewton
 
 N, UNITS = 60, 12
 RNG = np.random.default_rng(0)

@@ -11,7 +11,7 @@ from scipy.special import logsumexp
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
 from mongebench.estimators.flow.potential.clamped import Clamped
-from mongebench.estimators.flow.published import Published
+from mongebench.estimators.flow.schemes.published import Published
 
 BATCH = 40
 

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow import gauss_newton
-from mongebench.estimators.flow.divergence import invert, jet, jet_length, kullback_leibler, log_det, unpack
-from mongebench.estimators.flow.gauss_newton import LEVELLING, GaussNewton
-from mongebench.estimators.flow.objective import Batch, objective
+from mongebench.estimators.flow.machinery import gauss_newton
+from mongebench.estimators.flow.machinery.divergence import invert, jet, jet_length, kullback_leibler, log_det, unpack
+from mongebench.estimators.flow.machinery.gauss_newton import LEVELLING, GaussNewton
+from mongebench.estimators.flow.machinery.objective import Batch, objective
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import FAMILIES, ICNN, Maxima, Quadratic, build
-from mongebench.estimators.flow.subproblem import Subproblem
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -154,7 +154,7 @@ def test_inverse_and_log_det_are_those_of_numpy(dim):
 
 ON_THREADS = """
 import jax, jax.numpy as jnp
-from mongebench.estimators.flow.divergence import invert
+from mongebench.estimators.flow.machinery.divergence import invert
 eyes = jnp.broadcast_to(jnp.eye(8), (4096, 8, 8))
 total = jax.jit(lambda eyes: sum(jnp.sum(jax.vmap(invert)(k * eyes)[0]) for k in range(1, 13)))
 total(eyes).block_until_ready()

@@ -10,7 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow.base import (
+from mongebench.estimators.flow.machinery.divergence import Divergence, jet_length
+from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+from mongebench.estimators.flow.machinery.objective import Batch, jets
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
+from mongebench.estimators.flow.potential import Dictionary, Potential, corners
+from mongebench.estimators.flow.schemes.base import (
     DivergenceName,
     Dtype,
     Family,
@@ -19,13 +24,8 @@ from mongebench.estimators.flow.base import (
     Scheme,
     Setting,
 )
-from mongebench.estimators.flow.checks import check_counts, check_positive
-from mongebench.estimators.flow.divergence import Divergence, jet_length
-from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.newton import AVERAGED, newton_scheme
-from mongebench.estimators.flow.objective import Batch, jets
-from mongebench.estimators.flow.potential import Dictionary, Potential, corners
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
+from mongebench.estimators.flow.schemes.newton import AVERAGED, newton_scheme
 
 MOVED = 0.5
 """Share of the candidates that are features at work, moved; the others are drawn from the source."""

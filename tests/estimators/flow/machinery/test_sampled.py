@@ -11,12 +11,12 @@ import pytest
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.oracle import Oracle
-from mongebench.estimators.flow import sampled
-from mongebench.estimators.flow.base import NEEDS
-from mongebench.estimators.flow.explicit import FlowExplicit
-from mongebench.estimators.flow.implicit import FlowImplicit
-from mongebench.estimators.flow.natural import FlowNatural
-from mongebench.estimators.flow.newton import FlowNewton
+from mongebench.estimators.flow.machinery import sampled
+from mongebench.estimators.flow.schemes.base import NEEDS
+from mongebench.estimators.flow.schemes.explicit import FlowExplicit
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
+from mongebench.estimators.flow.schemes.natural import FlowNatural
+from mongebench.estimators.flow.schemes.newton import FlowNewton
 from mongebench.metrics import evaluate
 
 pytestmark = pytest.mark.usefixtures("x64")

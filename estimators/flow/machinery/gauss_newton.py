@@ -26,11 +26,11 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.sparse.linalg import cg
 
 from mongebench.core.errors import InvalidInput
-from mongebench.estimators.flow import probing
-from mongebench.estimators.flow.divergence import EXACT_DIMENSIONS, jet, jet_length, probed
-from mongebench.estimators.flow.objective import Batch, phi
+from mongebench.estimators.flow.machinery import probing
+from mongebench.estimators.flow.machinery.divergence import EXACT_DIMENSIONS, jet, jet_length, probed
+from mongebench.estimators.flow.machinery.objective import Batch, phi
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
 
 DAMPING = 1e-3
 """Of the first step, where nothing is known."""

@@ -11,11 +11,11 @@ import pytest
 
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
-from mongebench.estimators.flow.divergence import kullback_leibler
-from mongebench.estimators.flow.newton import FlowNewton
-from mongebench.estimators.flow.objective import Batch, objective
+from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.potential import Dictionary, Quadratic, corners
-from mongebench.estimators.flow.pursuit import FlowPursuit, promised, renew, support
+from mongebench.estimators.flow.schemes.newton import FlowNewton
+from mongebench.estimators.flow.schemes.pursuit import FlowPursuit, promised, renew, support
 
 pytestmark = pytest.mark.usefixtures("x64")
 UNITS = 6

@@ -10,7 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from mongebench.core.estimator import Range
-from mongebench.estimators.flow.base import (
+from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Schedule
+from mongebench.estimators.flow.machinery.objective import Batch
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.schemes.base import (
     START_SHARE,
     DivergenceName,
     Dtype,
@@ -21,11 +25,7 @@ from mongebench.estimators.flow.base import (
     Scheme,
     Setting,
 )
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_positive
-from mongebench.estimators.flow.descent import SCHEDULES, Descent, Schedule
-from mongebench.estimators.flow.objective import Batch
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
 

@@ -13,8 +13,8 @@ from scipy.optimize import least_squares
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput, InvalidParameter
 from mongebench.core.problem import Problem
-from mongebench.estimators.flow.base import Flow
 from mongebench.estimators.flow.potential import Quadratic, build
+from mongebench.estimators.flow.schemes.base import Flow
 from mongebench.metrics.base import EvaluationPoints, Value, variance_of_mean
 
 SHARES = (0.5, 0.01)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mongebench.estimators.flow.stepwise import Stepwise
+from mongebench.estimators.flow.schemes.stepwise import Stepwise
 
 
 class FlowImplicit(Stepwise):

@@ -15,12 +15,12 @@ from jax import monitoring
 import mongebench as mb
 from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
-from mongebench.estimators.flow.euclidean import Euclidean
-from mongebench.estimators.flow.explicit import FlowExplicit
-from mongebench.estimators.flow.implicit import FlowImplicit
-from mongebench.estimators.flow.natural import FlowNatural
-from mongebench.estimators.flow.newton import FlowNewton
-from mongebench.estimators.flow.pursuit import FlowPursuit
+from mongebench.estimators.flow.schemes.euclidean import Euclidean
+from mongebench.estimators.flow.schemes.explicit import FlowExplicit
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
+from mongebench.estimators.flow.schemes.natural import FlowNatural
+from mongebench.estimators.flow.schemes.newton import FlowNewton
+from mongebench.estimators.flow.schemes.pursuit import FlowPursuit
 
 SMALL = {
     FlowNewton: {"steps": 3, "warm_steps": 1},

@@ -22,7 +22,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mongebench.estimators.flow.divergence import Divergence, log_det, probed, unpack
+from mongebench.estimators.flow.machinery.divergence import Divergence, log_det, probed, unpack
 
 TOLERANCE = 1e-3
 """Relative error of the marginals at which Sinkhorn's iteration stops: far below the noise of a batch."""

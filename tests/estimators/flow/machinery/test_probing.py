@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow import divergence as divergences
-from mongebench.estimators.flow import probing
-from mongebench.estimators.flow.divergence import kullback_leibler
-from mongebench.estimators.flow.explicit import FlowExplicit
-from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.implicit import FlowImplicit
-from mongebench.estimators.flow.newton import FlowNewton
-from mongebench.estimators.flow.objective import Batch, objective, phi
+from mongebench.estimators.flow.machinery import divergence as divergences
+from mongebench.estimators.flow.machinery import probing
+from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Quadratic, build
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.explicit import FlowExplicit
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
+from mongebench.estimators.flow.schemes.newton import FlowNewton
 
 DIM = 5
 

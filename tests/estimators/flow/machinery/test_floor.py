@@ -5,8 +5,8 @@ import pytest
 
 import mongebench as mb
 from mongebench.core.errors import InvalidInput, InvalidParameter
-from mongebench.estimators.flow.floor import family_floor
-from mongebench.estimators.flow.implicit import FlowImplicit
+from mongebench.estimators.flow.machinery.floor import family_floor
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
 
 
 def test_the_best_affine_map_in_one_dimension_is_the_line_of_least_squares():

@@ -11,10 +11,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mongebench.estimators.flow import probing
-from mongebench.estimators.flow.divergence import Divergence, jet, probed
+from mongebench.estimators.flow.machinery import probing
+from mongebench.estimators.flow.machinery.divergence import Divergence, jet, probed
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
 
 
 class Batch(NamedTuple):

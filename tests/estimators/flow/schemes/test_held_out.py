@@ -8,7 +8,7 @@ import pytest
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.oracle import Meter, Oracle, SourceView
-from mongebench.estimators.flow.base import _Side
+from mongebench.estimators.flow.schemes.base import _Side
 
 NEEDS = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
 

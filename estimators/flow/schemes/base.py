@@ -17,17 +17,17 @@ from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView, View
-from mongebench.estimators.flow import sampled
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_points, check_positive
-from mongebench.estimators.flow.divergence import (
+from mongebench.estimators.flow.machinery import sampled
+from mongebench.estimators.flow.machinery.divergence import (
     HOW_TO_WRITE_V,
     Divergence,
     check_potential,
     kullback_leibler,
     probed,
 )
-from mongebench.estimators.flow.objective import Batch, objective, probe_error
+from mongebench.estimators.flow.machinery.objective import Batch, objective, probe_error
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
+from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_points, check_positive
 
 Family = Literal["quadratic", "ridge", "icnn", "maxima", "dictionary"]
 DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]

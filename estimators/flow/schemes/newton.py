@@ -10,7 +10,11 @@ import jax.numpy as jnp
 
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Range
-from mongebench.estimators.flow.base import (
+from mongebench.estimators.flow.machinery.gauss_newton import DAMPING, GaussNewton, optimality
+from mongebench.estimators.flow.machinery.objective import Batch
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
+from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.schemes.base import (
     DivergenceName,
     Dtype,
     Family,
@@ -20,11 +24,7 @@ from mongebench.estimators.flow.base import (
     Scheme,
     Setting,
 )
-from mongebench.estimators.flow.checks import check_counts, check_positive
-from mongebench.estimators.flow.gauss_newton import DAMPING, GaussNewton, optimality
-from mongebench.estimators.flow.objective import Batch
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 
 WARM_SHARE = 0.5
 """Share of the affine map's curvature that the other units start with."""
