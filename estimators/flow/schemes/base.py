@@ -1,33 +1,27 @@
-"""What every flow does around its scheme: check what was given, start at the identity, trace, stop, map."""
+"""What every flow is around its scheme: parameters, the start at the identity, the setting of a fit, the map."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, Literal, Self
 
-import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.flatten_util import ravel_pytree
 
-from mongebench.core.arrays import Points, row_blocks
-from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter
+from mongebench.core.arrays import Points
+from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
-from mongebench.core.oracle import Oracle, SourceView, TargetView, View
+from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow.machinery import sampled
-from mongebench.estimators.flow.machinery.divergence import (
-    HOW_TO_WRITE_V,
-    Divergence,
-    check_potential,
-    kullback_leibler,
-    probed,
-)
-from mongebench.estimators.flow.machinery.objective import Batch, objective, probe_error
+from mongebench.estimators.flow.machinery.divergence import Divergence, check_potential, kullback_leibler
+from mongebench.estimators.flow.machinery.evaluation import images, in_blocks, values
+from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_points, check_positive
+from mongebench.estimators.flow.schemes.draws import Side
+from mongebench.estimators.flow.schemes.scheme import Phase, Setting
+from mongebench.estimators.flow.schemes.together import fit_together
 
 Family = Literal["quadratic", "ridge", "icnn", "maxima", "dictionary"]
 DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
@@ -43,115 +37,8 @@ NEEDS: dict[str, frozenset[Oracle]] = {
     "energy_distance": SAMPLED_TARGET,
 }
 """What each divergence asks for: its tier."""
-
-BLOCK_ROWS = 1024
-"""Points mapped at once; the last block is filled up, so that one compilation serves any number of points."""
 START_SHARE = 0.01
 """Of a flow that does not say otherwise: T_0 is the identity to about 1e-2."""
-BLOW_UP = 1e6
-"""A map is lost when E|T|^2 exceeds this many times its value at the start plus one."""
-
-
-class Report(NamedTuple):
-    """What a scheme says of one outer step.
-
-    Attributes
-    ----------
-    objective
-        D on the last batch, ().
-    flow_time
-        Sum of the steps tau so far, (); NaN for a scheme that follows no flow.
-    evaluations
-        How many batches V was evaluated on, ().
-    diagnostics
-        What the scheme says about itself, for the trace.
-    failed
-        Whether the step could not be taken, ().
-    """
-
-    objective: jax.Array
-    flow_time: jax.Array
-    evaluations: jax.Array
-    diagnostics: dict[str, jax.Array]
-    failed: jax.Array | bool = False
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """Outer steps as pure functions of arrays: compiled once, and vectorised over seeds.
-
-    Attributes
-    ----------
-    begin
-        theta (p,) -> what the steps carry.
-    step
-        (carry, batches with a leading axis) -> (carry, `Report`).
-    parameters
-        carry -> theta (p,).
-    failure
-        A sentence for `Report.failed`.
-    """
-
-    begin: Callable[[jax.Array], Any]
-    step: Callable[[Any, Batch], tuple[Any, Report]]
-    parameters: Callable[[Any], jax.Array]
-    failure: str = ""
-
-
-@dataclass(frozen=True)
-class Phase:
-    """Outer steps of one kind.
-
-    Attributes
-    ----------
-    steps
-        How many.
-    batches
-        Each step is given.
-    start
-        (setting, potential reached) -> the potential that the phase moves.
-    scheme
-        Makes the scheme for potentials of the structure of the given one.
-    """
-
-    steps: int
-    batches: int
-    start: Callable[[Setting, Potential], Potential]
-    scheme: Callable[[Potential], Scheme]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What one fit works with.
-
-    Attributes
-    ----------
-    divergence
-        What the flow moves down.
-    affine
-        The quadratic potential with T = id.
-    start
-        The potential at time 0, of the flow's family, T_0 = id.
-    enrich
-        (quadratic, share) -> a potential of the flow's family next to it, see `Bent.beside`.
-    draw
-        (count, k) -> the k-th step's batches.
-    charge
-        To be called with the number of points at which compiled code has evaluated V.
-    resampled
-        False where every batch is the whole fixed sample.
-    held_out
-        What no step sees, to stop by; None where nothing is held out.
-    """
-
-    divergence: Divergence
-    affine: Quadratic
-    start: Potential
-    enrich: Callable[[Quadratic, float], Potential]
-    draw: Callable[[int, int], Batch]
-    charge: Callable[[int], None]
-    resampled: bool
-    held_out: Batch | None = None
 
 
 class Flow(MapEstimator):
@@ -197,6 +84,7 @@ class Flow(MapEstimator):
     """
 
     claims = frozenset({Claim.GRADIENT_OF_CONVEX})
+    fit_together = staticmethod(fit_together)
     timed: ClassVar[bool] = True
     """Whether the scheme follows a flow."""
     divergence: DivergenceName
@@ -243,7 +131,7 @@ class Flow(MapEstimator):
 
     def potential(self, X: Any) -> Any:
         """phi(x), (n, d) -> (n,)."""
-        return _in_blocks(_values, self.parameters_, X)
+        return in_blocks(values, self.parameters_, X)
 
     @abc.abstractmethod
     def _phases(self, setting: Setting) -> Iterable[Phase]:
@@ -264,7 +152,7 @@ class Flow(MapEstimator):
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         samples_target = Oracle.TARGET_SAMPLER in self.needs
         views = [source, target] if samples_target else [source]
-        sides = [_Side.of(view, self.held_out, (seed, stream)) for stream, view in enumerate(views)]
+        sides = [Side.of(view, self.held_out, (seed, stream)) for stream, view in enumerate(views)]
         x = jnp.asarray(sides[0].batches(1, self.batch_size)[0], self.dtype)
         dim = x.shape[1]
         affine = Quadratic.identity_like(x)
@@ -318,217 +206,4 @@ class Flow(MapEstimator):
 
     def _map(self) -> Callable[[Any], Points]:
         potential = self.parameters_
-        return lambda x: _in_blocks(_images, potential, np.asarray(x))
-
-
-@dataclass(frozen=True)
-class _Side:
-    """One measure's draws: what steps see, and what is held out of them.
-
-    Attributes
-    ----------
-    batches
-        (count, n) -> (count, at most n, d).
-    size
-        Points that steps see; None for fresh draws.
-    held_out
-        (m, d); none of fresh draws.
-    """
-
-    batches: Callable[[int, int], Points]
-    size: int | None
-    held_out: Points
-
-    @classmethod
-    def of(cls, view: View, share: float, seed: tuple[int, int]) -> _Side:
-        """A view's draws with `share` of a fixed sample held out; all of the rest is seen. Each side has a seed."""
-        if not share or view.budget is None:
-            return cls(view.batches, view.budget, np.empty((0, 0)))
-        rng = np.random.default_rng(seed)
-        pool = rng.permutation(view.batch(view.budget))
-        held_out, seen = np.split(pool, [round(share * len(pool))])
-
-        def batches(count: int, n: int) -> Points:
-            if n >= len(seen):
-                return np.broadcast_to(seen, (count, *seen.shape))
-            return np.stack([seen[rng.permutation(len(seen))[:n]] for _ in range(count)])
-
-        return cls(batches, len(seen), held_out)
-
-
-@dataclass
-class _Fit:
-    """One of the fits that go on together."""
-
-    flow: Flow
-    trace: Trace
-    setting: Setting
-    error: Exception | None = None
-    going: bool = True
-    probe: jax.Array = field(init=False)
-    bound: float = field(init=False)
-    best: float = np.inf
-
-    def start(self, batch: Batch, value: float) -> None:
-        flow, setting = self.flow, self.setting
-        self.probe = jnp.asarray(batch.x[:1000])
-        self.bound = BLOW_UP * (1 + float(jnp.mean(jnp.sum(self.probe**2, axis=1))))
-        setting.charge(len(batch.x))
-        flow.n_steps_, flow.n_features_in_ = 0, batch.x.shape[1]
-        if not np.isfinite(value):
-            self._fail(
-                InvalidInput(
-                    f"The divergence {flow.divergence!r} over {len(batch.x)} points of the source is {value}: V must "
-                    f"be finite and differentiable where the flow starts. {HOW_TO_WRITE_V}"
-                )
-            )
-            return
-        flow._keep(setting.start, value, 0.0 if flow.timed else None)
-        self._improves(setting.start)
-        self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value)
-
-    def advance(self, potential: Potential, report: Report, batch: Batch, failure: str) -> None:
-        """Keep what one outer step came to, or say why it cannot be kept."""
-        flow, value = self.flow, float(report.objective)
-        self.setting.charge(int(report.evaluations) * len(batch.x))
-        reason = failure if report.failed else self._flaw(potential, value)
-        if reason:
-            self._fail(Diverged(f"step {flow.n_steps_ + 1}: {reason}"))
-            return
-        flow.n_steps_ += 1
-        if self._improves(potential):
-            flow._keep(potential, value, float(report.flow_time) if flow.timed else None)
-        diagnostics = {name: float(number) for name, number in report.diagnostics.items()}
-        if probed(flow.n_features_in_, self.setting.divergence.order):
-            diagnostics["objective_error"] = float(_probe_error(potential, batch))
-        self.going = self.trace(flow._map(), flow_time=flow.flow_time_, objective=value, **diagnostics)
-
-    def _improves(self, potential: Potential) -> bool:
-        """Whether D is lower on what was held out than it ever was; true where nothing is held out."""
-        held_out = self.setting.held_out
-        if held_out is None:
-            return True
-        self.setting.charge(len(held_out.x))
-        value = float(_held_out(self.setting.divergence, potential, held_out))
-        improves = value < self.best
-        self.best = value if improves else self.best
-        return improves
-
-    def _flaw(self, potential: Potential, value: float) -> str:
-        if not np.isfinite(value):
-            return f"the objective is {value}; it was {self.flow.objective_:.4g} one step before."
-        spread = float(jnp.mean(jnp.sum(_images(potential, self.probe) ** 2, axis=1)))
-        if spread < self.bound:
-            return ""
-        return (
-            f"E|T|^2 is {spread:.3g}, beyond {self.bound:.3g}, with objective {value:.4g}. "
-            "Is exp(-V) integrable, or has V the wrong sign?"
-        )
-
-    def _fail(self, error: Exception) -> None:
-        self.error, self.going = error, False
-
-
-def fit_together(
-    estimators: Sequence[Flow],
-    sources: Sequence[SourceView],
-    targets: Sequence[TargetView],
-    *,
-    seeds: Sequence[int],
-    traces: Sequence[Trace],
-) -> list[Exception | None]:
-    """Fit copies of one flow to one problem with different seeds, in calls that are compiled once for all of them.
-
-    Parameters
-    ----------
-    estimators
-        Of one class and with equal parameters; each is fitted as its own `fit` would, up to rounding.
-    sources, targets
-        A view each, of the same measures and budgets.
-    seeds, traces
-        As in `Flow.fit`, one each.
-
-    Returns
-    -------
-    The error that ended each fit, None for one that came to its end: one diverging fit does not stop the others.
-
-    Raises
-    ------
-    InvalidParameter, InvalidInput
-        As `Flow.fit`, before anything is fitted.
-    """
-    first = estimators[0]
-    first._check()
-    with jax.enable_x64(first.dtype == "float64"):
-        fits = [
-            _Fit(flow, trace, flow._setting(source, target, seed))
-            for flow, source, target, seed, trace in zip(estimators, sources, targets, seeds, traces, strict=True)
-        ]
-        setting = fits[0].setting
-        value_of = eqx.filter_jit(lambda potential, batch: objective(setting.divergence, potential, batch))
-        for fit in fits:
-            batch = jax.tree.map(lambda leaf: leaf[0], fit.setting.draw(1, 0))
-            fit.start(batch, float(value_of(fit.setting.start, batch)))
-        for phase in first._phases(setting):
-            _run(phase, [fit for fit in fits if fit.going])
-    return [fit.error for fit in fits]
-
-
-Flow.fit_together = staticmethod(fit_together)
-
-
-def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
-    if not fits:
-        return
-    starts = [phase.start(fit.setting, fit.flow.parameters_) for fit in fits]
-    scheme = phase.scheme(starts[0])
-    _, unravel = ravel_pytree(starts[0])
-    carries = [scheme.begin(ravel_pytree(start)[0]) for start in starts]
-    alone = len(fits) == 1
-    advance = jax.jit(scheme.step if alone else jax.vmap(scheme.step))
-    stack, pick = (lambda trees: trees[0], lambda tree, _: tree) if alone else (_stacked, _picked)
-    carry = stack(carries)
-    for _ in range(phase.steps):
-        batches = [fit.setting.draw(phase.batches, fit.flow.n_steps_ + 1) for fit in fits]
-        carry, reports = advance(carry, stack(batches))
-        thetas, reports = scheme.parameters(carry), jax.device_get(reports)
-        for index, fit in enumerate(fits):
-            if fit.going:
-                last = jax.tree.map(lambda leaf: leaf[-1], batches[index])
-                fit.advance(unravel(pick(thetas, index)), pick(reports, index), last, scheme.failure)
-        if not any(fit.going for fit in fits):
-            return
-
-
-def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
-
-
-def _picked(tree: Any, index: int) -> Any:
-    return jax.tree.map(lambda leaf: leaf[index], tree)
-
-
-_probe_error = eqx.filter_jit(probe_error)
-_held_out = eqx.filter_jit(objective)
-
-
-@eqx.filter_jit
-def _images(potential: Potential, x: jax.Array) -> jax.Array:
-    return jax.vmap(potential.map)(x)
-
-
-@eqx.filter_jit
-def _values(potential: Potential, x: jax.Array) -> jax.Array:
-    return jax.vmap(potential.value)(x)
-
-
-def _in_blocks(function: Callable[..., jax.Array], potential: Potential, x: Points) -> Points:
-    """`function` of the potential at x (n, d), float64 NumPy in and out, in the precision of the potential."""
-    dtype = jax.tree.leaves(potential)[0].dtype
-    with jax.enable_x64(dtype == np.float64):
-        parts = []
-        for rows in row_blocks(len(x), 1, BLOCK_ROWS):
-            block = np.asarray(x[rows], dtype)
-            filled = np.concatenate([block, np.repeat(block[:1], BLOCK_ROWS - len(block), axis=0)])
-            parts.append(np.asarray(function(potential, filled), np.float64)[: len(block)])
-    return np.concatenate(parts)
+        return lambda x: in_blocks(images, potential, np.asarray(x))

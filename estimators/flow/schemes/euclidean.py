@@ -14,18 +14,9 @@ from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Sch
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.base import (
-    START_SHARE,
-    DivergenceName,
-    Dtype,
-    Family,
-    Flow,
-    Phase,
-    Report,
-    Scheme,
-    Setting,
-)
+from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Family, Flow
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
+from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
 

@@ -15,17 +15,9 @@ from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
 from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.base import (
-    DivergenceName,
-    Dtype,
-    Family,
-    Flow,
-    Phase,
-    Report,
-    Scheme,
-    Setting,
-)
+from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Family, Flow
 from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
+from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 
 class FlowNatural(Flow):

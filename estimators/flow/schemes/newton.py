@@ -14,17 +14,9 @@ from mongebench.estimators.flow.machinery.gauss_newton import DAMPING, GaussNewt
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.base import (
-    DivergenceName,
-    Dtype,
-    Family,
-    Flow,
-    Phase,
-    Report,
-    Scheme,
-    Setting,
-)
+from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Family, Flow
 from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
+from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 WARM_SHARE = 0.5
 """Share of the affine map's curvature that the other units start with."""

@@ -36,8 +36,9 @@ from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.potential.clamped import Clamped
-from mongebench.estimators.flow.schemes.base import Dtype, Family, Flow, Phase, Report, Scheme, Setting
+from mongebench.estimators.flow.schemes.base import Dtype, Family, Flow
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
+from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
 SCHEMES = ("explicit", "implicit", "descent")

@@ -23,12 +23,12 @@ from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
 from mongebench.estimators.flow.machinery.objective import jets
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Dictionary, Quadratic
-from mongebench.estimators.flow.schemes.base import fit_together
 from mongebench.estimators.flow.schemes.euclidean import Euclidean
 from mongebench.estimators.flow.schemes.explicit import FlowExplicit
 from mongebench.estimators.flow.schemes.implicit import FlowImplicit
 from mongebench.estimators.flow.schemes.natural import FlowNatural
 from mongebench.estimators.flow.schemes.newton import FlowNewton
+from mongebench.estimators.flow.schemes.together import fit_together
 
 N, UNITS = 60, 12
 RNG = np.random.default_rng(0)

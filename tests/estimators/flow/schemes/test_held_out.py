@@ -8,7 +8,7 @@ import pytest
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.oracle import Meter, Oracle, SourceView
-from mongebench.estimators.flow.schemes.base import _Side
+from mongebench.estimators.flow.schemes.draws import Side
 
 NEEDS = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
 
@@ -20,7 +20,7 @@ def view(problem, n):
 def test_what_is_held_out_is_in_no_batch_and_the_rest_is():
     problem = mb.problem("gaussian", dim=2, seed=0)
     source = view(problem, 50)
-    side = _Side.of(source, 0.2, seed=(0, 0))
+    side = Side.of(source, 0.2, seed=(0, 0))
     assert side.held_out.shape == (10, 2)
     assert side.size == 40
     held_out = {tuple(point) for point in side.held_out}
@@ -32,7 +32,7 @@ def test_what_is_held_out_is_in_no_batch_and_the_rest_is():
 
 def test_fresh_draws_hold_nothing_out():
     problem = mb.problem("gaussian", dim=2, seed=0)
-    side = _Side.of(view(problem, None), 0.2, seed=(0, 0))
+    side = Side.of(view(problem, None), 0.2, seed=(0, 0))
     assert side.size is None
     assert len(side.held_out) == 0
     assert side.batches(3, 7).shape == (3, 7, 2)
@@ -42,7 +42,7 @@ def test_the_map_that_is_kept_is_the_best_on_what_was_held_out():
     """A network of a thousand parameters on 48 points; the objective is computed again, by differences."""
     problem = mb.problem("gaussian", dim=2, seed=1)
     source = view(problem, 60)
-    side = _Side.of(source, 0.2, seed=(0, 0))
+    side = Side.of(source, 0.2, seed=(0, 0))
     values = []
 
     def trace(map, *, flow_time=None, **diagnostics):
