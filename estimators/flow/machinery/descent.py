@@ -53,7 +53,6 @@ class Descent:
 
     def __init__(self, potential: Potential, subproblem: Subproblem, optimiser: optax.GradientTransformation) -> None:
         _, self.unravel = ravel_pytree(potential)
-        self.cone = potential.cone
         self.subproblem = subproblem
         self.optimiser = optimiser
 
@@ -74,6 +73,4 @@ class Descent:
         return Descended(theta, state, objective(self.subproblem.divergence, self.unravel(theta), last))
 
     def _back(self, theta: jax.Array) -> jax.Array:
-        if self.cone is None:
-            return theta
-        return theta.at[: self.cone.size].set(self.cone.project(theta[: self.cone.size]))
+        return ravel_pytree(self.unravel(theta).nearest())[0]

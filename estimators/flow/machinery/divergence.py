@@ -15,45 +15,72 @@ is ever needed. `sampled` has the divergences that are known through samples onl
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from mongebench.core.errors import InvalidInput
-from mongebench.estimators.flow.potential import Potential, symmetric
+from mongebench.core.oracle import Oracle, TargetView
+from mongebench.estimators.flow.potential import symmetric
+
+KNOWN_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
+SAMPLED_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
 
 
-@dataclass(frozen=True)
-class Divergence:
+class Divergence(abc.ABC):
     """D on a batch, and the curvature that Gauss-Newton steps take it to have.
+
+    D is a function of the images T(x), its `energy`, less E log det DT where its jets are of order 1.
+
+    Parameters
+    ----------
+    dim
+        Dimension d.
 
     Attributes
     ----------
-    value
-        (jets (n, r), target's points (m, d)) -> (): D up to a constant. Its derivative in a jet, times n, is the force
-        on that point.
-    local
-        jet (r,) -> (): a convex function of one jet whose Hessian stands for that of D.
-    dim
-        Dimension d.
+    needs
+        The oracles that it asks for: its tier.
+    pointwise
+        Whether D is the mean over the points of a batch of a function of each.
     order
         Of the jets that `value` needs, 0 or 1.
     local_order
         Of the jets that `local` needs.
-    potential
-        V, (n, d) -> (n,), where `value` is the mean of V(T) - log det DT; None for other divergences.
     """
 
-    value: Callable[[jax.Array, jax.Array], jax.Array]
-    local: Callable[[jax.Array], jax.Array]
-    dim: int
-    order: int
-    local_order: int
-    potential: Callable[[Any], Any] | None = None
+    needs: ClassVar[frozenset[Oracle]]
+    pointwise: ClassVar[bool]
+    order: ClassVar[int]
+
+    def __init__(self, dim: int) -> None:
+        self.dim = dim
+
+    @classmethod
+    @abc.abstractmethod
+    def to(cls, target: TargetView, dim: int, *, epsilon: float, batch_size: int, dtype: str) -> Divergence:
+        """The divergence to a target, seen as `needs` says; the last three parameters are those of `Flow`."""
+
+    @property
+    @abc.abstractmethod
+    def local_order(self) -> int:
+        """Of the jets that `local` needs, 0 or 1."""
+
+    @abc.abstractmethod
+    def energy(self, images: jax.Array, y: jax.Array) -> jax.Array:
+        """The part that sees images alone, (n, d), target's points (m, d) -> ()."""
+
+    @abc.abstractmethod
+    def value(self, jets: jax.Array, y: jax.Array) -> jax.Array:
+        """D up to a constant, (n, r), (m, d) -> (). Its derivative in a jet, times n, is the force on that point."""
+
+    @abc.abstractmethod
+    def local(self, jet: jax.Array) -> jax.Array:
+        """(r,) -> (): a convex function of one jet whose Hessian stands for that of D."""
 
 
 EXACT_DIMENSIONS = 64
@@ -63,13 +90,6 @@ EXACT_DIMENSIONS = 64
 def probed(dim: int, order: int) -> bool:
     """Whether the derivatives of T are probed (see `probing`), where jets of that order are asked for."""
     return order > 0 and dim > EXACT_DIMENSIONS
-
-
-def jet(potential: Potential, x: jax.Array, order: int = 1) -> jax.Array:
-    """(T(x), lower triangle of DT(x)), (d,) -> (r,); T(x) alone for order 0."""
-    if order == 0:
-        return potential.map(x)
-    return jnp.concatenate([potential.map(x), potential.lower_jacobian(x)])
 
 
 def jet_length(dim: int, order: int = 1) -> int:
@@ -88,19 +108,51 @@ def unpack(jet: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jet[:dim], symmetric(jet[dim:], dim)
 
 
-def kullback_leibler(potential: Callable[[Any], Any], dim: int) -> Divergence:
-    """E[V(T) - log det DT], in weak form; NaN where DT is not positive definite."""
+class KullbackLeibler(Divergence):
+    """E[V(T) - log det DT], in weak form; NaN where DT is not positive definite.
 
-    def local(jet: jax.Array) -> jax.Array:
-        image, derivative = unpack(jet)
-        energy: jax.Array = potential(image[None])[0]
-        return energy - log_det(derivative)
+    Parameters
+    ----------
+    potential
+        V, (n, d) -> (n,).
+    dim
+        Dimension d.
+    """
 
-    def value(jets: jax.Array, y: jax.Array) -> jax.Array:
+    needs: ClassVar[frozenset[Oracle]] = KNOWN_TARGET
+    pointwise: ClassVar[bool] = True
+    order: ClassVar[int] = 1
+
+    def __init__(self, potential: Callable[[Any], Any], dim: int) -> None:
+        super().__init__(dim)
+        self.potential = potential
+
+    @classmethod
+    def to(cls, target: TargetView, dim: int, *, epsilon: float, batch_size: int, dtype: str) -> KullbackLeibler:
+        """By the target's V."""
+        del epsilon, batch_size
+        return cls(known_potential(target, dim, dtype), dim)
+
+    @property
+    def local_order(self) -> int:
+        """As all of D."""
+        return 1
+
+    def energy(self, images: jax.Array, y: jax.Array) -> jax.Array:
+        """E V(T)."""
         del y
-        return jnp.mean(jax.vmap(local)(jets))
+        return jnp.mean(self.potential(images))
 
-    return Divergence(value, local, dim, order=1, local_order=1, potential=potential)
+    def value(self, jets: jax.Array, y: jax.Array) -> jax.Array:
+        """Point by point."""
+        del y
+        return jnp.mean(jax.vmap(self.local)(jets))
+
+    def local(self, jet: jax.Array) -> jax.Array:
+        """V(T) - log det DT at one point."""
+        image, derivative = unpack(jet)
+        energy: jax.Array = self.potential(image[None])[0]
+        return energy - log_det(derivative)
 
 
 def log_det(matrix: jax.Array) -> jax.Array:
@@ -165,16 +217,17 @@ HOW_TO_WRITE_V = (
 )
 
 
-def check_potential(potential: Callable[[Any], Any], dim: int, dtype: str) -> None:
-    """Refuse a V that JAX cannot trace and differentiate, or that does not map (n, d) to (n,).
+def known_potential(target: TargetView, dim: int, dtype: str) -> Callable[[Any], Any]:
+    """The target's V, which compiled code will evaluate: who calls it charges the meter.
 
     Raises
     ------
     InvalidInput
-        With a sentence that says how to write V.
+        Where JAX cannot trace and differentiate it, or it does not map (n, d) to (n,): says how to write V.
     OracleUnavailable
         The target has no V at all.
     """
+    potential: Callable[[Any], Any] = target.uncounted(Oracle.TARGET_POTENTIAL)
     points = jnp.zeros((3, dim), dtype)
     try:
         values = jax.eval_shape(potential, points)
@@ -188,3 +241,4 @@ def check_potential(potential: Callable[[Any], Any], dim: int, dtype: str) -> No
             f"The target's potential V maps points of shape (3, {dim}) to {getattr(values, 'shape', type(values))}; "
             f"expected one number a point, (3,). {HOW_TO_WRITE_V}"
         )
+    return potential

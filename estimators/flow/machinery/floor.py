@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +14,11 @@ from scipy.optimize import least_squares
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput, InvalidParameter
 from mongebench.core.problem import Problem
-from mongebench.estimators.flow.potential import Quadratic, build
-from mongebench.estimators.flow.schemes.base import Flow
+from mongebench.estimators.flow.potential import FAMILIES, Quadratic
 from mongebench.metrics.base import EvaluationPoints, Value, variance_of_mean
+
+if TYPE_CHECKING:
+    from mongebench.estimators.flow.schemes.base import Flow
 
 SHARES = (0.5, 0.01)
 """Of the curvature that is bent at the start, by turns: well away from a quadratic, and next to it."""
@@ -50,12 +53,14 @@ def family_floor(
     InvalidInput
         Where the exact map is not known.
     InvalidParameter
-        For the family "dictionary", whose parameters fill a cone that these steps would leave.
+        For a family like "dictionary", whose parameters fill a cone that these steps would leave.
     """
     if not problem.truth:
         raise InvalidInput("The floor of a family needs the exact map, which this problem does not know.")
-    if flow.family == "dictionary":
-        raise InvalidParameter('family_floor serves smooth families, and "dictionary" is a cone: take another family.')
+    if FAMILIES[flow.family].conic:
+        raise InvalidParameter(
+            f"family_floor serves smooth families, and {flow.family!r} is a cone: take another family."
+        )
     x = EvaluationPoints.draw(problem, 2 * points, seed).x
     y = problem.truth(x)
     half = len(x) // 2
@@ -75,7 +80,7 @@ def _fit(
     """(squared error at x, the map): least squares from one start."""
     inside = jnp.asarray(x)
     affine = Quadratic.identity_like(inside)
-    start = build(flow.family, affine, inside, units=flow.units, depth=flow.depth, share=share, rng=rng)
+    start = FAMILIES[flow.family].start(affine, inside, units=flow.units, depth=flow.depth, share=share, rng=rng)
     theta, unravel = ravel_pytree(start)
 
     @jax.jit

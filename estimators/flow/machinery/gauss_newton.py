@@ -9,9 +9,10 @@ leaves out what the curvature of theta -> jet adds to the Hessian, and so is pos
 damping diag M) dtheta = -grad Phi, by Cholesky factors where M is small, else by conjugate gradients on products M v (a
 forward and a reverse derivative each), on random probes of DT in place of jets where d is large. The damping follows
 the trust ratio, the actual over the predicted decrease (Marquardt 1963); diag M, levelled (see `LEVELLING`), makes it
-blind to the units of the parameters. Where they must stay in a cone (see `cone`), a step is the minimiser over the cone
-of the same damped model, and so no step is promised a decrease at a minimiser over the cone, and only there. Everything
-here is pure: callers jit it, and vmap it over seeds.
+blind to the units of the parameters. The family of the potential solves for the step (`damped_step`): where its
+parameters must stay in a cone (see `cone`), a step is the minimiser over the cone of the same damped model, and so no
+step is promised a decrease at a minimiser over the cone, and only there. Everything here is pure: callers jit it, and
+vmap it over seeds.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from jax.scipy.sparse.linalg import cg
 
 from mongebench.core.errors import InvalidInput
 from mongebench.estimators.flow.machinery import probing
-from mongebench.estimators.flow.machinery.divergence import EXACT_DIMENSIONS, jet, jet_length, probed
+from mongebench.estimators.flow.machinery.divergence import EXACT_DIMENSIONS, jet_length, probed
 from mongebench.estimators.flow.machinery.objective import Batch, phi
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
@@ -154,8 +155,7 @@ class GaussNewton:
         by_kind: bool = False,
     ) -> None:
         theta, self.unravel = ravel_pytree(potential)
-        self.cone = potential.cone
-        self.free = self.cone.size if self.cone else len(theta)
+        self.free = potential.free
         self.subproblem = subproblem
         self.divergence = subproblem.divergence
         self.order = max(self.divergence.order, self.divergence.local_order)
@@ -167,13 +167,13 @@ class GaussNewton:
         self.kinds = np.repeat(np.arange(len(sizes)), sizes)[: self.free]
         small = len(theta) <= DENSE_PARAMETERS and self.entries <= DENSE_ENTRIES
         if probed(potential.dim, self.order):
-            if self.cone:
+            if potential.conic:
                 raise InvalidInput(
                     f"Steps in a cone (family 'dictionary') need the matrix of DT, which is probed in dimension "
                     f"{potential.dim} > {EXACT_DIMENSIONS}: take another family."
                 )
             self._whole_model = self._probed_model
-        elif self.cone or small:
+        elif potential.conic or small:
             self._whole_model = self._dense_model
         else:
             self._whole_model = self._cg_model
@@ -268,15 +268,13 @@ class GaussNewton:
         return jax.vmap(self._jet, (None, 0))(theta, x)
 
     def _jet(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        return jet(self.unravel(theta), x, self.order)
+        jet: jax.Array = self.unravel(theta).jet(x, self.order)
+        return jet
 
     def _jacobian(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        """(p,), (d,) -> (r, p)."""
-        if self.cone:
-            derivative: jax.Array = self.unravel(theta).derivative(x)
-            return derivative[: jet_length(len(x), self.order)]
-        jacobian: jax.Array = jax.jacrev(self._jet)(theta, x)
-        return jacobian
+        """(p,), (d,) -> (r, free)."""
+        derivative: jax.Array = self.unravel(theta).jet_derivative(x, self.order)
+        return derivative
 
     def _evaluation(
         self, start: jax.Array, batch: Batch, tau: jax.Array
@@ -289,7 +287,7 @@ class GaussNewton:
     def _mean(self, function: Callable[[Batch], Any], batch: Batch) -> Any:
         """`function` of the batch, by way of its blocks where it is the mean over the points of something."""
         points = len(batch.x)
-        if self.divergence.potential is None or probed(self.divergence.dim, self.order) or points <= BLOCK_POINTS:
+        if not self.divergence.pointwise or probed(self.divergence.dim, self.order) or points <= BLOCK_POINTS:
             return function(batch)
         whole = points - points % BLOCK_POINTS
 
@@ -331,15 +329,9 @@ class GaussNewton:
         zeros = jnp.zeros(self.free, theta.dtype), jnp.zeros((self.free, self.free), theta.dtype)
         (gradient, matrix), _ = jax.lax.scan(add, zeros, blocks)
         scales = self._scales(jnp.diagonal(matrix))
-        scaled = scales[:, None] * matrix * scales
 
         def solve(gradient: jax.Array, damping: jax.Array) -> jax.Array:
-            if self.cone:
-                damped = matrix + damping * jnp.diag(scales**-2)
-                return pad(self.cone.minimise(theta[: self.free], gradient[: self.free], damped))
-            factor = jnp.linalg.cholesky(scaled + damping * jnp.eye(len(theta), dtype=theta.dtype))
-            solution: jax.Array = jax.scipy.linalg.cho_solve((factor, True), scales * gradient)
-            return -scales * solution
+            return pad(self.unravel(theta).damped_step(gradient[: self.free], matrix, scales, damping))
 
         def pad(v: jax.Array) -> jax.Array:
             return jnp.pad(v, (0, len(theta) - self.free))  # constants do not move
@@ -364,8 +356,7 @@ class GaussNewton:
 
     def _probed_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
         """Features (T, DT u) in place of jets, u = A^{-1} z and A = DT where the divergence is seen: see `probing`."""
-        energies, x, linear = self.divergence.potential, batch.x, self.subproblem.linear
-        assert energies is not None
+        x, linear = batch.x, self.subproblem.linear
         z = probing.signs(batch.key, x)
         anchor, here = self.unravel(start), self.unravel(theta)
         solutions = probing.log_det(anchor if linear else here, x, z).solutions
@@ -377,7 +368,7 @@ class GaussNewton:
             return jax.vmap(potential.map)(x), probing.curves(potential, x, solutions)
 
         def forces(images: jax.Array) -> jax.Array:
-            force: jax.Array = jax.grad(lambda images: jnp.mean(energies(images)))(images)
+            force: jax.Array = jax.grad(self.divergence.energy)(images, batch.y)
             return force
 
         force, bend = jax.linearize(forces, anchors if linear else images)

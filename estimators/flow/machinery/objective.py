@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from mongebench.estimators.flow.machinery import probing
-from mongebench.estimators.flow.machinery.divergence import Divergence, jet, probed
+from mongebench.estimators.flow.machinery.divergence import Divergence, probed
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Potential
 
@@ -37,18 +37,17 @@ class Batch(NamedTuple):
 
 def jets(potential: Potential, x: jax.Array, order: int) -> jax.Array:
     """(n, d) -> (n, r)."""
-    return jax.vmap(jet, (None, 0, None))(potential, x, order)
+    return jax.vmap(lambda point: potential.jet(point, order))(x)
 
 
 def objective(divergence: Divergence, potential: Potential, batch: Batch) -> jax.Array:
     """D on the batch."""
     if not probed(divergence.dim, divergence.order):
         return divergence.value(jets(potential, batch.x, divergence.order), batch.y)
-    assert divergence.potential is not None
     z = probing.signs(batch.key, batch.x)
     found = probing.log_det(jax.lax.stop_gradient(potential), batch.x, z)
     traces = mean_traces(probing.curves(potential, batch.x, found.solutions), z)
-    energy = jnp.mean(divergence.potential(jax.vmap(potential.map)(batch.x)))
+    energy = divergence.energy(jax.vmap(potential.map)(batch.x), batch.y)
     return energy - probing.attach(found.mean, traces)
 
 
@@ -71,12 +70,10 @@ def phi(
     elif exact:
         part = subproblem.part(here, there, batch.y)
     else:
-        assert divergence.potential is not None
-        energies = divergence.potential
         z = probing.signs(batch.key, x)
         solutions = probing.log_det(anchor, x, z).solutions
         traces = mean_traces(probing.curves(potential, x, solutions), z)  # d at the anchor
-        slope = jax.jvp(lambda images: jnp.mean(energies(images)), (there,), (here - there,))[1]
+        slope = jax.jvp(lambda images: divergence.energy(images, batch.y), (there,), (here - there,))[1]
         part = slope - (traces - divergence.dim)
     return part + subproblem.distance(here, there, tau), reached
 

@@ -17,12 +17,21 @@ transport and MMD using Sinkhorn divergences; Mordant 2024, The entropic optimal
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Self
 
 import jax
 import jax.numpy as jnp
 
-from mongebench.estimators.flow.machinery.divergence import Divergence, log_det, probed, unpack
+from mongebench.core.oracle import Oracle, TargetView
+from mongebench.estimators.flow.machinery.divergence import (
+    KNOWN_TARGET,
+    SAMPLED_TARGET,
+    Divergence,
+    known_potential,
+    log_det,
+    probed,
+    unpack,
+)
 
 TOLERANCE = 1e-3
 """Relative error of the marginals at which Sinkhorn's iteration stops: far below the noise of a batch."""
@@ -32,72 +41,145 @@ BISECTIONS = 24
 """Of the search for a median: its error is a 10^-7 of the largest value."""
 
 
-def kl_score(potential: Callable[[Any], Any], epsilon: float, dim: int) -> Divergence:
+class Sampled(Divergence):
+    """A divergence of the images alone: its derivative needs no DT."""
+
+    pointwise: ClassVar[bool] = False
+    order: ClassVar[int] = 0
+
+    def value(self, jets: jax.Array, y: jax.Array) -> jax.Array:
+        """The energy of the images."""
+        return self.energy(jets[:, : self.dim], y)
+
+
+class KLScore(Sampled):
     """E[V(T)] - OT_eps(Y, Y) / eps: KL with the score of the moving law estimated from the batch, as published.
 
     Needs V and samples of mu0. From few points the estimated score is too flat, and the flow ends too narrow.
+
+    Parameters
+    ----------
+    potential
+        V, (n, d) -> (n,).
+    epsilon
+        Relative to the median squared distance between images.
+    dim
+        Dimension d.
     """
 
-    def value(jets: jax.Array, y: jax.Array) -> jax.Array:
+    needs: ClassVar[frozenset[Oracle]] = KNOWN_TARGET
+
+    def __init__(self, potential: Callable[[Any], Any], epsilon: float, dim: int) -> None:
+        super().__init__(dim)
+        self.potential = potential
+        self.epsilon = epsilon
+
+    @classmethod
+    def to(cls, target: TargetView, dim: int, *, epsilon: float, batch_size: int, dtype: str) -> KLScore:
+        """By the target's V."""
+        del batch_size
+        return cls(known_potential(target, dim, dtype), epsilon, dim)
+
+    @property
+    def local_order(self) -> int:
+        """That of `entropy`."""
+        return entropy_order(self.dim)
+
+    def energy(self, images: jax.Array, y: jax.Array) -> jax.Array:
+        """All of D."""
         del y
-        images = jets[:, :dim]
-        return jnp.mean(potential(images)) + negative_entropy(images, epsilon * scale_of(images))
+        return jnp.mean(self.potential(images)) + negative_entropy(images, self.epsilon * scale_of(images))
 
-    def local(jet: jax.Array) -> jax.Array:
-        energy: jax.Array = potential(jet[None, :dim])[0]
-        return energy + entropy(jet, dim)
-
-    return Divergence(value, local, dim, order=0, local_order=entropy_order(dim))
+    def local(self, jet: jax.Array) -> jax.Array:
+        """As of KL."""
+        energy: jax.Array = self.potential(jet[None, : self.dim])[0]
+        return energy + entropy(jet, self.dim)
 
 
-def kl_two_scores(target: jax.Array, epsilon: float) -> Divergence:
+class TwoSamples(Sampled):
+    """A divergence that is known through samples of both laws.
+
+    Parameters
+    ----------
+    target
+        Points of the target, (m, d), that tell its scale.
+    epsilon
+        Relative to the median squared distance between points of the target.
+    """
+
+    needs: ClassVar[frozenset[Oracle]] = SAMPLED_TARGET
+
+    def __init__(self, target: jax.Array, epsilon: float) -> None:
+        super().__init__(target.shape[1])
+        self.spread = _spread(target)
+        self.epsilon = epsilon
+
+    @classmethod
+    def to(cls, target: TargetView, dim: int, *, epsilon: float, batch_size: int, dtype: str) -> Self:
+        """By a batch of the target."""
+        del dim
+        return cls(jnp.asarray(target.batch(batch_size), dtype), epsilon)
+
+
+class KLTwoScores(TwoSamples):
     """(2 / eps) E[f_Z(Y) - f_Y(Y)]: KL with both scores estimated, f_Z and f_Y the two self-transport potentials.
 
-    Needs samples of both laws. One eps, of the target's scale, serves both, so that their blurs cancel at T*. From few
-    points the flow ends too narrow (300 points in the plane: 76 % of the variance at epsilon 0.05, 91 % at 0.2, where
-    `sinkhorn_divergence` keeps 98 %).
+    One eps, of the target's scale, serves both, so that their blurs cancel at T*. From few points the flow ends too
+    narrow (300 points in the plane: 76 % of the variance at epsilon 0.05, 91 % at 0.2, where `SinkhornDivergence` keeps
+    98 %). Parameters: see `TwoSamples`.
     """
-    dim = target.shape[1]
-    spread = _spread(target)
 
-    def value(jets: jax.Array, z: jax.Array) -> jax.Array:
-        images = jets[:, :dim]
-        eps = epsilon * scale_of(z)
-        f = self_potential(half_squared_distances(z, z), eps)
-        attraction = 2 / eps * jnp.mean(soft_minimum(f, half_squared_distances(images, z), eps))
+    @property
+    def local_order(self) -> int:
+        """That of `entropy`."""
+        return entropy_order(self.dim)
+
+    def energy(self, images: jax.Array, y: jax.Array) -> jax.Array:
+        """All of D."""
+        eps = self.epsilon * scale_of(y)
+        f = self_potential(half_squared_distances(y, y), eps)
+        attraction = 2 / eps * jnp.mean(soft_minimum(f, half_squared_distances(images, y), eps))
         return attraction + negative_entropy(images, eps)
 
-    def local(jet: jax.Array) -> jax.Array:
-        return jnp.sum(jet[:dim] ** 2) / (2 * spread) + entropy(jet, dim)
-
-    return Divergence(value, local, dim, order=0, local_order=entropy_order(dim))
-
-
-def sinkhorn_divergence(target: jax.Array, epsilon: float) -> Divergence:
-    """OT_eps(Y, Z) - OT_eps(Y, Y) / 2 - OT_eps(Z, Z) / 2. Needs samples of both laws."""
-    dim = target.shape[1]
-
-    def value(jets: jax.Array, z: jax.Array) -> jax.Array:
-        images = jets[:, :dim]
-        eps = epsilon * scale_of(z)
-        within = transport_to_itself(images, eps) + transport_to_itself(z, eps)
-        return transport(images, z, eps) - within / 2
-
-    # Near the target this is about half the squared distance of transport, whose curvature is 1.
-    return Divergence(value, lambda jet: jnp.sum(jet[:dim] ** 2) / 2, dim, order=0, local_order=0)
+    def local(self, jet: jax.Array) -> jax.Array:
+        """As of KL to a Gaussian of the target's scale."""
+        return jnp.sum(jet[: self.dim] ** 2) / (2 * self.spread) + entropy(jet, self.dim)
 
 
-def energy_distance(target: jax.Array) -> Divergence:
-    """2 E|Y - Z| - E|Y - Y'| - E|Z - Z'|, distinct points only. Needs samples of both laws."""
-    dim = target.shape[1]
-    width = jnp.sqrt(dim * _spread(target))
+class SinkhornDivergence(TwoSamples):
+    """OT_eps(Y, Z) - OT_eps(Y, Y) / 2 - OT_eps(Z, Z) / 2. Parameters: see `TwoSamples`."""
 
-    def value(jets: jax.Array, z: jax.Array) -> jax.Array:
-        images = jets[:, :dim]
-        return 2 * jnp.mean(_distances(images, z)) - _mean_between(images) - _mean_between(z)
+    @property
+    def local_order(self) -> int:
+        """Images alone."""
+        return 0
 
-    # |y - z| bends like |y|^2 / (2 |y - z|) across its direction.
-    return Divergence(value, lambda jet: jnp.sum(jet[:dim] ** 2) / width, dim, order=0, local_order=0)
+    def energy(self, images: jax.Array, y: jax.Array) -> jax.Array:
+        """All of D."""
+        eps = self.epsilon * scale_of(y)
+        within = transport_to_itself(images, eps) + transport_to_itself(y, eps)
+        return transport(images, y, eps) - within / 2
+
+    def local(self, jet: jax.Array) -> jax.Array:
+        """Near the target D is about half the squared distance of transport, whose curvature is 1."""
+        return jnp.sum(jet[: self.dim] ** 2) / 2
+
+
+class EnergyDistance(TwoSamples):
+    """2 E|Y - Z| - E|Y - Y'| - E|Z - Z'|, distinct points only. Of `TwoSamples`, `epsilon` does nothing."""
+
+    @property
+    def local_order(self) -> int:
+        """Images alone."""
+        return 0
+
+    def energy(self, images: jax.Array, y: jax.Array) -> jax.Array:
+        """All of D."""
+        return 2 * jnp.mean(_distances(images, y)) - _mean_between(images) - _mean_between(y)
+
+    def local(self, jet: jax.Array) -> jax.Array:
+        """|y - z| bends like |y|^2 / (2 |y - z|) across its direction."""
+        return jnp.sum(jet[: self.dim] ** 2) / jnp.sqrt(self.dim * self.spread)
 
 
 def entropy_order(dim: int) -> int:

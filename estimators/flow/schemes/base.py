@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,30 +13,31 @@ from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
-from mongebench.estimators.flow.machinery import sampled
-from mongebench.estimators.flow.machinery.divergence import Divergence, check_potential, kullback_leibler
+from mongebench.estimators.flow.machinery.divergence import Divergence, KullbackLeibler
 from mongebench.estimators.flow.machinery.evaluation import images, in_blocks, values
 from mongebench.estimators.flow.machinery.objective import Batch
-from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
+from mongebench.estimators.flow.machinery.sampled import EnergyDistance, KLScore, KLTwoScores, SinkhornDivergence
+from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_points, check_positive
 from mongebench.estimators.flow.schemes.draws import Side
 from mongebench.estimators.flow.schemes.scheme import Phase, Setting
 from mongebench.estimators.flow.schemes.together import fit_together
 
-Family = Literal["quadratic", "ridge", "icnn", "maxima", "dictionary"]
-DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
-Dtype = Literal["float32", "float64"]
-
-KNOWN_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
-SAMPLED_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
-NEEDS: dict[str, frozenset[Oracle]] = {
-    "kl": KNOWN_TARGET,
-    "kl_score": KNOWN_TARGET,
-    "kl_two_scores": SAMPLED_TARGET,
-    "sinkhorn_divergence": SAMPLED_TARGET,
-    "energy_distance": SAMPLED_TARGET,
+DIVERGENCES: dict[str, type[Divergence]] = {
+    "kl": KullbackLeibler,
+    "kl_score": KLScore,
+    "kl_two_scores": KLTwoScores,
+    "sinkhorn_divergence": SinkhornDivergence,
+    "energy_distance": EnergyDistance,
 }
-"""What each divergence asks for: its tier."""
+"""What a flow can move down, by the name that its parameter `divergence` has."""
+
+if TYPE_CHECKING:
+    DivergenceName: TypeAlias = str
+else:
+    DivergenceName = Literal[tuple(DIVERGENCES)]
+
+Dtype = Literal["float32", "float64"]
 START_SHARE = 0.01
 """Of a flow that does not say otherwise: T_0 is the identity to about 1e-2."""
 
@@ -100,7 +101,7 @@ class Flow(MapEstimator):
     @property
     def needs(self) -> frozenset[Oracle]:  # type: ignore[override]
         """Those of the divergence."""
-        return NEEDS.get(self.divergence, KNOWN_TARGET)  # `fit` refuses an unknown one
+        return DIVERGENCES.get(self.divergence, KullbackLeibler).needs  # `fit` refuses an unknown one
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -139,7 +140,7 @@ class Flow(MapEstimator):
 
     def _check(self) -> None:
         """Raise `InvalidParameter` on the parameters that all flows share; subclasses add their own."""
-        check_choice(self.divergence, NEEDS, "divergence")
+        check_choice(self.divergence, DIVERGENCES, "divergence")
         check_choice(self.family, FAMILIES, "family of potentials")
         check_choice(self.dtype, ("float32", "float64"), "dtype")
         check_counts(units=self.units, depth=self.depth, batch_size=self.batch_size)
@@ -159,7 +160,7 @@ class Flow(MapEstimator):
 
         def enrich(quadratic: Quadratic, share: float) -> Potential:
             rng = np.random.default_rng(seed)
-            return build(self.family, quadratic, x, units=self.units, depth=self.depth, share=share, rng=rng)
+            return FAMILIES[self.family].start(quadratic, x, units=self.units, depth=self.depth, share=share, rng=rng)
 
         def draw(count: int, step: int) -> Batch:
             points = [np.asarray(side.batches(count, self.batch_size), self.dtype) for side in sides]
@@ -178,7 +179,9 @@ class Flow(MapEstimator):
         if held_out is None:  # what stops by held-out points may have more parameters than its points determine
             check_points(sides[0].size, dim, start.free)
         return Setting(
-            divergence=self._divergence(target, dim),
+            divergence=DIVERGENCES[self.divergence].to(
+                target, dim, epsilon=self.epsilon, batch_size=self.batch_size, dtype=self.dtype
+            ),
             affine=affine,
             start=start,
             enrich=enrich,
@@ -187,19 +190,6 @@ class Flow(MapEstimator):
             resampled=any(side.size is None or self.batch_size < side.size for side in sides),
             held_out=held_out,
         )
-
-    def _divergence(self, target: TargetView, dim: int) -> Divergence:
-        if Oracle.TARGET_POTENTIAL in self.needs:
-            potential = target.uncounted(Oracle.TARGET_POTENTIAL)
-            check_potential(potential, dim, self.dtype)
-            if self.divergence == "kl":
-                return kullback_leibler(potential, dim)
-            return sampled.kl_score(potential, self.epsilon, dim)
-        y = jnp.asarray(target.batch(self.batch_size), self.dtype)
-        if self.divergence == "energy_distance":
-            return sampled.energy_distance(y)
-        of_samples = sampled.kl_two_scores if self.divergence == "kl_two_scores" else sampled.sinkhorn_divergence
-        return of_samples(y, self.epsilon)
 
     def _keep(self, potential: Potential, objective: float, flow_time: float | None) -> None:
         self.parameters_, self.objective_, self.flow_time_ = potential, objective, flow_time

@@ -13,8 +13,8 @@ from mongebench.core.estimator import Range
 from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Schedule
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Family, Flow
+from mongebench.estimators.flow.potential import Family, Potential
+from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Flow
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 

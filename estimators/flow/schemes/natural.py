@@ -14,8 +14,8 @@ from mongebench.core.estimator import Range
 from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
 from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Family, Flow
+from mongebench.estimators.flow.potential import FAMILIES, Family, Potential
+from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Flow
 from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
@@ -88,10 +88,10 @@ class FlowNatural(Flow):
 
     def _check(self) -> None:
         super()._check()
-        if self.family == "dictionary":
+        if FAMILIES[self.family].conic:
             raise InvalidParameter(
-                "flow_natural integrates a smooth velocity, and that of family 'dictionary' jumps at the faces of its "
-                "cone: take flow_implicit or flow_explicit with a small tau, or another family."
+                f"flow_natural integrates a smooth velocity, and that of family {self.family!r} jumps at the faces of "
+                "its cone: take flow_implicit or flow_explicit with a small tau, or another family."
             )
         check_positive(final_time=self.final_time, tolerance=self.tolerance, damping=self.damping)
         check_counts(steps=self.steps)

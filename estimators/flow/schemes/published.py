@@ -34,9 +34,9 @@ from jax.flatten_util import ravel_pytree
 from mongebench.core.oracle import SourceView, TargetView
 from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
-from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.flow.potential import Family, Potential
 from mongebench.estimators.flow.potential.clamped import Clamped
-from mongebench.estimators.flow.schemes.base import Dtype, Family, Flow
+from mongebench.estimators.flow.schemes.base import Dtype, Flow
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
@@ -192,7 +192,7 @@ class Published(Flow):
             def descend(carry: tuple[jax.Array, Any], batch: Batch) -> tuple[Any, None]:
                 theta, state = carry
                 updates, state = optimiser.update(jax.grad(loss)(theta, batch), state, theta)
-                moved = unravel(optax.apply_updates(theta, updates)).clamp()
+                moved = unravel(optax.apply_updates(theta, updates)).nearest()
                 return (ravel_pytree(moved)[0], state), None
 
             (theta, state), _ = jax.lax.scan(descend, (theta, state), batches)

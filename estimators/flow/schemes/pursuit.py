@@ -14,8 +14,8 @@ from mongebench.estimators.flow.machinery.divergence import Divergence, jet_leng
 from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
 from mongebench.estimators.flow.machinery.objective import Batch, jets
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
-from mongebench.estimators.flow.potential import Dictionary, Potential, corners
-from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Family, Flow
+from mongebench.estimators.flow.potential import Dictionary, Family, Potential, corners
+from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Flow
 from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 from mongebench.estimators.flow.schemes.newton import AVERAGED, newton_scheme
 from mongebench.estimators.flow.schemes.scheme import Phase, Scheme, Setting

@@ -15,8 +15,8 @@ from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Sch
 from mongebench.estimators.flow.machinery.gauss_newton import DAMPING, GaussNewton, Solution
 from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
-from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Family, Flow
+from mongebench.estimators.flow.potential import Family, Potential
+from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Flow
 from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 

@@ -10,11 +10,11 @@ from jax.flatten_util import ravel_pytree
 
 from mongebench.estimators.flow.machinery import divergence as divergences
 from mongebench.estimators.flow.machinery import probing
-from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.divergence import KullbackLeibler
 from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
 from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
-from mongebench.estimators.flow.potential import Quadratic, build
+from mongebench.estimators.flow.potential import FAMILIES, Quadratic
 from mongebench.estimators.flow.schemes.explicit import FlowExplicit
 from mongebench.estimators.flow.schemes.implicit import FlowImplicit
 from mongebench.estimators.flow.schemes.newton import FlowNewton
@@ -31,7 +31,7 @@ def probing_everywhere(monkeypatch):
 def potential_and_batch(n=400, seed=0, dim=DIM):
     rng = np.random.default_rng(seed)
     x = jnp.asarray(rng.standard_normal((n, dim)) @ np.diag(np.linspace(0.5, 2, dim)))
-    potential = build("ridge", Quadratic.identity_like(x), x, units=12, depth=1, share=0.8, rng=rng)
+    potential = FAMILIES["ridge"].start(Quadratic.identity_like(x), x, units=12, depth=1, share=0.8, rng=rng)
     return potential, batch_of(x, seed)
 
 
@@ -83,7 +83,7 @@ def test_value_and_variance_of_the_probes(x64):
 
 def test_gradients_are_unbiased(x64, probing_everywhere, monkeypatch):
     potential, batch = potential_and_batch(n=60)
-    divergence = kullback_leibler(energy, DIM)
+    divergence = KullbackLeibler(energy, DIM)
     theta, unravel = ravel_pytree(potential)
 
     @jax.jit
@@ -104,7 +104,7 @@ def test_gradients_are_unbiased(x64, probing_everywhere, monkeypatch):
 @pytest.mark.parametrize("linear", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_model_has_the_gradient_of_the_subproblem_and_bounds_its_curvature(x64, probing_everywhere, linear):
     potential, batch = potential_and_batch(n=40)
-    method = GaussNewton(potential, Subproblem(kullback_leibler(energy, DIM), linear), cg_steps=2000)
+    method = GaussNewton(potential, Subproblem(KullbackLeibler(energy, DIM), linear), cg_steps=2000)
     theta, tau = ravel_pytree(potential)[0], jnp.asarray(0.3)
     start = 0.98 * theta
 

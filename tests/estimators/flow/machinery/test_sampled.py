@@ -12,7 +12,7 @@ import mongebench as mb
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.flow.machinery import sampled
-from mongebench.estimators.flow.schemes.base import NEEDS
+from mongebench.estimators.flow.schemes.base import DIVERGENCES as REGISTERED
 from mongebench.estimators.flow.schemes.explicit import FlowExplicit
 from mongebench.estimators.flow.schemes.implicit import FlowImplicit
 from mongebench.estimators.flow.schemes.natural import FlowNatural
@@ -31,10 +31,10 @@ def standard_normal(y):
 
 
 DIVERGENCES = {
-    "kl_score": lambda target: sampled.kl_score(standard_normal, 0.5, DIM),
-    "kl_two_scores": lambda target: sampled.kl_two_scores(target, 0.5),
-    "sinkhorn_divergence": lambda target: sampled.sinkhorn_divergence(target, 0.5),
-    "energy_distance": sampled.energy_distance,
+    "kl_score": lambda target: sampled.KLScore(standard_normal, 0.5, DIM),
+    "kl_two_scores": lambda target: sampled.KLTwoScores(target, 0.5),
+    "sinkhorn_divergence": lambda target: sampled.SinkhornDivergence(target, 0.5),
+    "energy_distance": lambda target: sampled.EnergyDistance(target, 0.5),
 }
 every_divergence = pytest.mark.parametrize("name", list(DIVERGENCES))
 
@@ -130,7 +130,7 @@ def test_equal_samples_are_nearer_than_others_in_energy_distance(images, target)
     assert float(value(target, target)) < 0 < float(value(images, target))
 
 
-@pytest.mark.parametrize("name", list(NEEDS))
+@pytest.mark.parametrize("name", list(REGISTERED))
 def test_the_tier_follows_the_divergence(name):
     needs = FlowExplicit(divergence=name).needs
     assert (Oracle.TARGET_POTENTIAL in needs) == name.startswith(("kl_score",)) or name == "kl"

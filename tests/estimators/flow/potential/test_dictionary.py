@@ -18,7 +18,7 @@ import mongebench as mb
 from mongebench.core.errors import InvalidInput, InvalidParameter
 from mongebench.core.oracle import Meter, SourceView, TargetView
 from mongebench.estimators.flow.machinery.cone import Cone
-from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.divergence import KullbackLeibler
 from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
 from mongebench.estimators.flow.machinery.objective import jets
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
@@ -283,7 +283,7 @@ def test_what_cannot_be_done_is_refused_in_a_sentence():
     x = jnp.zeros((3, 65))
     wide = Dictionary.through(Quadratic.identity_like(x), x, 2, np.random.default_rng(0))
     with pytest.raises(InvalidInput, match="65"):
-        GaussNewton(wide, Subproblem(kullback_leibler(potential, dim=65), linear=False))
+        GaussNewton(wide, Subproblem(KullbackLeibler(potential, dim=65), linear=False))
 
 
 def test_jets_are_linear_in_the_parameters():

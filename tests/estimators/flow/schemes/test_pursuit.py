@@ -11,7 +11,7 @@ import pytest
 
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
-from mongebench.estimators.flow.machinery.divergence import kullback_leibler
+from mongebench.estimators.flow.machinery.divergence import KullbackLeibler
 from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.potential import Dictionary, Quadratic, corners
 from mongebench.estimators.flow.schemes.newton import FlowNewton
@@ -25,7 +25,7 @@ def standard_normal(y):
     return jnp.sum(y**2, axis=1) / 2
 
 
-DIVERGENCE = kullback_leibler(standard_normal, dim=2)
+DIVERGENCE = KullbackLeibler(standard_normal, dim=2)
 
 
 def clusters(n, rng):
