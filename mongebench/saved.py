@@ -151,14 +151,14 @@ def _opened(path: str | Path | IO[bytes], mode: Literal["rb", "wb"]) -> Abstract
 
 
 def _registered(estimator: str) -> type[MapEstimator]:
-    """The registered class of that name and package, in whatever module of it; or the one that `select` hands out."""
-    module, _, name = estimator.partition(":")
+    """The registered class of that module and name; of that name in the same package, where its module has moved."""
     if estimator == SELECTED:
         return Scaled
-    for plugin in available(ESTIMATORS).values():
-        if plugin.attribute == name:
-            cls: type[MapEstimator] = plugin.load()
-            if cls.__module__.partition(".")[0] == module.partition(".")[0]:
+    module, _, name = estimator.partition(":")
+    named: list[type[MapEstimator]] = [p.load() for p in available(ESTIMATORS).values() if p.attribute == name]
+    for same in (str, lambda path: path.partition(".")[0]):
+        for cls in named:
+            if cls.__qualname__ == name and same(cls.__module__) == same(module):
                 return cls
     raise InvalidInput(
         f"The file holds a fitted {estimator}, which is not registered: import the class yourself and give it, "

@@ -146,7 +146,7 @@ def test_measurement_metrics_problem_and_estimator_have_digests_of_their_own() -
         "metrics": {name for place in where.metrics for name in files(place, planned._of_metrics)},
         "measurement": set(files(planned.MEASURED_BY, planned._of_measurement)),
     }
-    assert "mongebench.estimators.flow.base" in found["estimator"]
+    assert "mongebench.estimators.flow.schemes.base" in found["estimator"]
     assert "mongebench.datasets.mixture" in found["problem"]
     assert {"mongebench.metrics.l2", "mongebench.metrics.pairwise"} <= found["metrics"]
     assert {"mongebench.run.clock", "mongebench.core.oracle", "mongebench.run.measurement"} <= found["measurement"]
@@ -191,7 +191,7 @@ def test_code_of_ours_that_changes_is_named_by_its_part(tmp_path: Path) -> None:
         "datasets/gaussian.py": "problem_source",
         "estimators/gaussian.py": "estimator_source",
         "estimators/entropic.py": "",
-        "mongebench/report/tables.py": "",
+        "mongebench/report/tables/results.py": "",
     }
     words = [sys.executable, "-c", CODE, *parts]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)

@@ -94,8 +94,8 @@ class Flow:
 
         0 for no family, and where the flow itself came lower: then the search has not found the best map.
         """
-        from mongebench.estimators.flow.base import Flow as Fitted
-        from mongebench.estimators.flow.floor import family_floor
+        from mongebench.estimators.flow.machinery.floor import family_floor
+        from mongebench.estimators.flow.schemes.base import Flow as Fitted
 
         cell = self.planned.cell
         estimator = plugins.estimator(cell.estimator.name, **cell.estimator.parameters)

@@ -182,7 +182,7 @@ def rate_verdict(
         Squared error that the exact map itself would show, length^2.
     family_floor
         Squared error that the best map of the family leaves, length^2, where it was found without the trace:
-        `mongebench.estimators.flow.floor`.
+        `mongebench.estimators.flow.machinery.floor`.
     obstacle
         Why the theorem does not speak of this fit, such as a fixed sample; empty where it does.
     inner_tolerance

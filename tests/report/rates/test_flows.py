@@ -8,8 +8,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from mongebench import cli, plugins
-from mongebench.estimators.flow.floor import family_floor
-from mongebench.estimators.flow.implicit import FlowImplicit
+from mongebench.estimators.flow.machinery.floor import family_floor
+from mongebench.estimators.flow.schemes.implicit import FlowImplicit
 from mongebench.report.rates.flows import flows, frame
 from mongebench.report.rates.verdict import Scheme, rate_verdict, step_bounds
 from mongebench.report.tables import terminal
