@@ -8,11 +8,8 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, padded_blocks
 from mongebench.estimators.flow.potential import Potential
-
-BLOCK_ROWS = 1024
-"""Points mapped at once; the last block is filled up, so that one compilation serves any number of points."""
 
 
 @eqx.filter_jit
@@ -31,9 +28,4 @@ def in_blocks(function: Callable[..., jax.Array], potential: Potential, x: Point
     """`function` of the potential at x (n, d), float64 NumPy in and out, in the precision of the potential."""
     dtype = jax.tree.leaves(potential)[0].dtype
     with jax.enable_x64(dtype == np.float64):
-        parts = []
-        for rows in row_blocks(len(x), 1, BLOCK_ROWS):
-            block = np.asarray(x[rows], dtype)
-            filled = np.concatenate([block, np.repeat(block[:1], BLOCK_ROWS - len(block), axis=0)])
-            parts.append(np.asarray(function(potential, filled), np.float64)[: len(block)])
-    return np.concatenate(parts)
+        return padded_blocks(lambda block: function(potential, block), np.asarray(x, dtype)).astype(np.float64)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import functools
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Literal
 
 import jax
@@ -123,6 +125,22 @@ class Euclidean(Flow):
         return Scheme(lambda theta: (theta, optimiser.init(theta)), step, lambda carry: carry[0])
 
 
+def of_family(init: Callable[..., None], family: Family) -> Callable[..., None]:
+    """An `__init__` with a first parameter `family`, with that family for good: all other parameters are as they were.
+
+    It says so in its signature, of which scikit-learn and the checks of parameters make use.
+    """
+
+    @functools.wraps(init)
+    def fixed(self: Any, *positional: Any, **named: Any) -> None:
+        init(self, family, *positional, **named)
+
+    signature = inspect.signature(init)
+    others = [parameter for name, parameter in signature.parameters.items() if name != "family"]
+    fixed.__signature__ = signature.replace(parameters=others)  # type: ignore[attr-defined]
+    return fixed
+
+
 class GradICNN(Euclidean):
     """Plain descent on an input-convex network: the baseline that the constrained flows are published against.
 
@@ -140,37 +158,4 @@ class GradICNN(Euclidean):
     2603.25182).
     """
 
-    def __init__(
-        self,
-        units: int = 64,
-        depth: int = 2,
-        share: float = START_SHARE,
-        optimiser: Literal["adam", "sgd"] = "adam",
-        learning_rate: float = 1e-2,
-        schedule: Schedule = "cosine",
-        steps: int = 60,
-        inner_steps: int = 50,
-        held_out: float = 0.2,
-        divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 256,
-        dtype: Dtype = "float64",
-    ) -> None:
-        self.units = units
-        self.depth = depth
-        self.share = share
-        self.optimiser = optimiser
-        self.learning_rate = learning_rate
-        self.schedule = schedule
-        self.steps = steps
-        self.inner_steps = inner_steps
-        self.held_out = held_out
-        self.divergence = divergence
-        self.epsilon = epsilon
-        self.batch_size = batch_size
-        self.dtype = dtype
-
-    @property
-    def family(self) -> Family:  # type: ignore[override]
-        """An input-convex network."""
-        return "icnn"
+    __init__ = of_family(Euclidean.__init__, "icnn")
