@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from mongebench.cli import extend, look, run, write
+from mongebench.cli import extend, look, own, run, write
 from mongebench.cli.common import USAGE
 from mongebench.core.errors import MongebenchError
 from mongebench.core.text import printable
@@ -33,6 +33,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "asv": write.asv,
     "nightly": run.nightly,
     "tune": run.tune,
+    "fit": own.fit,
+    "apply": own.apply,
     "compare": look.compare,
     "status": look.status,
     "why-rerun": run.why_rerun,

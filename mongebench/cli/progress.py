@@ -7,7 +7,7 @@ Exit codes: 4 the run had to stop (disk full, no worker left), or ended with cel
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
@@ -49,6 +49,14 @@ def print_plan(planned: Execution) -> None:
         )
     if unknown := len(pending) - len(known):
         typer.echo(f"Not predicted: {unknown} cells, which have no earlier record here or in the runs beside it.")
+
+
+@contextmanager
+def sentences() -> Iterator[Callable[[str], None]]:
+    """A line on standard error that says what is being done; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    with console.status("") as status:
+        yield lambda sentence: status.update(printable(sentence))
 
 
 def execute(planned: Execution) -> None:

@@ -33,6 +33,19 @@ FEWEST = 4
 Progress = Callable[[str], None]
 
 
+def candidates() -> list[str]:
+    """Every registered estimator that learns from samples."""
+    found = []
+    for name, plugin in plugins.available(plugins.ESTIMATORS).items():
+        try:
+            needs = plugin.load().needs
+        except ImportError:
+            continue
+        if SAMPLES >= needs > frozenset():
+            found.append(name)
+    return found
+
+
 @dataclass(frozen=True)
 class Selection:
     """What `select` found.

@@ -42,6 +42,8 @@ class Scaled(MapEstimator):
         The estimator, fitted to the scaled samples.
     units_
         s, (d,).
+    seen_
+        The least and the largest coordinates of the source sample, (2, d): outside of that box the map extrapolates.
     """
 
     needs: ClassVar[frozenset[Oracle]] = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
@@ -60,6 +62,7 @@ class Scaled(MapEstimator):
         """Scale both samples and fit the estimator to them. Raises `InvalidInput` for a constant coordinate."""
         x, y = source.samples, target.samples
         self.units_ = units(x, y, self.scale)
+        self.seen_ = np.stack([x.min(axis=0), x.max(axis=0)])
         self.fitted_ = self._estimator().fit(x / self.units_, y / self.units_, seed=seed, trace=trace)
         return self
 
@@ -69,11 +72,12 @@ class Scaled(MapEstimator):
 
     def fitted_state(self) -> dict[str, Any]:
         """The scale, and what the estimator learnt."""
-        return {"units": self.units_, "fitted": self.fitted_.fitted_state()}
+        return {"units": self.units_, "seen": self.seen_, "fitted": self.fitted_.fitted_state()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Become the estimator of a `fitted_state`."""
         self.units_ = state["units"]
+        self.seen_ = state["seen"]
         self.fitted_ = self._estimator()
         self.fitted_.n_features_in_ = self.n_features_in_
         self.fitted_.column_names_ = None

@@ -5,10 +5,10 @@ The semi-dual of optimal transport ranks: for every function f, with f^c(y) = mi
     E f(X) + E f^c(Y) <= W2^2(mu0, gamma) / 2,
 
 with equality for the dual potential of the Monge map (Villani 2009, Optimal transport: old and new, theorem 5.10). Of
-several maps T = id - grad f the one with the largest value on fresh points is the best, and what it lacks bounds its
+several maps T = id - grad f the one with the largest value on fresh points is the best, and what it lacks goes with its
 error: with phi = |x|^2 / 2 - f convex and of Hessian at most L, Fenchel and Young's inequality leaves a gap of at least
-|T(x) - T*(x)|^2 / (2 L) at each x. A map that pushes the source to the target by a detour loses here, though its
-push-forward is perfect.
+|T(x) - T*(x)|^2 / (2 L) at each x whose image is T(x') for some x'. A map that pushes the source to the target by a
+detour loses here, though its push-forward is perfect.
 
 An estimator without a potential is given one: phi(x) = int_0^1 <T(c + t (x - c)), x - c> dt, which is its potential if
 it has one. If it has none, as a map that turns, what is judged is the gradient of that function.
@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from mongebench.core.arrays import Points
 from mongebench.core.estimator import MapEstimator
@@ -90,23 +91,27 @@ def c_transform(f: DualPotential, y: Points, starts: Points) -> Vector:
     """min_x |x - y|^2 / 2 - f(x), (m, d) -> (m,): the least value at `starts` (k, d), lowered by steps from there.
 
     The gradient is T(x) - y, so that the steps ask the map alone, and the potential, which may be an integral, at their
-    end. Their lengths are Barzilai and Borwein's, one for each point. They stay within three times the box
-    around the starts: maps are not judged by what they say far from all data.
+    end. Their lengths are Barzilai and Borwein's, one for each point. They fill the gaps between the starts and go no
+    further from one than its nearest d + 1 others are: the minimum is one over the support of the source, where weak
+    duality holds already, and no map is judged by what it says far from all data. (Where y is outside of the image of
+    T the minimum over all of space would be minus infinity.)
     """
     at_starts = (y**2).sum(axis=1)[:, None] / 2 - y @ starts.T + ((starts**2).sum(axis=1) / 2 - f.value(starts))
-    width = np.ptp(starts, axis=0)
-    low, high = starts.min(axis=0) - width, starts.max(axis=0) + width
-    x = starts[at_starts.argmin(axis=1)]
+    first = at_starts.argmin(axis=1)
+    neighbours = min(starts.shape[1] + 2, len(starts))
+    radius = cKDTree(starts).query(starts[first], k=[neighbours])[0]  # the first neighbour is the start itself
+    centre = x = starts[first]
     slope = f.fitted.transform(x) - y
     length = np.ones((len(y), 1))
     for _ in range(STEPS):
-        moved = np.clip(x - length * slope, low, high)
-        bend = f.fitted.transform(moved) - y
-        step, change = moved - x, bend - slope
+        away = x - length * slope - centre
+        away *= np.minimum(1.0, radius / np.maximum(np.linalg.norm(away, axis=1, keepdims=True), 1e-300))
+        bend = f.fitted.transform(centre + away) - y
+        step, change = centre + away - x, bend - slope
         curvature = (step * change).sum(axis=1, keepdims=True)
         squared = (step**2).sum(axis=1, keepdims=True)
         length = np.clip(np.divide(squared, curvature, out=np.ones_like(squared), where=curvature > 0), 0.05, 20.0)
-        x, slope = moved, bend
+        x, slope = centre + away, bend
     at_end = ((x - y) ** 2).sum(axis=1) / 2 - f.value(x)
     return np.asarray(np.minimum(at_end, at_starts.min(axis=1)))
 

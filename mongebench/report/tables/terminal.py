@@ -40,6 +40,7 @@ from mongebench.report.tables.results import (
 )
 from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS
 from mongebench.run.record import Record, State, Status
+from mongebench.selection.choose import Selection
 
 
 def results(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
@@ -317,6 +318,31 @@ def checks(name: str, results: Sequence[Result]) -> RenderableType:
         table.add_row(result.check.name, Text(result.outcome, colours[result.outcome]), escape(says))
     counts = Counter(result.outcome for result in results)
     return Group(table, f"{len(results)} checks: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome))
+
+
+def selection(found: Selection) -> RenderableType:
+    """The table of a selection: what each estimator lacks to the best one, and how sure that is."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("estimator", no_wrap=True)
+    for column in ("behind, %", "first in", "energy distance", "its floor", "pairs turned, %", "fit s"):
+        table.add_column(column, justify="right", no_wrap=column.startswith("behind"))
+    for place, row in enumerate(found.table.to_dict("records")):
+        if row["reason"]:
+            table.add_row(row["estimator"], escape(row["reason"]))
+            continue
+        table.add_row(
+            row["estimator"],
+            f"{row['excess']:.3g} +- {row['excess_se']:.2g}" if place else "0",
+            f"{row['best_share']:.0%}",
+            f"{row['energy_distance']:.3g}",
+            f"{row['energy_distance_floor']:.3g}",
+            f"{100 * row['monotonicity_violation']:.2g}",
+            f"{row['seconds']:.2g}",
+        )
+    told = (
+        "Behind: what the held-out semi-dual value lacks, in percent of the target's variance, +- its standard error."
+    )
+    return Group(table, told)
 
 
 def catalogue(checks: Iterable[Check]) -> RenderableType:
