@@ -87,8 +87,7 @@ class ByHessian(abc.ABC):
         """H(y)^-1 right_side, (n, d) and (n, d) -> (n, d)."""
 
         def of_block(y: Array, right_side: Array) -> Array:
-            solution: Array = np.linalg.solve(self.hessian(y), right_side[:, :, None])[:, :, 0]
-            return solution
+            return np.asarray(np.linalg.solve(self.hessian(y), right_side[:, :, None])[:, :, 0], dtype=np.float64)
 
         return blockwise(of_block, y, right_side, row_bytes=self.row_bytes)
 

@@ -170,7 +170,7 @@ class LocalLinear:
     @property
     def _row_bytes(self) -> int:
         """Memory that the fit at one point takes."""
-        n, d = self.points.shape
+        n, d = len(self.points), int(self.points.shape[1])
         return 8 * (3 * n + 4 * (d + 1) ** 2)
 
     def _distances(self, x: Points) -> Points:

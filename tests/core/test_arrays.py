@@ -13,7 +13,7 @@ import torch
 from jax.experimental import sparse as jax_sparse
 
 import mongebench as mb
-from mongebench.core.arrays import as_points, as_values, like, row_blocks
+from mongebench.core.arrays import as_points, as_values, blockwise, like, padded_blocks, row_blocks
 from mongebench.core.errors import ContractViolation, InvalidInput, UnrealValues
 from mongebench.metrics import Evaluation, EvaluationPoints
 
@@ -211,3 +211,28 @@ def test_row_blocks_cover_every_row_once() -> None:
     assert [(block.start, block.stop) for block in blocks] == [(0, 3), (3, 6), (6, 9), (9, 10)]
     assert row_blocks(0, 8) == []
     assert len(row_blocks(3, row_bytes=1 << 40)) == 3
+
+
+def test_blocks_are_put_together_in_order() -> None:
+    x, y = np.arange(14.0).reshape(7, 2), np.arange(7.0)
+    seen = []
+
+    def function(x, y):
+        seen.append(len(x))
+        return x.sum(axis=1) * y
+
+    np.testing.assert_array_equal(blockwise(function, x, y, row_bytes=8, block_bytes=24), x.sum(axis=1) * y)
+    assert seen == [3, 3, 1]
+    assert blockwise(function, x[:0], y[:0], row_bytes=8).shape == (0,)
+
+
+def test_padded_blocks_have_one_size() -> None:
+    x = np.arange(14.0).reshape(7, 2)
+    seen = []
+
+    def function(block):
+        seen.append(block.shape)
+        return block**2
+
+    np.testing.assert_array_equal(padded_blocks(function, x, rows=3), x**2)
+    assert seen == [(3, 2)] * 3
