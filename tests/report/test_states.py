@@ -209,7 +209,8 @@ ESCAPES = "\x1b[31m\x1b]0;title\x07\x9b2J\u202ereversed\u2066\x00\r"
 def test_a_run_is_what_was_found_when_it_was_read(run: RunDirectory) -> None:
     found = read_run(run.path)
     rows = found.frame()
-    found.frame()["status"] = "changed"
+    changed = found.frame()
+    changed["status"] = "changed"
     shutil.rmtree(run.path)
     pd.testing.assert_frame_equal(found.frame(), rows)
     assert [record.cell.seed for record in found.records] == list(range(SEEDS))
