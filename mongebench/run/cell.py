@@ -20,8 +20,8 @@ def fit(
     problem: Problem,
     estimator: MapEstimator,
     *,
-    n_source: int | None = None,
-    n_target: int | None = None,
+    n_source: int | None = 1000,
+    n_target: int | None = 1000,
     seed: int = 0,
     trace: Trace | None = None,
 ) -> MapEstimator:
@@ -35,7 +35,7 @@ def fit(
     problem, estimator
         From `mongebench.problem` and `mongebench.estimator`, or your own.
     n_source, n_target
-        Draws allowed from each side; None for unlimited draws.
+        Draws allowed from each side, as in `run_cell`; None for unlimited draws.
     seed
         Of the draws and of the fit.
     trace

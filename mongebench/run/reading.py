@@ -45,11 +45,6 @@ def read_run(path: str | Path, *others: str | Path) -> Run:
     ------
     RunError
         Where one of the paths is not a run: there is no plan, or none that can be read.
-
-    Examples
-    --------
-    >>> run = mb.read_run("results/runs/quickstart")  # doctest: +SKIP
-    >>> run.frame().groupby("estimator")["uvp"].median()  # doctest: +SKIP
     """
     directories = [_directory(Path(one)) for one in (path, *others)]
     plans = [directory.plan() for directory in directories]

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import mongebench as mb
 from mongebench import cli
 from mongebench.report.site import pages
 from mongebench.report.tables import exports, results
@@ -205,6 +206,39 @@ ESCAPES = "\x1b[31m\x1b]0;title\x07\x9b2J\u202ereversed\u2066\x00\r"
 """Colour, window title, C1, right-to-left, isolate, null, return."""
 
 
+def test_a_run_is_what_was_found_when_it_was_read(run: RunDirectory) -> None:
+    found = read_run(run.path)
+    rows = found.frame()
+    changed = found.frame()
+    changed["status"] = "changed"
+    shutil.rmtree(run.path)
+    pd.testing.assert_frame_equal(found.frame(), rows)
+    assert [record.cell.seed for record in found.records] == list(range(SEEDS))
+    assert [planned.cell.seed for planned in found.plan.cells] == list(range(SEEDS))
+
+
+def test_a_zipped_run_reads_as_its_directory(run: RunDirectory, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    packed = shutil.make_archive(str(tmp_path / "run"), "zip", run.path)
+    found = mb.read_run(packed)
+    pd.testing.assert_frame_equal(found.frame(), read_run(run.path).frame())
+    assert len(list(folder.iterdir())) == 1
+    del found
+    assert not list(folder.iterdir())
+    with pytest.raises(RunError, match="not a run"):
+        read_run(shutil.make_archive(str(tmp_path / "cells"), "zip", run.cells))
+
+
+@pytest.mark.parametrize("words", [["table"], ["rate"], ["report"], ["figures"], ["export"], ["status"]])
+def test_every_reader_reads_each_record_once(run: RunDirectory, monkeypatch, words: list[str]) -> None:
+    read = []
+    monkeypatch.setattr("mongebench.run.store.read_record", lambda path: read.append(path.name) or read_record(path))
+    assert says(*words, run.path)[0] == 0
+    assert sorted(read) == sorted(path.name for path in paths(run))
+
+
 def steers(text: str) -> list[str]:
     return [
         character
@@ -248,13 +282,13 @@ def test_styles_of_our_own_are_shown(monkeypatch, capsys) -> None:
 def test_a_linked_page_does_not_overwrite_what_it_leads_to(run: RunDirectory, tmp_path: Path) -> None:
     victim, out = tmp_path / "victim", tmp_path / "out"
     victim.write_text("mine", encoding="utf-8")
-    pages = ("index.html", "assets/site.css", "downloads/results.csv", "downloads/records.zip", "downloads/error.svg")
-    for page in pages:
+    written = ("index.html", "assets/site.css", "downloads/results.csv", "downloads/records.zip", "downloads/error.svg")
+    for page in written:
         (out / page).parent.mkdir(parents=True, exist_ok=True)
         (out / page).symlink_to(victim)
     pages.build(read_run(run.path), out)
     assert victim.read_text(encoding="utf-8") == "mine"
-    assert not any((out / page).is_symlink() for page in pages)
+    assert not any((out / page).is_symlink() for page in written)
 
 
 def test_linked_folders_of_a_report_are_refused(run: RunDirectory, tmp_path: Path) -> None:

@@ -90,7 +90,16 @@ def test_unlimited_draws_are_unsupported_for_a_fixed_sample(pair) -> None:
     assert record.status is Status.UNSUPPORTED
     assert "finite n_source" in record.reason
     with pytest.raises(mb.OracleUnavailable, match="finite n_source"):
-        mb.fit(pair, mb.estimator("bures"))
+        mb.fit(pair, mb.estimator("bures"), n_source=None, n_target=None)
+
+
+def test_fit_and_run_cell_share_their_defaults(pair) -> None:
+    record = mb.run_cell(pair, mb.estimator("mean_shift"), evaluation_points=50)
+    assert (record.cell.n_source, record.cell.n_target) == (1000, 1000)
+    fitted = mb.fit(pair, mb.estimator("mean_shift"))
+    spelt_out = mb.fit(pair, mb.estimator("mean_shift"), n_source=1000, n_target=1000)
+    x = pair.source.sample(3, seed=0)
+    np.testing.assert_array_equal(fitted.transform(x), spelt_out.transform(x))
 
 
 @pytest.mark.parametrize("budget", [{"n_source": 0}, {"n_target": -1}, {"n_source": 2.5}, {"n_target": True}])

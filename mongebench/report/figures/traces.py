@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,9 @@ from mongebench.report.tables.results import row_order
 from mongebench.run.reading import Run
 from mongebench.run.record import Record, TracePoint
 from mongebench.run.store import RunError
+
+Curve = tuple[np.ndarray, ...]
+"""x and y."""
 
 
 def rate(run: Run) -> Figure | None:
@@ -43,16 +47,19 @@ def _place(flow: Flow) -> str:
 
 def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str]) -> None:
     lowest, end = 1.0, 0.0
-    for flow in block:
-        coarse = look(flow.estimator, names)
+    for name in dict.fromkeys(flow.estimator for flow in block):
+        own = [flow for flow in block if flow.estimator == name]
+        coarse = look(name, names)
         fine = {"color": coarse["color"], "linestyle": ":"}
-        for trace, drawn in ((flow.trace, {**coarse, "label": plain(flow.estimator)}), (flow.refinement or (), fine)):
-            time, error = _relative(trace)
-            if len(time):
-                axis.plot(time, error, linewidth=1.2, markevery=max(1, len(time) // 6), **drawn)
-                lowest, end = min(lowest, error.min()), max(end, time[-1])
-        if flow.refinement:
-            axis.plot([], [], ":", color=QUIET, label="at half the step")
+        traces = [flow.trace for flow in own], [flow.refinement or () for flow in own]
+        for found, drawn in zip(traces, ({**coarse, "label": plain(name)}, fine), strict=True):
+            curves = [curve for curve in map(_relative, found) if len(curve[0])]
+            if curves:
+                _plot(axis, curves, 6, linewidth=1.2, **drawn)
+                lowest = min(lowest, *(error.min() for _, error in curves))
+                end = max(end, *(time[-1] for time, _ in curves))
+    if any(flow.refinement for flow in block):
+        axis.plot([], [], ":", color=QUIET, label="at half the step")
     convexity = block[0].planned.strong_convexity
     if convexity is not None and 0 < convexity < np.inf:
         time = np.array([0.0, end])
@@ -71,7 +78,20 @@ def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str]) -> N
         axis.axhspan(lowest / 2, floor, color="0.9", zorder=0, label="floor")
 
 
-def _relative(trace: Sequence[TracePoint]) -> tuple[np.ndarray, np.ndarray]:
+def _plot(axis: Axes, curves: Sequence[Curve], marks: int, **drawn: Any) -> None:
+    """Curves of one look, as one line with gaps between them: a thousand lines are drawn at many times its cost.
+
+    Each has about as many `marks`, the first of them at its start.
+    """
+    marked, start = list[int](), 0
+    for x, _ in curves:
+        marked += range(start, start + len(x), max(1, len(x) // marks))
+        start += len(x) + 1
+    x, y = (np.concatenate([part for curve in curves for part in (curve[side], [np.nan])][:-1]) for side in (0, 1))
+    axis.plot(x, y, markevery=marked, **drawn)
+
+
+def _relative(trace: Sequence[TracePoint]) -> Curve:
     """Flow time and error over that at the start, of the points that have both."""
     known = [
         (point.flow_time, point.l2_error)
@@ -96,12 +116,15 @@ def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
     figure, axes = panels(2 * len(blocks), (3.0, 2.5), columns=2 * min(2, len(blocks)))
     for (key, block), left, right in zip(blocks, axes[::2], axes[1::2], strict=True):
         known = any(point.l2_error is not None for index in block.index for point in _trace(records[index]))
+        error = "l2_error" if known else "energy_distance"
         for name in rivals:
-            for index in block.index[block["estimator"] == name]:
-                _anytime_curves(left, right, _trace(records[index]), known, name, rivals)
+            own = [_trace(records[index]) for index in block.index[block["estimator"] == name]]
+            if own:
+                drawn = {**look(name, rivals), "markersize": 3, "linewidth": 1.2, "label": plain(name)}
+                _plot(left, [_against(trace, "fit_seconds", error) for trace in own], 8, **drawn)
+                _plot(right, [_against(trace, "oracle_calls", error) for trace in own], 8, **drawn)
         here = rows[(rows[["problem", "dim", "budget"]] == list(key)).all(axis=1) & rows["anchor"]]
-        column = "l2_error" if known else "energy_distance"
-        levels = here.groupby("estimator")[column].mean() if column in here else pd.Series(dtype=float)
+        levels = here.groupby("estimator")[error].mean() if error in here else pd.Series(dtype=float)
         for axis, label in ((left, "fit seconds"), (right, "oracle calls")):
             for anchor, level in levels.items():
                 if anchor != "truth" and level > 0:
@@ -120,10 +143,5 @@ def _trace(record: Record | None) -> Sequence[TracePoint]:
     return record.trace if record else ()
 
 
-def _anytime_curves(
-    left: Axes, right: Axes, trace: Sequence[TracePoint], known: bool, name: str, rivals: Sequence[str]
-) -> None:
-    error = np.array([point.l2_error if known else point.energy_distance for point in trace], dtype=float)
-    drawn = {**look(name, rivals), "markersize": 3, "markevery": max(1, len(trace) // 8), "linewidth": 1.2}
-    left.plot([point.fit_seconds for point in trace], error, label=plain(name), **drawn)
-    right.plot([point.oracle_calls for point in trace], error, label=plain(name), **drawn)
+def _against(trace: Sequence[TracePoint], cost: str, error: str) -> Curve:
+    return tuple(np.array([getattr(point, name) for point in trace], dtype=float) for name in (cost, error))

@@ -15,7 +15,7 @@ from mongebench.report.rates.verdict import Scheme, rate_verdict, step_bounds
 from mongebench.report.tables import terminal
 from mongebench.run.reading import read_run
 from mongebench.run.record import Spec, Status
-from mongebench.run.store import RunDirectory, RunError
+from mongebench.run.store import RunError
 
 from ..conftest import cell, exponential, trace
 
@@ -70,7 +70,7 @@ def test_the_horizon_is_the_experiments_unless_another_is_asked_for(write_run, h
     assert row["horizon"] == horizon
     if verdict == "plateau":
         assert (row["until"], row["plateau"]) == pytest.approx((1.0, np.exp(-2.0)))
-    assert frame(run, 0.5)["verdict"].tolist() == ["holds"]
+    assert frame(read_run(run.path), 0.5)["verdict"].tolist() == ["holds"]
     said = CliRunner().invoke(cli.app, ["rate", str(run.path), "--horizon", "0.5"], catch_exceptions=False)
     assert "up to t = 0.5" in said.output
 
@@ -140,13 +140,15 @@ def test_the_familys_floor_is_taken_off_where_asked_for(write_run) -> None:
     fit = cell("flow_implicit", problem={"dim": 1}, family="quadratic")
     fit = fit.model_copy(update={"problem": Spec(name="product", parameters={"dim": 1})})
     run = write_run([(fit, points)])
-    (without,), (taken_off,) = (frame(run, family_floors=asked).to_dict("records") for asked in (False, True))
+    (without,), (taken_off,) = (
+        frame(read_run(run.path), family_floors=asked).to_dict("records") for asked in (False, True)
+    )
     assert without["verdict"] in ("plateau", "broken")
     assert taken_off["verdict"] == "holds"
     assert taken_off["floor"] == pytest.approx(floor)
     # A flow that came lower shows that the search has not found the best map: its floor is not known.
     lower = trace(times, np.exp(-2.0 * times) + floor / 2)
-    (unknown,) = frame(write_run([(fit, lower)]), family_floors=True).to_dict("records")
+    (unknown,) = frame(read_run(write_run([(fit, lower)]).path), family_floors=True).to_dict("records")
     assert unknown["floor"] < 1e-6
     run = write_run([(fit, points)])
     said = CliRunner().invoke(cli.app, ["rate", str(run.path), "--family-floor"], catch_exceptions=False)
@@ -165,13 +167,14 @@ def test_flows_that_left_no_trace_are_rows_too(write_run) -> None:
 
 def test_one_estimators_wrong_trace_does_not_hide_the_others(write_run) -> None:
     backwards = trace([0.0, 0.4, 0.3, 0.2, 0.1], [5.0, 4.0, 3.0, 2.0, 1.0])
-    rows = frame(write_run([(cell("mine"), backwards), (cell("flow"), exponential(2.0, 0.1))]))
+    rows = frame(read_run(write_run([(cell("mine"), backwards), (cell("flow"), exponential(2.0, 0.1))]).path))
     assert rows["verdict"].tolist() == ["inconclusive", "holds"]
     assert "must increase" in rows["reason"][0]
 
 
 def test_a_fit_that_failed_on_its_way_says_so(write_run) -> None:
-    (row,) = frame(write_run([(cell("flow"), exponential(2.0, 0.1))], status=Status.DIVERGED)).to_dict("records")
+    run = write_run([(cell("flow"), exponential(2.0, 0.1))], status=Status.DIVERGED)
+    (row,) = frame(read_run(run.path)).to_dict("records")
     assert row["reason"].startswith("the fit ended as diverged; ")
 
 
@@ -212,7 +215,7 @@ def test_runs_without_a_rate_are_answered_with_a_sentence(write_run, points, wor
 
 def test_a_folder_that_is_no_run(tmp_path) -> None:
     with pytest.raises(RunError, match="not a run"):
-        frame(RunDirectory(tmp_path))
+        frame(read_run(tmp_path))
 
 
 def test_a_scheme_that_shortened_its_steps_has_no_refinement(write_run) -> None:

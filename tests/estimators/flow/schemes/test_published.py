@@ -123,7 +123,7 @@ def test_all_methods_of_a_seed_begin_with_one_network_and_differ_between_seeds()
                 return False
 
             estimator = Published(scheme, steps=1, inner_steps=1, units=5, batch_size=20)
-            mb.fit(mb.problem("mixture"), estimator, seed=seed, trace=trace)
+            mb.fit(mb.problem("mixture"), estimator, n_source=None, n_target=None, seed=seed, trace=trace)
             first[scheme, seed] = maps[0]
     np.testing.assert_array_equal(first["implicit", 0], first["descent", 0])
     assert np.abs(first["implicit", 0] - first["implicit", 1]).max() > 1e-3
@@ -133,7 +133,7 @@ def test_the_map_stays_the_gradient_of_a_convex_function():
     p = mb.problem("mixture")
     for weights in ("clamped", "squares"):
         estimator = Published("implicit", steps=2, inner_steps=10, units=8, batch_size=50, weights=weights)
-        fitted = mb.fit(p, estimator, seed=0)
+        fitted = mb.fit(p, estimator, n_source=None, n_target=None, seed=0)
         x = p.source.sample(400, seed=1)
         y, other = fitted.transform(x), np.roll(x, 1, axis=0)
         assert ((x - other) * (y - np.roll(y, 1, axis=0))).sum(axis=1).min() > -1e-5
@@ -152,7 +152,7 @@ def test_a_mean_keeps_the_implicit_step_near_and_a_sum_does_not():
             return True
 
         estimator = Published("implicit", tau=0.01, steps=1, inner_steps=60, reduction=reduction)
-        mb.fit(p, estimator, seed=0, trace=trace)
+        mb.fit(p, estimator, n_source=None, n_target=None, seed=0, trace=trace)
         moved[reduction] = np.mean(np.sum((maps[1] - maps[0]) ** 2, axis=1))
     assert moved["mean"] < 0.1 * moved["sum"]
 
@@ -160,4 +160,4 @@ def test_a_mean_keeps_the_implicit_step_near_and_a_sum_does_not():
 @pytest.mark.parametrize("wrong", [{"scheme": "upwind"}, {"reduction": "max"}, {"begin": "x"}, {"weights": "free"}])
 def test_other_words_are_refused_with_the_valid_ones(wrong):
     with pytest.raises(InvalidParameter, match="Valid"):
-        mb.fit(mb.problem("mixture"), Published(**wrong))
+        mb.fit(mb.problem("mixture"), Published(**wrong), n_source=None, n_target=None)

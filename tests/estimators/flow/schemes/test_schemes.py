@@ -214,7 +214,7 @@ def test_ridges_follow_the_flow_from_the_identity(scheme):
     problem = mb.problem("mixture")
 
     def error(estimator):
-        fitted = mb.fit(problem, estimator, n_target=1000, seed=0)
+        fitted = mb.fit(problem, estimator, n_source=None, n_target=1000, seed=0)
         return mb.evaluate(fitted.transform, problem, n=4000, seed=9)["uvp"].value
 
     start, end = error(mb.estimator("identity")), error(FlowNewton(units=16, batch_size=2048))
