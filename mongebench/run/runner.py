@@ -175,6 +175,8 @@ class Run:
         try:
             known = planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
             return known.model_copy(update={"setting": self._setting(cell.estimator.model_dump_json())})
+        except InvalidParameter:
+            raise
         except (
             Exception
         ) as error:  # what somebody else's class says of itself, such as its `needs`, is not what it seems
