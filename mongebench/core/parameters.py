@@ -85,7 +85,7 @@ def complete(function: Callable[..., Any], given: Mapping[str, Any], what: str) 
     return _checked(known, values, what)
 
 
-def check(made: object) -> None:
+def check(made: Any) -> None:
     """Raise `InvalidParameter` unless the attributes of an object suit the annotations of its class's parameters.
 
     For objects that were made without `complete`, which scikit-learn lets hold anything until they are used.
