@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -66,7 +65,7 @@ class Drifting(MapEstimator):
         width: PositiveInt = 64,
         depth: PositiveInt = 2,
         learning_rate: PositiveFloat = 3e-3,
-        temperatures: Annotated[Sequence[PositiveFloat], Field(min_length=1)] = (0.02, 0.05, 0.2),
+        temperatures: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.02, 0.05, 0.2),
         dtype: Literal["float32", "float64"] = "float64",
     ) -> None:
         self.steps = steps

@@ -5,20 +5,21 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
+from pydantic import Field
 
 from mongebench.core.arrays import Points, row_blocks
-from mongebench.core.errors import Diverged, InvalidInput, InvalidParameter
-from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
+from mongebench.core.errors import Diverged, InvalidInput
+from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going, refuse_invalid
 from mongebench.core.oracle import Oracle, SourceView, TargetView, View
 from mongebench.estimators.flow import sampled
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_points, check_positive
+from mongebench.estimators.flow.checks import check_points
 from mongebench.estimators.flow.divergence import (
     HOW_TO_WRITE_V,
     Divergence,
@@ -27,11 +28,12 @@ from mongebench.estimators.flow.divergence import (
     probed,
 )
 from mongebench.estimators.flow.objective import Batch, objective, probe_error
-from mongebench.estimators.flow.potential import FAMILIES, Potential, Quadratic, build
+from mongebench.estimators.flow.potential import Potential, Quadratic, build
 
 Family = Literal["quadratic", "ridge", "icnn", "maxima", "dictionary"]
 DivergenceName = Literal["kl", "kl_score", "kl_two_scores", "sinkhorn_divergence", "energy_distance"]
 Dtype = Literal["float32", "float64"]
+Share = Annotated[float, Field(gt=0, lt=1)]
 
 KNOWN_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
 SAMPLED_TARGET = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
@@ -197,6 +199,12 @@ class Flow(MapEstimator):
     """
 
     claims = frozenset({Claim.GRADIENT_OF_CONVEX})
+    matters_with: ClassVar[dict[str, Any]] = {
+        "epsilon": {"divergence": ["kl_score", "kl_two_scores", "sinkhorn_divergence"]},
+        "units": {"family": ["ridge", "icnn", "maxima", "dictionary"]},
+        "depth": {"family": ["icnn"]},
+        "share": {"family": ["ridge", "icnn", "maxima"]},
+    }
     timed: ClassVar[bool] = True
     """Whether the scheme follows a flow."""
     divergence: DivergenceName
@@ -248,18 +256,6 @@ class Flow(MapEstimator):
     @abc.abstractmethod
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         """The flow."""
-
-    def _check(self) -> None:
-        """Raise `InvalidParameter` on the parameters that all flows share; subclasses add their own."""
-        check_choice(self.divergence, NEEDS, "divergence")
-        check_choice(self.family, FAMILIES, "family of potentials")
-        check_choice(self.dtype, ("float32", "float64"), "dtype")
-        check_counts(units=self.units, depth=self.depth, batch_size=self.batch_size)
-        check_positive(epsilon=self.epsilon, share=self.share)
-        if not 0 <= self.held_out < 1:
-            raise InvalidParameter(f"held_out must be at least 0 and less than 1, got {self.held_out!r}.")
-        if self.share >= 1:
-            raise InvalidParameter(f"share must be less than 1, got {self.share!r}.")
 
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         samples_target = Oracle.TARGET_SAMPLER in self.needs
@@ -458,7 +454,7 @@ def fit_together(
         As `Flow.fit`, before anything is fitted.
     """
     first = estimators[0]
-    first._check()
+    refuse_invalid(first)
     with jax.enable_x64(first.dtype == "float64"):
         fits = [
             _Fit(flow, trace, flow._setting(source, target, seed))

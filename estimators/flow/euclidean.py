@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.estimator import Range
 from mongebench.estimators.flow.base import (
@@ -20,8 +21,8 @@ from mongebench.estimators.flow.base import (
     Report,
     Scheme,
     Setting,
+    Share,
 )
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.descent import SCHEDULES, Descent, Schedule
 from mongebench.estimators.flow.objective import Batch
 from mongebench.estimators.flow.potential import Potential
@@ -68,18 +69,18 @@ class Euclidean(Flow):
     def __init__(
         self,
         family: Family = "ridge",
-        units: int = 64,
-        depth: int = 2,
-        share: float = START_SHARE,
+        units: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        share: Share = START_SHARE,
         optimiser: Literal["adam", "sgd"] = "adam",
-        learning_rate: float = 1e-2,
+        learning_rate: PositiveFloat = 1e-2,
         schedule: Schedule = "cosine",
-        steps: int = 60,
-        inner_steps: int = 50,
-        held_out: float = 0.2,
+        steps: PositiveInt = 60,
+        inner_steps: PositiveInt = 50,
+        held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 256,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 256,
         dtype: Dtype = "float64",
     ) -> None:
         self.family = family
@@ -101,13 +102,6 @@ class Euclidean(Flow):
     def modules(self) -> tuple[str, ...]:
         """Those of all flows and the optimiser's."""
         return (*super().modules, "optax")
-
-    def _check(self) -> None:
-        super()._check()
-        check_choice(self.optimiser, OPTIMISERS, "optimiser")
-        check_choice(self.schedule, SCHEDULES, "schedule")
-        check_positive(learning_rate=self.learning_rate)
-        check_counts(steps=self.steps, inner_steps=self.inner_steps)
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, linear=False)
@@ -151,18 +145,18 @@ class GradICNN(Euclidean):
 
     def __init__(
         self,
-        units: int = 64,
-        depth: int = 2,
-        share: float = START_SHARE,
+        units: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        share: Share = START_SHARE,
         optimiser: Literal["adam", "sgd"] = "adam",
-        learning_rate: float = 1e-2,
+        learning_rate: PositiveFloat = 1e-2,
         schedule: Schedule = "cosine",
-        steps: int = 60,
-        inner_steps: int = 50,
-        held_out: float = 0.2,
+        steps: PositiveInt = 60,
+        inner_steps: PositiveInt = 50,
+        held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 256,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 256,
         dtype: Dtype = "float64",
     ) -> None:
         self.units = units

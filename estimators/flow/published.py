@@ -23,24 +23,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mongebench.core.oracle import SourceView, TargetView
 from mongebench.estimators.flow.base import Dtype, Family, Flow, Phase, Report, Scheme, Setting
-from mongebench.estimators.flow.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.objective import Batch, objective, phi
 from mongebench.estimators.flow.potential import Potential
 from mongebench.estimators.flow.potential.clamped import Clamped
 from mongebench.estimators.flow.subproblem import Subproblem
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
-SCHEMES = ("explicit", "implicit", "descent")
 
 
 class Published(Flow):
@@ -80,21 +79,28 @@ class Published(Flow):
     depth = 2
     divergence = "kl_score"
 
+    matters_with: ClassVar[dict[str, Any]] = {
+        **Flow.matters_with,
+        "tau": {"scheme": ["explicit", "implicit"]},
+        "reduction": {"scheme": ["implicit", "descent"]},
+        "begin": {"scheme": ["implicit"]},
+    }
+
     def __init__(
         self,
         scheme: Literal["explicit", "implicit", "descent"] = "implicit",
         optimiser: Literal["adam", "sgd"] = "adam",
-        learning_rate: float = 0.1,
-        tau: float = 0.4,
-        steps: int = 10,
-        inner_steps: int = 100,
-        units: int = 20,
+        learning_rate: PositiveFloat = 0.1,
+        tau: PositiveFloat = 0.4,
+        steps: PositiveInt = 10,
+        inner_steps: PositiveInt = 100,
+        units: PositiveInt = 20,
         reduction: Literal["sum", "mean"] = "sum",
         begin: Literal["network", "identity"] = "network",
         weights: Literal["clamped", "squares"] = "clamped",
-        curvature: float = 0.0,
-        epsilon: float = 0.05,
-        batch_size: int = 100,
+        curvature: NonNegativeFloat = 0.0,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 100,
         dtype: Dtype = "float32",
     ) -> None:
         self.scheme = scheme
@@ -121,16 +127,6 @@ class Published(Flow):
     def modules(self) -> tuple[str, ...]:
         """Those of all flows and the optimiser's."""
         return (*super().modules, "optax")
-
-    def _check(self) -> None:
-        super()._check()
-        check_choice(self.scheme, SCHEMES, "scheme")
-        check_choice(self.optimiser, OPTIMISERS, "optimiser")
-        check_choice(self.reduction, ("sum", "mean"), "reduction")
-        check_choice(self.begin, ("network", "identity"), "begin")
-        check_choice(self.weights, ("clamped", "squares"), "weights")
-        check_positive(learning_rate=self.learning_rate, tau=self.tau, epsilon=self.epsilon)
-        check_counts(steps=self.steps, inner_steps=self.inner_steps, units=self.units, batch_size=self.batch_size)
 
     @property
     def _from_identity(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from pydantic import PositiveFloat, PositiveInt
 
 from mongebench.estimators.flow.base import (
     DivergenceName,
@@ -19,7 +20,6 @@ from mongebench.estimators.flow.base import (
     Scheme,
     Setting,
 )
-from mongebench.estimators.flow.checks import check_counts, check_positive
 from mongebench.estimators.flow.divergence import Divergence, jet_length
 from mongebench.estimators.flow.gauss_newton import GaussNewton
 from mongebench.estimators.flow.newton import AVERAGED, newton_scheme
@@ -83,13 +83,13 @@ class FlowPursuit(Flow):
 
     def __init__(
         self,
-        units: int = 128,
-        candidates: int = 32,
-        tau: float = 100.0,
-        steps: int = 60,
+        units: PositiveInt = 128,
+        candidates: PositiveInt = 32,
+        tau: PositiveFloat = 100.0,
+        steps: PositiveInt = 60,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 4096,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 4096,
         dtype: Dtype = "float64",
     ) -> None:
         self.units = units
@@ -100,11 +100,6 @@ class FlowPursuit(Flow):
         self.epsilon = epsilon
         self.batch_size = batch_size
         self.dtype = dtype
-
-    def _check(self) -> None:
-        super()._check()
-        check_positive(tau=self.tau)
-        check_counts(steps=self.steps, candidates=self.candidates)
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, linear=False)
