@@ -90,7 +90,8 @@ def check(made: Any) -> None:
 
     For objects that were made without `complete`, which scikit-learn lets hold anything until they are used.
     """
-    known = fields(type(made))
+    cls: Callable[..., Any] = type(made)
+    known = fields(cls)
     values = {name: getattr(made, name) for name in known if hasattr(made, name)}
     _checked(known, values, type(made).__name__)
 
