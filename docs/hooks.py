@@ -21,8 +21,9 @@ from typing import Any
 import mongebench as mb
 from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
+from mongebench.core.parameters import parameters_of
 from mongebench.core.problem import Split
-from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of, split_of
+from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, split_of
 from mongebench.report import leaderboard
 from mongebench.report.site import paragraphs
 from mongebench.run import settings
