@@ -25,7 +25,7 @@ from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
 from mongebench.core.parameters import parameters_of
 from mongebench.core.problem import Split
-from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, split_of
+from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, SHOWN, Plugin, available, split_of
 from mongebench.report.site.pages import paragraphs
 from mongebench.report.tables import leaderboard
 from mongebench.run import settings
@@ -126,7 +126,9 @@ def estimators() -> str:
             sees = tier(cls().needs)
             claims = ", ".join(claim.replace("_", " ") for claim in sorted(cls.claims)) or "nothing"
             depends = ", by default" if isinstance(inspect.getattr_static(cls, "needs", None), property) else ""
-            facts = f"<p>May see: {sees}{depends}. Claims: {claims}.{' An anchor.' if cls.anchor else ''}</p>"
+            also = f" In tables: <code>{SHOWN[name]}</code>, which is understood everywhere." if name in SHOWN else ""
+            anchor = " An anchor." if cls.anchor else ""
+            facts = f"<p>May see: {sees}{depends}. Claims: {claims}.{anchor}{also}</p>"
             call = signature("estimator", name, cls)
         rows.append([_link(name), html.escape(sees), inline(plugin.summary(), links)])
         sections.append(_section(name, facts, call, documentation(plugin.docstring(), links)))

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 ESTIMATORS = "mongebench.estimators"
 DATASETS = "mongebench.datasets"
 METRICS = "mongebench.metrics"
+SHOWN = {"euclidean": "plain_descent", "exact": "exact_coupling"}
+"""What tables call estimators whose registered names mislead; both names are understood, and records keep the old."""
 KINDS = {ESTIMATORS: "estimator", DATASETS: "problem", METRICS: "metric"}
 
 
@@ -163,8 +165,10 @@ def _places() -> tuple[tuple[str, int], ...]:
 
 
 def find(group: str, name: str) -> Plugin:
-    """The plugin of that name. Raises `UnknownName` with the valid names."""
+    """The plugin of that name, or of that one of `SHOWN`. Raises `UnknownName` with the valid names."""
     plugins = available(group)
+    if group == ESTIMATORS and name not in plugins:
+        name = next((old for old, shown in SHOWN.items() if shown == name), name)
     if name not in plugins:
         raise UnknownName(one_of(str(name), plugins, KINDS[group]))
     return plugins[name]

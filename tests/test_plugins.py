@@ -338,3 +338,27 @@ def test_a_missing_file_is_named(tmp_path) -> None:
 )
 def test_snake_case(name, snake) -> None:
     assert plugins.snake_case(name) == snake
+
+
+def test_names_that_say_more_are_understood_and_shown_and_keys_stay() -> None:
+    from mongebench.run.experiment import Experiment, select
+    from mongebench.run.frame import labels
+
+    for old, better in plugins.SHOWN.items():
+        assert plugins.find(plugins.ESTIMATORS, better).name == old
+        assert type(mb.estimator(better)) is type(mb.estimator(old))
+    grids = [
+        Experiment.model_validate(
+            {
+                "name": "grid",
+                "estimators": [{"name": name}],
+                "problems": [{"name": "gaussian"}],
+                "budget": {"n_source": 20, "n_target": 20},
+            }
+        )
+        for name in ("exact", "exact_coupling")
+    ]
+    one, other = (list(grid.cells()) for grid in grids)
+    assert [cell.key for cell in one] == [cell.key for cell in other]
+    assert set(labels(cell.estimator for cell in one).values()) == {"exact_coupling"}
+    assert select(one, "exact_coupling") == select(one, "exact") == one

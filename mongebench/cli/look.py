@@ -38,7 +38,9 @@ def names(
                 table.add_column("split")
             for found in plugins.available(group).values():
                 split = [_split(found.name)] if built else []
-                table.add_row(escape(found.name), escape(found.summary()), escape(found.origin), *split)
+                also = plugins.SHOWN.get(found.name) if group == plugins.ESTIMATORS else None
+                summary = found.summary() + (f" Also called {also}, as in tables." if also else "")
+                table.add_row(escape(found.name), escape(summary), escape(found.origin), *split)
             console.print(table, "")
     if kind in (None, "experiments"):
         from mongebench.experiments import packaged

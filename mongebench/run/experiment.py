@@ -58,7 +58,7 @@ from pydantic import (
 
 from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.experiments import packaged
-from mongebench.plugins import DATASETS, ESTIMATORS, completed, find
+from mongebench.plugins import DATASETS, ESTIMATORS, SHOWN, completed, find
 from mongebench.run import settings
 from mongebench.run.record import Cell, Spec
 from mongebench.run.store import Declaration
@@ -327,6 +327,11 @@ def _first(error: ValidationError, prefix: str = "") -> str:
     return f"{place}: {item['msg'].removeprefix('Value error, ')}."
 
 
+def _names(cell: Cell) -> list[str]:
+    name = cell.estimator.name
+    return [name, SHOWN.get(name, name), cell.problem.name]
+
+
 def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
     """The cells whose estimator or problem matches a shell pattern; if none does, those whose label does or has it.
 
@@ -336,11 +341,7 @@ def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
     """
     if pattern is None:
         return cells
-    by_name = [
-        cell
-        for cell in cells
-        if any(fnmatch.fnmatchcase(name, pattern) for name in (cell.estimator.name, cell.problem.name))
-    ]
+    by_name = [cell for cell in cells if any(fnmatch.fnmatchcase(name, pattern) for name in _names(cell))]
     exactly = [cell for cell in cells if pattern in (cell.key, cell.label)]  # "seed=1" is in "seed=10" too
     chosen = (
         by_name

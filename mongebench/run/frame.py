@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mongebench.core.text import bounded, on_one_line
+from mongebench.plugins import SHOWN
 from mongebench.run.record import Cell, Record, Spec, State, budget
 
 if TYPE_CHECKING:
@@ -124,7 +125,8 @@ def labels(specs: Iterable[Spec], ignore: Sequence[str] = ()) -> dict[str, str]:
         telling = _fewest(varying, group)
         for spec in group:
             inside = ", ".join(f"{key}={spec.parameters.get(key)}" for key in telling)
-            short[spec.label] = f"{name}({inside})" if inside else name
+            shown = SHOWN.get(name, name)
+            short[spec.label] = f"{shown}({inside})" if inside else shown
     return short
 
 

@@ -130,6 +130,7 @@ class Tuning:
         for path in self.plugins:
             plugins.add_file(path)
         plugin = find(ESTIMATORS, self.estimator)
+        self.estimator = plugin.name  # where it was given by another name
         self._cls = plugin.load()
         self._defaults = completed(plugin, self._cls, {})
         space: Mapping[str, Any] = self._cls.tunable

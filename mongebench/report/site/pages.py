@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mongebench.plugins import DATASETS, ESTIMATORS, available
+from mongebench.plugins import DATASETS, ESTIMATORS, SHOWN, available
 from mongebench.report.figures import interactive, printed
 from mongebench.report.rates import flows
 from mongebench.report.tables import exports, leaderboard, results
@@ -256,7 +256,8 @@ class _Site:
         self._page(
             "estimator.html",
             page,
-            estimator=name,
+            estimator=SHOWN.get(name, name),
+            registered=name,
             tier=own["tier"].iloc[0],
             documentation=_documentation(ESTIMATORS, name),
             parameters=list(labels.itertuples(index=False, name=None)),
