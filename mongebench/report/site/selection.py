@@ -1,0 +1,44 @@
+"""The page of a selection: which estimator, how sure that is, and what its map does to the points."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from io import BytesIO
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from matplotlib.figure import Figure
+
+from mongebench.core.tablefile import Table
+from mongebench.report.figures.selection import moved_most, pairs
+from mongebench.run.store import write_atomically
+from mongebench.selection.choose import Selection
+
+
+def build(found: Selection, source: Table, target: Table, names: tuple[str, str], out: Path) -> Path:
+    """Write the page into a folder, one file without a network; its path. `names` are those of the two files."""
+    called = [str(name) for name in source.frame().columns]
+    pushed = found.best.transform(source.points)
+    environment = Environment(
+        loader=PackageLoader("mongebench.report.site"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    content = environment.get_template("selection.html.j2").render(
+        selection=found,
+        rows=found.table.to_dict("records"),
+        source=names[0],
+        target=names[1],
+        pairs=_inline(pairs(source.points, pushed, target.points, called)),
+        moved=_inline(moved_most(source.points, pushed, target.points, called)),
+    )
+    path = out / "index.html"
+    write_atomically(path, content.encode("utf-8"))
+    return path
+
+
+def _inline(figure: Figure) -> str:
+    """A figure as the address of a PNG that holds it."""
+    kept = BytesIO()
+    figure.savefig(kept, format="png", dpi=130)
+    plt.close(figure)
+    return f"data:image/png;base64,{b64encode(kept.getvalue()).decode('ascii')}"
