@@ -316,9 +316,23 @@ class Flow(MapEstimator):
     def _keep(self, potential: Potential, objective: float, flow_time: float | None) -> None:
         self.parameters_, self.objective_, self.flow_time_ = potential, objective, flow_time
 
-    def _map(self) -> Callable[[Any], Points]:
-        potential = self.parameters_
-        return lambda x: _in_blocks(_images, potential, np.asarray(x))
+    def _map(self) -> _Map:
+        return _Map(self.parameters_)
+
+
+@dataclass(frozen=True)
+class _Map:
+    """T = grad phi of one potential, in float64 NumPy."""
+
+    potential: Potential
+
+    def __call__(self, x: Any) -> Points:
+        """(n, d) -> (n, d)."""
+        return _in_blocks(_images, self.potential, np.asarray(x))
+
+    def log_det(self, x: Any) -> Points:
+        """log det DT(x), (n, d) -> (n,)."""
+        return _in_blocks(_log_dets, self.potential, np.asarray(x))
 
 
 @dataclass(frozen=True)
@@ -515,6 +529,11 @@ _held_out = eqx.filter_jit(objective)
 @eqx.filter_jit
 def _images(potential: Potential, x: jax.Array) -> jax.Array:
     return jax.vmap(potential.map)(x)
+
+
+@eqx.filter_jit
+def _log_dets(potential: Potential, x: jax.Array) -> jax.Array:
+    return jnp.linalg.slogdet(jax.vmap(potential.jacobian)(x))[1]
 
 
 @eqx.filter_jit

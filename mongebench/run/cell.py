@@ -38,7 +38,7 @@ from mongebench.run.planned import Conditions, planned
 from mongebench.run.provenance import provenance
 from mongebench.run.record import Cell, PlannedCell, Provenance, Record, Spec, Status, Times
 from mongebench.run.sketch import Sketch
-from mongebench.run.trace import RunTrace, kl_offset
+from mongebench.run.trace import RunTrace
 
 DIVERGED_RATIO = 1e4
 """A map whose mean squared distance to the target's mean exceeds this many target variances has diverged."""
@@ -331,8 +331,7 @@ def _fit_all(fits: Sequence[_Fit], points: Sequence[EvaluationPoints], clock: Cl
     limit = conditions.time_limit and 0.9 * conditions.time_limit
     with clock.phase("evaluate"):
         for fit, own in zip(fits, points, strict=True):
-            offset = kl_offset(fit.fitted, own)
-            fit.trace = RunTrace(clock, own, (fit.meter,), limit, offset, len(fits), cpu_budget=conditions.cpu_budget)
+            fit.trace = RunTrace(clock, own, (fit.meter,), limit, len(fits), cpu_budget=conditions.cpu_budget)
     with clock.phase("fit"):
         _fit_untimed(fits)
 
