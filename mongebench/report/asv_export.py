@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mongebench.report import rates, tables
+from mongebench.report.inequalities import MAP
 from mongebench.run.record import Provenance, Status
 from mongebench.run.store import RunDirectory, RunError, write_atomically
 
@@ -85,6 +86,7 @@ def tracked(directory: RunDirectory) -> list[Tracked]:
         rows[column] = rows.get(column, pd.Series(np.nan, rows.index)).where(measured)
     try:
         flows = rates.frame(directory)
+        flows = flows[flows["inequality"] == MAP.name]
     except RunError:  # no estimator here follows a flow
         flows = pd.DataFrame(columns=["problem", "dim", "estimator", "rate"])
     experiment = _slug(Path(directory.plan().invocation.experiment).stem)

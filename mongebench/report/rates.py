@@ -1,4 +1,4 @@
-"""Rate verdicts of a run: each trace against the line of the theory, that at tau together with that at tau / 2."""
+"""Rate verdicts of a run: each trace against the lines of the theory, that at tau together with that at tau / 2."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from mongebench import plugins
 from mongebench.core.errors import InvalidInput
+from mongebench.report.inequalities import MAP, Inequality, speaking
 from mongebench.report.rate_verdict import RateVerdict, Scheme, Verdict, rate_verdict
 from mongebench.report.tables import INSTANCE, labels, labels_by_problem
 from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
@@ -107,12 +108,20 @@ class Flow:
         lowest = min((point.l2_error for point in self.trace if point.l2_error is not None), default=0.0)
         return known[key] if known[key] <= LEEWAY * lowest else 0.0
 
-    def verdict(self, horizon: float | None = None, family_floor: float = 0.0) -> RateVerdict:
+    @property
+    def inequalities(self) -> tuple[Inequality, ...]:
+        """Those that it is held against; where none speaks of it, that of the map, whose verdict says why."""
+        return (MAP,) if self.obstacle else speaking(self.planned.strong_convexity)
+
+    def verdict(
+        self, horizon: float | None = None, family_floor: float = 0.0, inequality: Inequality = MAP
+    ) -> RateVerdict:
         """The trace, extrapolated to tau -> 0 where there is one at half the step, against the theory."""
         try:
             return rate_verdict(
                 self.trace,
                 self.planned.strong_convexity,
+                inequality=inequality,
                 refined=self.refinement,
                 scheme=SCHEMES.get(self.planned.cell.estimator.name, Scheme.FLOW),
                 horizon=horizon,
@@ -121,7 +130,8 @@ class Flow:
                 obstacle=self.obstacle,
             )
         except InvalidInput as error:  # what one estimator got wrong must not hide the others
-            return RateVerdict(Verdict.INCONCLUSIVE, str(error), "", float("nan"), 0, self.floor)
+            nothing = (Verdict.INCONCLUSIVE, str(error), "", float("nan"), 0, self.floor)
+            return RateVerdict(*nothing, inequality=inequality.name)
 
 
 def _step(trace: Sequence[TracePoint]) -> float:
@@ -199,17 +209,18 @@ def _refined_identity(cell: Cell) -> str | None:
 
 
 def frame(directory: Readable, horizon: float | None = None, *, family_floors: bool = False) -> pd.DataFrame:
-    """One row per flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
+    """A row for each flow of `flows` and each `inequality` that it is held against: identity, numbers, verdict.
 
-    A flow without a trace has its status, or the `State` of its record, in place of a verdict. The horizon is a flow
-    time; by default the experiment's, and without one each trace's end. With `family_floors`, what the best map of each
-    flow's family leaves is found by regression on the exact map, in minutes, and taken off.
+    The numbers are those of its `RateVerdict`. A flow without a trace has its status, or the `State` of its record, in
+    place of a verdict. The horizon is a flow time; by default the experiment's, and without one each trace's end. With
+    `family_floors`, what the best map of each flow's family leaves is found by regression on the exact map, in minutes,
+    and taken off.
     """
     rows, floors = [], dict[str, float]()
     horizon = directory.plan().horizon if horizon is None else horizon
     for flow in flows(directory):
-        cell = flow.planned.cell
-        row: dict[str, Any] = {
+        cell, record = flow.planned.cell, flow.record
+        identity: dict[str, Any] = {
             "problem": flow.problem,
             "dim": flow.planned.dim,
             "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
@@ -220,18 +231,25 @@ def frame(directory: Readable, horizon: float | None = None, *, family_floors: b
             "horizon": horizon,
             "steps": " and ".join(f"{step:.3g}" for step in flow.steps),
         }
-        record = flow.record
-        if record is None:
-            row |= {"verdict": str(flow.found.status), "reason": flow.found.reason}
-        elif not record.trace:
-            row |= {"verdict": str(record.status), "reason": record.reason}
-        else:
-            found = flow.verdict(horizon, flow.family_floor(floors) if family_floors else 0.0)
-            ended = "" if record.status.measured else f"the fit ended as {record.status}; "
-            row |= dict(zip(("rate", "low", "high"), (found.rate, *found.interval), strict=True))
-            constant = (found.constant, *found.constant_interval)
-            row |= dict(zip(("constant", "constant_low", "constant_high"), constant, strict=True))
-            row |= {"until": found.until, "plateau": found.plateau, "floor": found.floor, "line": found.line}
-            row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
-        rows.append(row)
+        floor = flow.family_floor(floors) if family_floors and flow.trace else 0.0
+        for inequality in flow.inequalities:
+            row = identity | {"inequality": inequality.name}
+            if record is None:
+                row |= {"verdict": str(flow.found.status), "reason": flow.found.reason}
+            elif not record.trace:
+                row |= {"verdict": str(record.status), "reason": record.reason}
+            else:
+                ended = "" if record.status.measured else f"the fit ended as {record.status}; "
+                row |= _numbers(flow.verdict(horizon, floor, inequality), ended)
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _numbers(found: RateVerdict, ended: str) -> dict[str, Any]:
+    """The columns of one verdict; `ended` is what comes before its reason."""
+    row: dict[str, Any] = dict(zip(("rate", "low", "high"), (found.rate, *found.interval), strict=True))
+    constant = (found.constant, *found.constant_interval)
+    row |= dict(zip(("constant", "constant_low", "constant_high"), constant, strict=True))
+    row |= {"until": found.until, "plateau": found.plateau, "floor": found.floor, "line": found.line}
+    row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
+    return row | {"weaker": found.weaker}

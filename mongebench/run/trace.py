@@ -8,9 +8,9 @@ which by the change of variables is 0 at every x for T = T*: so D* = 0, and the 
 T*. E[e^{-l}] = 1 for any injective T, so that l + b (e^{-l} - 1) has the same mean; with the b of least variance (a
 control variate) its noise falls with KL itself, to a few percent of it at 2000 points, however small KL is.
 
-Where log Z or the density of mu0 is not known, log mu0 + log Z is read off T* at the same points, log det DT* by central
-differences. Where that is not known either, or V, or in more than `KL_DIMENSIONS`, or for a scheme that follows no flow,
-there is no KL.
+Where log Z or the density of mu0 is not known, log mu0 + log Z is read off T* at the same points, log det DT* by
+central differences. Where that is not known either, or V, or in more than `KL_DIMENSIONS`, or for a scheme that follows
+no flow, there is no KL.
 """
 
 from __future__ import annotations

@@ -11,8 +11,9 @@ from mongebench import cli, plugins
 from mongebench.estimators.flow.floor import family_floor
 from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.report import terminal
-from mongebench.report.rate_verdict import Scheme, rate_verdict, step_bounds
-from mongebench.report.rates import flows, frame
+from mongebench.report.inequalities import INEQUALITIES, KL, KL_CONVEX, MAP, MAP_BY_KL, step_bounds
+from mongebench.report.rate_verdict import Scheme, rate_verdict
+from mongebench.report.rates import flows, frame as all_rows
 from mongebench.run.record import Spec, Status
 from mongebench.run.store import RunDirectory, RunError
 
@@ -23,6 +24,12 @@ def shown(renderable) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(renderable)
     return console.file.getvalue()
+
+
+def frame(run, horizon=None, *, family_floors=False):
+    """The rows about the map, one a flow."""
+    rows = all_rows(run, horizon, family_floors=family_floors)
+    return rows[rows["inequality"] == MAP.name].reset_index(drop=True)
 
 
 def implicit(tau: float, end: float = 2.0) -> list:
