@@ -23,14 +23,15 @@ LINE = 0.17
 def draw(directory: Readable, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
-    `error` always; `rate` and `anytime` where there are traces; `clouds` where maps of the plane were measured, and
-    `distribution` where there are many seeds.
+    `error` always; `rate`, `rate_kl` and `anytime` where there are traces; `clouds` where maps of the plane were
+    measured, and `distribution` where there are many seeds.
     """
     rows = tables.frame(directory)
     with plt.rc_context(STYLE):
         drawn = {
             "error": error_overview(rows),
             "rate": traces.rate(directory),
+            "rate_kl": traces.rate_kl(directory),
             "anytime": traces.anytime(directory, rows),
             "clouds": published.clouds(directory, rows),
             "distribution": published.distribution(rows),

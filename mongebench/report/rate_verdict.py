@@ -262,9 +262,11 @@ def _judged(
     line = inequality.of_steps(np.diff(curve.time), lam) if own else flow
     line = line if np.isfinite(lam) else np.zeros(len(time))
     excess = fallen + curve.lead - line
-    # What noise is read off: as the curve itself, 0 at the start, and straight where the line is.
+    # Noise is read off the curve relative to a smooth one that starts where it does: the line moved there, or, where the
+    # line comes down from infinity, the curve from there to the line.
     origin = inequality.of_flow(np.zeros(1), lam)[0]
-    paths = noise_paths(time, fallen - (line - origin if np.isfinite(origin) else 0.0), fallen, RESAMPLES, rng)
+    smooth = -np.log1p(np.exp(curve.lead - line)) if np.isinf(origin) else line - np.nan_to_num(origin)
+    paths = noise_paths(time, fallen - smooth, fallen, RESAMPLES, rng)
     paths += curve.standard_error[1:] * rng.standard_normal(paths.shape)
     scale = np.maximum(np.median(np.abs(paths), axis=0), ROUNDING)
     margin = np.quantile((np.abs(paths) / scale).max(axis=1), CONFIDENCE) * scale
