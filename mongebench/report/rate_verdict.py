@@ -262,8 +262,8 @@ def _judged(
     line = inequality.of_steps(np.diff(curve.time), lam) if own else flow
     line = line if np.isfinite(lam) else np.zeros(len(time))
     excess = fallen + curve.lead - line
-    # Noise is read off the curve relative to a smooth one that starts where it does: the line moved there, or, where the
-    # line comes down from infinity, the curve from there to the line.
+    # Noise is read off the curve relative to a smooth one that starts where it does: the line moved there, or, where
+    # the line comes down from infinity, the curve from there to the line.
     origin = inequality.of_flow(np.zeros(1), lam)[0]
     smooth = -np.log1p(np.exp(curve.lead - line)) if np.isinf(origin) else line - np.nan_to_num(origin)
     paths = noise_paths(time, fallen - smooth, fallen, RESAMPLES, rng)

@@ -140,6 +140,29 @@ def _step(trace: Sequence[TracePoint]) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else float("nan")
 
 
+def fits(found: Sequence[Flow]) -> dict[tuple[str, int, str, str], list[Flow]]:
+    """(problem, dimension, estimator, step) -> the flows that differ in seed or instance alone, in their order."""
+    grouped: dict[tuple[str, int, str, str], list[Flow]] = {}
+    for flow in found:
+        step = f"{flow.steps[0]:.3g}" if flow.steps else ""
+        grouped.setdefault((flow.problem, flow.planned.dim, flow.estimator, step), []).append(flow)
+    return grouped
+
+
+def along(trace: Sequence[TracePoint], field: str) -> list[tuple[float, float]]:
+    """(flow time, value) of the points that have both, the start first; none without a start above 0."""
+    timed = [point for point in trace if point.flow_time is not None and not (field == "kl" and point.kl_se is None)]
+    known = [(float(p.flow_time or 0.0), float(getattr(p, field))) for p in timed if getattr(p, field) is not None]
+    return known if known and known[0][1] > 0 else []
+
+
+def together(traces: Sequence[list[tuple[float, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) times of the longest trace, and (traces, n) values over those at the start; NaN where a trace has ended."""
+    time = np.array(max(traces, key=lambda trace: trace[-1][0]))[:, 0]
+    curves = [np.array(trace).T for trace in traces]
+    return time, np.array([np.interp(time, own, values / values[0], right=np.nan) for own, values in curves])
+
+
 def flows(directory: Readable) -> list[Flow]:
     """The flows of a run, in the plan's order; a refinement that serves another flow, and has none, not on its own.
 

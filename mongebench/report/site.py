@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mongebench.plugins import DATASETS, ESTIMATORS, available
 from mongebench.report import charts, exports, figures, leaderboard, rates, tables
 from mongebench.report.formats import Format
+from mongebench.report.inequalities import INEQUALITIES, KL, MAP
 from mongebench.report.rate_verdict import Verdict
 from mongebench.report.rates import WORST_FIRST
 from mongebench.run.record import Record, Status, meaning
@@ -122,18 +123,21 @@ class _Site:
         write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
-        kept, spoken = verdicts["verdict"] == Verdict.HOLDS, verdicts["verdict"] != Verdict.NOT_APPLICABLE
+        spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
         looks = charts.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
-            kept=int(kept.sum()),
-            others=verdicts.loc[~kept, "verdict"].value_counts().to_dict(),
+            counts={
+                one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
+                for one in INEQUALITIES
+                if one.name in set(spoken["inequality"])
+            },
+            beyond=int((verdicts["verdict"] == Verdict.NOT_APPLICABLE).sum()),
             planned=len(verdicts),
-            spoken=int(spoken.sum()),
             horizon=self.runs.plan().horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
-            charts=_drawn(charts.rate(self.flows, looks)),
+            charts=_drawn(charts.rate(self.flows, looks, MAP), charts.rate(self.flows, looks, KL)),
         )
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:

@@ -131,7 +131,7 @@ def _flows(block: pd.DataFrame) -> Table:
     title = escape(f"{_place(block)}\nlambda = {known}; up to {up_to}")
     table = Table(title=title, title_justify="left", title_style="bold")
     for name in ("estimator", "steps", "inequality", "seeds", "rate", "C (95 %)", "verdicts"):
-        table.add_column(name, justify="right" if name == "seeds" else "left")
+        table.add_column(name, justify="right" if name == "seeds" else "left", no_wrap=name == "verdicts")
     for _, flow in block.groupby(["estimator", "steps", "instance"], sort=False):
         for place, (name, own) in enumerate(flow.groupby("inequality", sort=False)):
             first = own.iloc[0]
@@ -184,9 +184,20 @@ def _reasons(rows: pd.DataFrame) -> Table:
         row = _worst(same)
         place = f"{row['problem']}, d = {row['dim']}"
         said = row["reason"] if row["reason"].startswith(str(row["verdict"])) else f"{row['verdict']}: {row['reason']}"
-        seeds = ", ".join(str(seed) for seed in sorted(same["seed"]))
+        seeds = _ranges(sorted(set(same["seed"])))
         table.add_row(escape(place), escape(row["estimator"]), escape(row["inequality"]), seeds, escape(said))
     return table
+
+
+def _ranges(whole: Sequence[int]) -> str:
+    """0, 1, 2, 5 -> "0-2, 5"."""
+    runs: list[list[int]] = []
+    for number in whole:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def _kept(blocks: list[pd.DataFrame], names: list[str]) -> Table:

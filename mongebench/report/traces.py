@@ -5,21 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mongebench.report.inequalities import KL, KL_CONVEX, MAP, MAP_BY_KL, PROPOSITION
-from mongebench.report.rates import SCHEMES, Flow, flows
+from mongebench.report.inequalities import KL_CONVEX, MAP, MAP_BY_KL, PROPOSITION
+from mongebench.report.rate_noise import Vector
+from mongebench.report.rates import SCHEMES, Flow, along, fits, flows, together
 from mongebench.report.style import QUIET, legend, look, panels, plain
 from mongebench.report.tables import row_order
 from mongebench.run.record import Record, TracePoint
 from mongebench.run.store import Readable, RunError
 
-LOWEST = 1e-8
-"""Of the start's value: nothing further down is drawn."""
+LOWEST, HIGHEST = 1e-8, 30.0
+"""Of the start's value: nothing further down or up is drawn."""
 TITLE = 44
 """Characters of a line of a panel's title."""
 
@@ -40,7 +42,7 @@ def rate_kl(directory: Readable) -> Figure | None:
 
 def _rates(directory: Readable, field: str, label: str) -> Figure | None:
     try:
-        found = [flow for flow in flows(directory) if _known(flow.trace, field)]
+        found = [flow for flow in flows(directory) if along(flow.trace, field)]
     except RunError:
         return None
     if not found:
@@ -60,32 +62,23 @@ def _place(flow: Flow) -> str:
     return f"{flow.problem}, d = {flow.planned.dim}"
 
 
-def _known(trace: Sequence[TracePoint], field: str) -> list[tuple[float, float]]:
-    """(flow time, value) of the points that have both, the start first; none without a start above 0."""
-    timed = [point for point in trace if point.flow_time is not None and not (field == "kl" and point.kl_se is None)]
-    known = [(float(p.flow_time or 0.0), float(getattr(p, field))) for p in timed if getattr(p, field) is not None]
-    return known if known and known[0][1] > 0 else []
-
-
 def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str], field: str) -> None:
+    """The curves of one problem, the lines that they may not cross, and the known floor."""
     lowest, end = 1.0, 0.0
-    for (name, _), own in groupby(sorted(block, key=lambda flow: names.index(flow.estimator)), key=_fit):
-        seeds = list(own)
+    for (_, _, name, _), seeds in fits(block).items():
         colour = look(name, names)["color"]
-        coarse, fine = (
-            [_known(trace or (), field) for trace in side] for side in zip(*map(_traces, seeds), strict=True)
-        )
-        for traces, drawn in ((coarse, {"label": plain(name)}), (fine, {"linestyle": ":"})):
-            traces = [trace for trace in traces if trace]
-            if traces:
-                time, values = _together(traces)
-                low, middle, high = np.quantile(values, (0, 0.5, 1), axis=0)
-                axis.plot(time, middle, color=colour, linewidth=1.2, **drawn)
-                if len(traces) > 1 and traces is not fine:
-                    axis.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
-                lowest, end = min(lowest, np.nanmin(middle[middle > 0], initial=1.0)), max(end, time[-1])
-        if any(fine):
+        coarse = [curve for flow in seeds if (curve := along(flow.trace, field))]
+        fine = [curve for flow in seeds if (curve := along(flow.refinement or (), field))]
+        time, values = together(coarse)
+        low, middle, high = np.nanquantile(values, (0, 0.5, 1), axis=0)
+        axis.plot(time, middle, color=colour, linewidth=1.2, label=plain(name))
+        if len(coarse) > 1:
+            axis.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
+        if fine:
+            times, values = together(fine)
+            axis.plot(times, np.nanmedian(values, axis=0), ":", color=colour, linewidth=1.2)
             axis.plot([], [], ":", color=QUIET, label="at half the step")
+        lowest, end = min(lowest, np.min(low[low > 0], initial=1.0)), max(end, time[-1])
     floors = [flow.floor / flow.trace[0].l2_error for flow in block if flow.trace[0].l2_error]
     floor = max(floors, default=0.0) if field == "l2_error" else 0.0
     highest, theory = _theory(axis, block, field, end)
@@ -94,61 +87,42 @@ def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str], fiel
     if floor > bottom:
         axis.axhspan(bottom, floor, color="0.9", zorder=0, label="floor")
     axis.set_yscale("log")
-    axis.set_ylim(bottom, 1.5 * min(max(highest, 1.0), 30.0))
-    axis.set_xlim(0, end or None)
+    axis.set_ylim(bottom, 1.5 * min(highest, HIGHEST))
+    axis.set_xlim(left=0)
     axis.set_xlabel("flow time t")
 
 
-def _fit(flow: Flow) -> tuple[str, str]:
-    """What the seeds and instances of one fit have in common."""
-    return flow.estimator, " ".join(f"{step:.3g}" for step in flow.steps)
-
-
-def _traces(flow: Flow) -> tuple[Sequence[TracePoint], Sequence[TracePoint]]:
-    return flow.trace, flow.refinement or ()
-
-
-def _together(traces: Sequence[list[tuple[float, float]]]) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) times of the longest trace, and (traces, n) values over those at the start; NaN where a trace has ended."""
-    time = np.array(max(traces, key=lambda trace: trace[-1][0]))[:, 0]
-    curves = [np.array(trace).T for trace in traces]
-    return time, np.array([np.interp(time, own, values / values[0], right=np.nan) for own, values in curves])
-
-
 def _theory(axis: Axes, block: Sequence[Flow], field: str, end: float) -> tuple[float, float]:
-    """Draw the lines that the curves may not cross; the highest value at the start, and the lowest at the end."""
+    """Draw the lines; the highest value at the start, and the lowest at the end, 1 among both."""
     convexity = block[0].planned.strong_convexity
     if convexity is None or not 0 <= convexity < np.inf or not end > 0:
         return 1.0, 1.0
     axis.text(0.97, 0.95, rf"$\lambda$ = {convexity:.3g}", transform=axis.transAxes, ha="right", va="top")
-    starts = [flow.trace[0] for flow in block if _known(flow.trace, "kl") and _known(flow.trace, "l2_error")]
-    ratio = float(np.median([point.l2_error / point.kl for point in starts])) if starts else np.nan
-    time = np.linspace(0, end, 200)
-    steps = [flow.steps[0] for flow in block if flow.planned.cell.estimator.name in SCHEMES and flow.steps]
-    lines = []  # (inequality, label, style, factor on the line)
-    if convexity > 0:
-        lines.append((MAP if field == "l2_error" else KL, r"theory: $e^{-2\lambda t}$", "--", 1.0, "black"))
-        if field == "l2_error" and starts:
-            shown = r"theory of v3: $(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$"
-            lines.append((MAP_BY_KL, shown, "-.", 1 / ratio, "black"))
-    elif field == "kl" and starts:
-        lines.append((KL_CONVEX, r"theory: $W_2^2 / (2 t)$", (0, (5, 1)), ratio, "black"))
-    lowest, highest = 1.0, 1.0
-    for inequality, label, style, factor, colour in lines:
-        line = factor * np.exp(inequality.of_flow(time[1:], convexity))
-        axis.plot(time[1:], line, linestyle=style, color=colour, linewidth=1, label=label)
-        lowest, highest = min(lowest, line[-1]), max(highest, line[0])
-    if steps and convexity > 0:
-        tau = max(steps)
-        along = tau * np.arange(1, round(end / tau) + 1)
-        own = np.exp((MAP if field == "l2_error" else KL).of_steps(np.diff(along, prepend=0.0), convexity))
-        shown = r"of implicit steps: $(1 + \lambda\tau)^{-2k}$"
-        axis.plot(along, own, color="black", linewidth=0.6, label=shown)
-        if field == "l2_error":
-            weaker = np.exp(PROPOSITION.of_steps(np.diff(along, prepend=0.0), convexity))
-            shown = r"of v3: $(1 + \lambda^2\tau^2/4)^{-k}$"
-            axis.plot(along, weaker, color=QUIET, linewidth=0.6, label=shown)
-    return highest, lowest
+    starts = [flow.trace[0] for flow in block if along(flow.trace, "kl") and along(flow.trace, "l2_error")]
+    ratio = np.median([point.l2_error / point.kl for point in starts]) if starts else np.nan  # type: ignore[operator]
+    time = np.linspace(0, end, 200)[1:]
+    tau = max((flow.steps[0] for flow in block if flow.planned.cell.estimator.name in SCHEMES), default=end)
+    steps = np.full(round(end / tau), tau)
+    lines: list[tuple[str, Any, Vector, Vector]] = []
+    if convexity == 0 and field == "kl":
+        lines = [(r"$W_2^2 / (2 t)$", "--", time, ratio * np.exp(KL_CONVEX.of_flow(time, 0.0)))]
+    elif convexity > 0:
+        lines = [(r"$e^{-2\lambda t}$", "--", time, np.exp(MAP.of_flow(time, convexity)))]
+        if len(steps) > 1:
+            own = np.exp(MAP.of_steps(steps, convexity))
+            lines.append((r"$(1 + \lambda\tau)^{-2k}$, implicit", (0, (1, 1)), np.cumsum(steps), own))
+    if convexity > 0 and field == "l2_error":
+        by_kl = np.exp(MAP_BY_KL.of_flow(time, convexity)) / ratio
+        lines.append((r"$(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$, v3", "-.", time, by_kl))
+        if len(steps) > 1:
+            weaker = np.exp(PROPOSITION.of_steps(steps, convexity))
+            label = r"$(1 + \lambda^2\tau^2/4)^{-k}$, implicit, v3"
+            lines.append((label, (0, (3, 1, 1, 1, 1, 1)), np.cumsum(steps), weaker))
+    for label, style, times, line in lines:
+        if np.isfinite(line).all():
+            axis.plot(times, line, linestyle=style, color="black", linewidth=0.9, label=label)
+    known = [line for _, _, _, line in lines if np.isfinite(line).all()]
+    return max([1.0, *(line[0] for line in known)]), min([1.0, *(line[-1] for line in known)])
 
 
 def anytime(directory: Readable, rows: pd.DataFrame) -> Figure | None:
