@@ -192,11 +192,11 @@ def _reasons(rows: pd.DataFrame) -> Table:
 def _ranges(whole: Sequence[int]) -> str:
     """0, 1, 2, 5 -> "0-2, 5"."""
     runs: list[list[int]] = []
-    for number in whole:
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
+    for one in whole:
+        if runs and one == runs[-1][-1] + 1:
+            runs[-1].append(one)
         else:
-            runs.append([number])
+            runs.append([one])
     return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
