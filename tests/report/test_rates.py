@@ -11,9 +11,10 @@ from mongebench import cli, plugins
 from mongebench.estimators.flow.floor import family_floor
 from mongebench.estimators.flow.implicit import FlowImplicit
 from mongebench.report import terminal
-from mongebench.report.inequalities import INEQUALITIES, KL, KL_CONVEX, MAP, MAP_BY_KL, step_bounds
+from mongebench.report.inequalities import MAP, step_bounds
 from mongebench.report.rate_verdict import Scheme, rate_verdict
-from mongebench.report.rates import flows, frame as all_rows
+from mongebench.report.rates import flows
+from mongebench.report.rates import frame as all_rows
 from mongebench.run.record import Spec, Status
 from mongebench.run.store import RunDirectory, RunError
 
