@@ -284,7 +284,7 @@ def rate(found: Sequence[Flow], look_of: Looks, inequality: Inequality) -> Chart
         time = np.linspace(0, end, CURVE)[1:]
         for one, factor in lines:
             if one.speaks_of(convexity):
-                name = f"{one.name}: {one.line}, lambda = {number(convexity)}"
+                name = f"theory: {one.line}, lambda = {number(convexity)}"
                 line = factor * np.exp(one.of_flow(time, convexity))
                 drawing.add(index, name, _line(_BLACK, "dash" if one.own else "dashdot"), time, line, mode="lines")
     return drawing.finished(

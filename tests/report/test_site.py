@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from mongebench import cli
 from mongebench.metrics.base import Value
 from mongebench.report import charts, figures, site, tables
+from mongebench.report.inequalities import KL, MAP, MAP_BY_KL
 from mongebench.run.record import Facts, Record, Status
 from mongebench.run.store import Invocation, Plan, PlannedCell, Runs
 
@@ -176,7 +177,12 @@ def test_names_and_reasons_are_text_and_nothing_else(hostile, tmp_path) -> None:
 def test_flows_have_a_page_with_the_line_of_the_theory(hostile, tmp_path) -> None:
     report(hostile.path, "--out", tmp_path / "site")
     page = Page(tmp_path / "site" / "rates.html")
-    assert "2/2 planned flows that the theorem speaks of keep the bound" in page.text
+    assert "of those planned that it speaks of" in page.text
+    for inequality in (MAP, MAP_BY_KL, KL):
+        assert inequality.formula in page.text
+        assert inequality.source in page.text
+    assert page.text.count("2/2") == 1  # of the map: these records know no KL
+    assert page.text.count("0/2") == 2
     (chart,) = [one for one in page.data if one.get("name") == "rate"]
     assert redrawn(tmp_path / "site" / "downloads") == ["anytime", "clouds", "error", "rate"]
     (theory,) = [one for one in chart["series"] if one["name"].startswith("theory")]
