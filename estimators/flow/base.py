@@ -533,7 +533,8 @@ def _images(potential: Potential, x: jax.Array) -> jax.Array:
 
 @eqx.filter_jit
 def _log_dets(potential: Potential, x: jax.Array) -> jax.Array:
-    return jnp.linalg.slogdet(jax.vmap(potential.jacobian)(x))[1]
+    logarithms: jax.Array = jnp.linalg.slogdet(jax.vmap(potential.jacobian)(x))[1]
+    return logarithms
 
 
 @eqx.filter_jit

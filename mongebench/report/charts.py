@@ -255,7 +255,7 @@ def rate(found: Sequence[Flow], look_of: Looks, inequality: Inequality) -> Chart
     for (problem, dim, name, steps), seeds in fits(known).items():
         index = drawing.view(f"{problem}, d = {dim}", label)
         for traces, dash, note in (
-            ([flow.trace for flow in seeds], "solid", f"steps of {steps}"),
+            ([flow.trace for flow in seeds], "solid", steps),
             ([flow.refinement or () for flow in seeds], "dot", "half the step"),
         ):
             curves = [curve for trace in traces if (curve := along(trace, inequality.observed))]

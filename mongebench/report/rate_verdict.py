@@ -28,6 +28,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 import numpy as np
 
@@ -276,7 +277,7 @@ def _judged(
     fitted = slice(None) if left is None or left < FEWEST else slice(left)
     rate, spread = _slope(time[fitted], -fallen[fitted]), _slope(time[fitted], paths[:, fitted])
     half = float(np.quantile(np.abs(spread), CONFIDENCE))
-    numbers = {"rate": float(rate), "interval": (float(rate) - half, float(rate) + half)}
+    numbers: dict[str, Any] = {"rate": float(rate), "interval": (float(rate) - half, float(rate) + half)}
     if bare.verdict is Verdict.NOT_APPLICABLE:
         return replace(bare, **numbers)
     with np.errstate(over="ignore"):  # after a long flow the line is 0 to machine precision

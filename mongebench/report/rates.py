@@ -141,10 +141,11 @@ def _step(trace: Sequence[TracePoint]) -> float:
 
 
 def fits(found: Sequence[Flow]) -> dict[tuple[str, int, str, str], list[Flow]]:
-    """(problem, dimension, estimator, step) -> the flows that differ in seed or instance alone, in their order."""
+    """(problem, dimension, estimator, steps) -> the flows that differ in seed or instance alone, in their order."""
     grouped: dict[tuple[str, int, str, str], list[Flow]] = {}
     for flow in found:
-        step = f"{flow.steps[0]:.3g}" if flow.steps else ""
+        parameters = flow.planned.cell.estimator.parameters
+        step = ", ".join(f"{name} = {parameters[name]}" for name in STEP_PARAMETERS if name in parameters)
         grouped.setdefault((flow.problem, flow.planned.dim, flow.estimator, step), []).append(flow)
     return grouped
 

@@ -130,8 +130,8 @@ def _flows(block: pd.DataFrame) -> Table:
     up_to = "the end of each trace" if pd.isna(horizon) else f"t = {number(horizon)}"
     title = escape(f"{_place(block)}\nlambda = {known}; up to {up_to}")
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("estimator", "steps", "inequality", "seeds", "rate", "C (95 %)", "verdicts"):
-        table.add_column(name, justify="right" if name == "seeds" else "left", no_wrap=name == "verdicts")
+    for column in ("estimator", "steps", "inequality", "seeds", "rate", "C (95 %)", "verdicts"):
+        table.add_column(column, justify="right" if column == "seeds" else "left", no_wrap=column == "verdicts")
     for _, flow in block.groupby(["estimator", "steps", "instance"], sort=False):
         for place, (name, own) in enumerate(flow.groupby("inequality", sort=False)):
             first = own.iloc[0]
@@ -146,11 +146,10 @@ def _flows(block: pd.DataFrame) -> Table:
     return table
 
 
-def _worst(own: pd.DataFrame) -> dict[Hashable, Any]:
+def _worst(own: pd.DataFrame) -> dict[str, Any]:
     """The row of the largest C; the first where there is none."""
-    if "constant" not in own or own["constant"].isna().all():
-        return own.iloc[0].to_dict()
-    return own.loc[own["constant"].idxmax()].to_dict()
+    ordered = own.sort_values("constant", ascending=False, kind="stable") if "constant" in own else own
+    return {str(name): value for name, value in ordered.iloc[0].items()}
 
 
 def _mean_rate(own: pd.DataFrame) -> str:
@@ -158,7 +157,7 @@ def _mean_rate(own: pd.DataFrame) -> str:
     return number(float(known.mean())) if len(known) else ""
 
 
-def _with_interval(row: dict[Hashable, Any], *names: str) -> str:
+def _with_interval(row: dict[str, Any], *names: str) -> str:
     if pd.isna(row.get(names[0])):
         return ""
     value, low, high = (number(row[name]) for name in names)

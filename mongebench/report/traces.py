@@ -51,7 +51,9 @@ def _rates(directory: Readable, field: str, label: str) -> Figure | None:
     names = list(dict.fromkeys(flow.estimator for flow in found))
     figure, axes = panels(len(blocks), (3.4, 2.9))
     for axis, (place, block) in zip(axes, blocks, strict=True):
-        axis.set_title(fill(plain(place), TITLE))
+        convexity = block[0].planned.strong_convexity
+        shown = "" if convexity is None else rf", $\lambda$ = {convexity:.3g}"
+        axis.set_title(fill(plain(place), TITLE) + shown)
         _against_flow_time(axis, block, names, field)
         axis.set_ylabel(label)
     legend(figure, axes)
@@ -97,7 +99,6 @@ def _theory(axis: Axes, block: Sequence[Flow], field: str, end: float) -> tuple[
     convexity = block[0].planned.strong_convexity
     if convexity is None or not 0 <= convexity < np.inf or not end > 0:
         return 1.0, 1.0
-    axis.text(0.97, 0.95, rf"$\lambda$ = {convexity:.3g}", transform=axis.transAxes, ha="right", va="top")
     starts = [flow.trace[0] for flow in block if along(flow.trace, "kl") and along(flow.trace, "l2_error")]
     ratio = np.median([point.l2_error / point.kl for point in starts]) if starts else np.nan  # type: ignore[operator]
     time = np.linspace(0, end, 200)[1:]

@@ -143,7 +143,8 @@ def _controlled(log_ratio: Vector) -> Vector:
     spread = variate.var()
     if not 0 < spread < np.inf:
         return log_ratio
-    return log_ratio - np.mean((variate - variate.mean()) * log_ratio) / spread * variate
+    slope = float(np.mean((variate - variate.mean()) * log_ratio) / spread)
+    return np.asarray(log_ratio - slope * variate)
 
 
 def _minimum(points: EvaluationPoints) -> Vector | None:
