@@ -239,3 +239,23 @@ def test_a_record_says_what_the_budget_did_to_its_fit() -> None:
     free, _ = measure(cell, problem, estimator, Conditions(evaluation_points=200))
     assert len(free.trace) == 51
     assert not any("CPU" in warning for warning in free.warnings)
+
+
+@pytest.mark.parametrize("family", ["quadratic", "ridge"])
+def test_flows_hand_over_log_det_of_their_maps(points, family) -> None:
+    """Against central differences of the map itself, at the start and after a step."""
+    x = points.x[:20]
+    pairs = []
+
+    def watch(map, *, flow_time=None, **diagnostics):
+        h = 1e-5
+        columns = [(map(x + h * unit) - map(x - h * unit)) / (2 * h) for unit in np.eye(2)]
+        pairs.append((map.log_det(x), np.linalg.slogdet(np.stack(columns, axis=2))[1]))
+        return True
+
+    flow = mb.estimator(FLOW, family=family, units=6, tau=0.3, steps=1, batch_size=200, inner_steps=2)
+    flow.fit(points.problem.source, points.problem.target, trace=watch)
+    assert len(pairs) == 2
+    for found, exact in pairs:
+        np.testing.assert_allclose(found, exact, atol=1e-6)
+    assert np.abs(pairs[1][0]).max() > 0.01
