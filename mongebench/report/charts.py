@@ -263,7 +263,7 @@ def rate(found: Sequence[Flow], look_of: Looks, inequality: Inequality) -> Chart
                 continue
             time, values = together(curves)
             kept = np.unique(np.linspace(0, len(time) - 1, min(len(time), CURVE)).round().astype(int))
-            low, middle, high = np.quantile(values[:, kept], (0, 0.5, 1), axis=0)
+            low, middle, high = np.nanquantile(values[:, kept], (0, 0.5, 1), axis=0)
             look = look_of(name) | {"dash": dash}
             if len(curves) > 1 and dash == "solid":
                 for edge, words in ((low, "lowest seed"), (high, "highest seed")):
@@ -284,7 +284,9 @@ def rate(found: Sequence[Flow], look_of: Looks, inequality: Inequality) -> Chart
         time = np.linspace(0, end, CURVE)[1:]
         for one, factor in lines:
             if one.speaks_of(convexity):
-                name = f"theory: {one.line}, lambda = {number(convexity)}"
+                name = f"theory: {one.line}, lambda = {number(convexity)}".replace(
+                    "lambda", "\N{GREEK SMALL LETTER LAMDA}"
+                )
                 line = factor * np.exp(one.of_flow(time, convexity))
                 drawing.add(index, name, _line(_BLACK, "dash" if one.own else "dashdot"), time, line, mode="lines")
     return drawing.finished(

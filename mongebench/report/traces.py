@@ -122,8 +122,8 @@ def _theory(axis: Axes, block: Sequence[Flow], field: str, end: float) -> tuple[
     for label, style, times, line in lines:
         if np.isfinite(line).all():
             axis.plot(times, line, linestyle=style, color="black", linewidth=0.9, label=label)
-    known = [line for _, _, _, line in lines if np.isfinite(line).all()]
-    return max([1.0, *(line[0] for line in known)]), min([1.0, *(line[-1] for line in known)])
+    seen = [line for _, _, _, line in lines if line[-1] <= HIGHEST]  # none that leaves the panel, or is not known
+    return max([1.0, *(line[0] for line in seen)]), min([1.0, *(line[-1] for line in seen)])
 
 
 def anytime(directory: Readable, rows: pd.DataFrame) -> Figure | None:
