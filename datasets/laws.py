@@ -17,7 +17,7 @@ from array_api_compat import array_namespace
 from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
-from mongebench.core.arrays import row_blocks
+from mongebench.core.arrays import blockwise
 from mongebench.core.errors import MongebenchError
 from mongebench.datasets.linear import Array, constants
 
@@ -246,15 +246,16 @@ class LogConcave:
 
     def _log_mass(self, z: Array, lower: bool) -> Array:
         """Log of the mass on one side of z: (n,) -> (n,)."""
-        edges, out = self._panels.edges, np.empty_like(z)
-        for block in row_blocks(len(z), row_bytes=4 * 8 * len(_TAIL_NODES)):
-            part = z[block]
-            beyond = part < edges[0] if lower else part > edges[-1]
-            values = np.empty_like(part)
-            values[beyond] = self._far_mass(part[beyond], lower)
-            values[~beyond] = self._near_mass(part[~beyond], lower)
-            out[block] = values - self._panels.log_total
-        return out
+        edges = self._panels.edges
+
+        def of_block(z: Array) -> Array:
+            beyond = z < edges[0] if lower else z > edges[-1]
+            values = np.empty_like(z)
+            values[beyond] = self._far_mass(z[beyond], lower)
+            values[~beyond] = self._near_mass(z[~beyond], lower)
+            return values - self._panels.log_total
+
+        return blockwise(of_block, z, row_bytes=4 * 8 * len(_TAIL_NODES))
 
     def _near_mass(self, z: Array, lower: bool) -> Array:
         """Within the panels: what lies behind the panel's outer edge, and the part of the panel up to z."""

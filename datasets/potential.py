@@ -6,19 +6,20 @@ T* = (grad psi)^-1 = grad psi*. The source has an exact density although nothing
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from mongebench.core.arrays import as_points, like, row_blocks
-from mongebench.core.measure import Source
-from mongebench.core.problem import Problem, TruthTier
+from mongebench.core.arrays import blockwise
+from mongebench.core.problem import Problem
 from mongebench.datasets.linear import Array, rotation
 from mongebench.datasets.newton import inverse_gradient
 from mongebench.datasets.product import LawChoice, RotatedProduct, laws
+from mongebench.datasets.pushed import ByHessian, pushed
 
 # Within a cell x = CONTRACTION * y + site: the smaller, the further apart the modes of the source.
 CONTRACTION = 0.2
@@ -63,44 +64,11 @@ def potential(
     """
     rng = np.random.default_rng(seed)
     target = RotatedProduct.with_moments(laws(target_law, dim, quadratic), rotation(dim, rng))
-    psi = _Blocks.random(dim, components, sharpness, rng)
-    axes = target.axes
-
-    def to_source(y: Array) -> Array:
-        return psi.each(_SmoothMaximum.gradient, y @ axes) @ axes.T
-
-    def to_target(x: Array) -> Array:
-        return psi.each(_SmoothMaximum.inverse_gradient, x @ axes) @ axes.T
-
-    def log_density(x: Any) -> Any:
-        y = to_target(as_points(x, name="x", dim=dim))
-        log_determinants = psi.each(_SmoothMaximum.log_determinant, y @ axes)
-        return like(-target.potential(y) - target.log_normaliser - log_determinants.sum(axis=1), x)
-
-    def score(x: Any) -> Any:
-        y = to_target(as_points(x, name="x", dim=dim))
-        slopes = target.gradient(y) @ axes + psi.each(_SmoothMaximum.log_determinant_gradient, y @ axes)
-        return like(-psi.each(_SmoothMaximum.solve, y @ axes, slopes) @ axes.T, x)
-
-    return Problem(
-        source=Source(
-            dim=dim,
-            sampler=lambda n, rng: to_source(target.sample(n, rng)),
-            log_density=log_density,
-            score=score,
-        ),
-        target=target.as_target(),
-        dim=dim,
-        version=1,
-        truth=to_target,
-        truth_inverse=to_source,
-        truth_tier=TruthTier.BY_CONSTRUCTION,
-        strong_convexity=target.strong_convexity,
-    )
+    return pushed(target, _Blocks.random(target.axes, components, sharpness, rng))
 
 
 @dataclass(frozen=True, eq=False)
-class _SmoothMaximum:
+class _SmoothMaximum(ByHessian):
     """CONTRACTION/2 |u|^2 + log(sum_k exp(sharpness (w_k . u - |w_k|^2 / 2))) / sharpness on R^m; sites w is (K, m)."""
 
     sites: Array
@@ -111,6 +79,11 @@ class _SmoothMaximum:
         sites = rng.standard_normal((components, dim))
         left, _, right = np.linalg.svd(sites - sites.mean(axis=0), full_matrices=False)
         return cls(np.sqrt(components) * left @ right, sharpness)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory that one point takes."""
+        return 8 * 8 * self.sites.size
 
     def value(self, u: Array) -> Array:
         """(..., m) -> (...)."""
@@ -130,11 +103,6 @@ class _SmoothMaximum:
         covariance = np.swapaxes(centred * shares[:, :, None], 1, 2) @ centred
         return CONTRACTION * np.eye(u.shape[1]) + self.sharpness * covariance
 
-    def log_determinant(self, u: Array) -> Array:
-        """log det of the Hessian, (n, m) -> (n, 1)."""
-        values: Array = np.linalg.slogdet(self.hessian(u))[1]
-        return values[:, None]
-
     def log_determinant_gradient(self, u: Array) -> Array:
         """Gradient of log det H, (n, m) -> (n, m): sharpness^2 sum_k p_k (w_k - w) (w_k - w)^T H^-1 (w_k - w)."""
         shares, centred = self._centred(u)
@@ -142,10 +110,6 @@ class _SmoothMaximum:
         lengths = ((centred @ inverse) * centred).sum(axis=2)
         gradient: Array = np.einsum("nk,nkm->nm", self.sharpness**2 * shares * lengths, centred)
         return gradient
-
-    def solve(self, u: Array, right_side: Array) -> Array:
-        """H(u)^-1 right_side, (n, m) and (n, m) -> (n, m)."""
-        return np.asarray(np.linalg.solve(self.hessian(u), right_side[:, :, None])[:, :, 0], dtype=np.float64)
 
     def inverse_gradient(self, x: Array) -> Array:
         """The u with gradient(u) = x, (n, m) -> (n, m), by Newton steps from the centres of the smoothed cells.
@@ -179,24 +143,45 @@ class _SmoothMaximum:
 
 @dataclass(frozen=True, eq=False)
 class _Blocks:
-    """A sum of potentials of consecutive blocks of coordinates."""
+    """A sum of potentials of consecutive blocks of the coordinates along `axes`, (d, d), orthogonal columns."""
 
+    axes: Array
     parts: list[_SmoothMaximum]
 
     @classmethod
-    def random(cls, dim: int, components: int, sharpness: float, rng: np.random.Generator) -> _Blocks:
+    def random(cls, axes: Array, components: int, sharpness: float, rng: np.random.Generator) -> _Blocks:
+        dim = len(axes)
         count = -(-dim // min(BLOCK, components - 1))
         sizes = [len(block) for block in np.array_split(np.arange(dim), count)]
-        return cls([_SmoothMaximum.random(size, components, sharpness, rng) for size in sizes])
+        return cls(axes, [_SmoothMaximum.random(size, components, sharpness, rng) for size in sizes])
 
-    def each(self, function: Callable[..., Array], *points: Array) -> Array:
+    def gradient(self, y: Array) -> Array:
+        """(n, d) -> (n, d)."""
+        return self._each(_SmoothMaximum.gradient, y) @ self.axes.T
+
+    def inverse_gradient(self, x: Array) -> Array:
+        """The y with gradient(y) = x, (n, d) -> (n, d); raises `MongebenchError` where it is not found."""
+        return self._each(_SmoothMaximum.inverse_gradient, x) @ self.axes.T
+
+    def solve(self, y: Array, right_side: Array) -> Array:
+        """H(y)^-1 right_side, (n, d) and (n, d) -> (n, d)."""
+        return self._each(_SmoothMaximum.solve, y, right_side) @ self.axes.T
+
+    def log_determinant(self, y: Array) -> Array:
+        """log det of the Hessian, (n, d) -> (n,)."""
+        values: Array = self._each(_SmoothMaximum.log_determinant, y).sum(axis=1)
+        return values
+
+    def log_determinant_gradient(self, y: Array) -> Array:
+        """(n, d) -> (n, d)."""
+        return self._each(_SmoothMaximum.log_determinant_gradient, y) @ self.axes.T
+
+    def _each(self, function: Callable[..., Array], *points: Array) -> Array:
         """The results of one method for the coordinates of every block, (n, d) arrays -> (n, ...), side by side."""
-        columns = []
-        start = 0
+        turned, columns, start = [array @ self.axes for array in points], [], 0
         for part in self.parts:
-            components, size = part.sites.shape
-            rows = row_blocks(max(1, len(points[0])), row_bytes=8 * 8 * components * size)
-            chunks = [function(part, *(array[block, start : start + size] for array in points)) for block in rows]
-            columns.append(np.concatenate(chunks))
-            start += size
-        return np.concatenate(columns, axis=1)
+            block = slice(start, start + part.sites.shape[1])
+            own = (array[:, block] for array in turned)
+            columns.append(blockwise(functools.partial(function, part), *own, row_bytes=part.row_bytes))
+            start = block.stop
+        return np.column_stack(columns)

@@ -7,18 +7,18 @@ sum of ridge functions in more directions than there are dimensions: no rotation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from scipy.special import expit
 
-from mongebench.core.arrays import as_points, like, row_blocks
-from mongebench.core.measure import Source
-from mongebench.core.problem import Problem, Split, TruthTier
+from mongebench.core.arrays import blockwise
+from mongebench.core.problem import Problem, Split
 from mongebench.datasets.linear import Array, rotation, spectrum, unit_vector
 from mongebench.datasets.newton import inverse_gradient
 from mongebench.datasets.product import LawChoice, RotatedProduct, laws
+from mongebench.datasets.pushed import ByHessian, pushed
 
 CONTRACTION = 0.3
 """Curvature of psi where no ridge bends it."""
@@ -73,35 +73,11 @@ def ridges(
         variances=spectrum(dim, condition, rng),
     )
     psi = _Ridges.random(per_dimension * dim, height, sharpness, target, rng)
-
-    def log_density(x: Any) -> Any:
-        y = psi.inverse_gradient(as_points(x, name="x", dim=dim))
-        return like(-target.potential(y) - target.log_normaliser - psi.log_determinant(y), x)
-
-    def score(x: Any) -> Any:
-        y = psi.inverse_gradient(as_points(x, name="x", dim=dim))
-        return like(-psi.solve(y, target.gradient(y) + psi.log_determinant_gradient(y)), x)
-
-    return Problem(
-        source=Source(
-            dim=dim,
-            sampler=lambda n, rng: psi.gradient(target.sample(n, rng)),
-            log_density=log_density,
-            score=score,
-        ),
-        target=target.as_target(),
-        dim=dim,
-        version=1,
-        truth=psi.inverse_gradient,
-        truth_inverse=psi.gradient,
-        truth_tier=TruthTier.BY_CONSTRUCTION,
-        strong_convexity=target.strong_convexity,
-        split=Split.TUNE,
-    )
+    return pushed(target, psi, split=Split.TUNE)
 
 
 @dataclass(frozen=True, eq=False)
-class _Ridges:
+class _Ridges(ByHessian):
     """CONTRACTION/2 |y|^2 + sum_j a_j softplus(sharpness (w_j . y - b_j)) / sharpness; directions w is (J, d)."""
 
     directions: Array
@@ -117,6 +93,11 @@ class _Ridges:
         directions /= np.linalg.norm(directions, axis=1, keepdims=True)
         offsets = (directions * target.sample(count, rng)).sum(axis=1)
         return cls(directions, offsets, height * rng.uniform(0.5, 1.5, count), sharpness)
+
+    @property
+    def row_bytes(self) -> int:
+        """Memory that one point takes."""
+        return 8 * 4 * self.directions.size
 
     def value(self, y: Array) -> Array:
         """(n, d) -> (n,)."""
@@ -135,28 +116,16 @@ class _Ridges:
         hessian: Array = (self.directions.T * bends[:, None, :]) @ self.directions
         return hessian + CONTRACTION * np.eye(y.shape[1])
 
-    def solve(self, y: Array, right_side: Array) -> Array:
-        """H(y)^-1 right_side, (n, d) and (n, d) -> (n, d)."""
-        solution = np.empty_like(right_side)
-        for rows in self._blocks(y):
-            solution[rows] = np.linalg.solve(self.hessian(y[rows]), right_side[rows, :, None])[:, :, 0]
-        return solution
-
-    def log_determinant(self, y: Array) -> Array:
-        """log det of the Hessian, (n, d) -> (n,)."""
-        values = np.empty(len(y))
-        for rows in self._blocks(y):
-            values[rows] = np.linalg.slogdet(self.hessian(y[rows]))[1]
-        return values
-
     def log_determinant_gradient(self, y: Array) -> Array:
         """Gradient of log det H, (n, d) -> (n, d): sum_j a_j softplus'''_j (w_j^T H^-1 w_j) w_j."""
-        gradient = np.empty_like(y)
-        for rows in self._blocks(y):
-            lengths = ((self.directions @ np.linalg.inv(self.hessian(y[rows]))) * self.directions).sum(axis=2)
-            third = self._bells(y[rows]) * (1 - 2 * expit(self._arguments(y[rows])))
-            gradient[rows] = (self.heights * self.sharpness**2 * third * lengths) @ self.directions
-        return gradient
+
+        def of_block(y: Array) -> Array:
+            lengths = ((self.directions @ np.linalg.inv(self.hessian(y))) * self.directions).sum(axis=2)
+            third = self._bells(y) * (1 - 2 * expit(self._arguments(y)))
+            gradient: Array = (self.heights * self.sharpness**2 * third * lengths) @ self.directions
+            return gradient
+
+        return blockwise(of_block, y, row_bytes=self.row_bytes)
 
     def inverse_gradient(self, x: Array) -> Array:
         """The y with gradient(y) = x, (n, d) -> (n, d); raises `MongebenchError` where it is not found."""
@@ -174,6 +143,3 @@ class _Ridges:
         arguments = self._arguments(y)
         bells: Array = expit(arguments) * expit(-arguments)
         return bells
-
-    def _blocks(self, y: Array) -> list[slice]:
-        return list(row_blocks(max(1, len(y)), row_bytes=8 * 4 * self.directions.size))

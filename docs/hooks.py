@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import html
 import inspect
 import itertools
@@ -19,12 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import mongebench as mb
+from mongebench import plugins as registry
 from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of, split_of
-from mongebench.report import leaderboard
-from mongebench.report.site import paragraphs
+from mongebench.report.site.pages import paragraphs
+from mongebench.report.tables import leaderboard
 from mongebench.run import settings
 from mongebench.run.record import Record, Status
 
@@ -303,7 +305,50 @@ def rule() -> str:
     return html.escape(leaderboard.RULE)
 
 
-FILLED = (estimators, problems, metrics, checks, statuses, schema, splits, tuned, rule)
+def api() -> str:
+    """Every public name: how it is called, and its docstring."""
+    # Two packages are, called, the lists of what is registered in them.
+    public = {name: getattr(registry if name in vars(registry) else mb, name) for name in sorted(mb.__all__)}
+    links = {name: f"#{name}" for name in public} | {f"mongebench.{name}": f"#{name}" for name in public}
+    rows, sections = [], []
+    for name, thing in public.items():
+        docstring = inspect.getdoc(thing) or ""
+        rows.append([_link(name), inline(docstring.partition("\n")[0], links)])
+        called = "" if inspect.isclass(thing) else _called(f"mb.{name}", thing)
+        sections.append(_section(name, called, documentation(docstring, links), *_methods(thing, links)))
+    return "\n\n".join([table(("name", "what it is"), rows), *sections])
+
+
+def _called(name: str, function: Callable[..., Any]) -> str:
+    """Its parameters and their defaults; what they are is in the docstring."""
+    asked = inspect.signature(function)
+    bare = [parameter.replace(annotation=inspect.Parameter.empty) for parameter in asked.parameters.values()]
+    shown = asked.replace(parameters=bare, return_annotation=inspect.Signature.empty)
+    return f"<pre><code>{html.escape(f'{name}{shown}')}</code></pre>"
+
+
+def _methods(thing: Any, links: Links) -> list[str]:
+    """Of a class of ours, what it defines itself."""
+    if not inspect.isclass(thing):
+        return []
+    own = {
+        name: member
+        for name, member in vars(thing).items()
+        if not name.startswith("_") and inspect.getdoc(member) and (inspect.isfunction(member) or _is_property(member))
+    }
+    return [
+        f"### `{thing.__name__}.{name}` {{#{thing.__name__}.{name}}}\n\n"
+        + ("" if _is_property(member) else _called(f".{name}", member) + "\n\n")
+        + documentation(inspect.getdoc(member) or "", links, 4)
+        for name, member in own.items()
+    ]
+
+
+def _is_property(member: Any) -> bool:
+    return isinstance(member, (property, functools.cached_property))
+
+
+FILLED = (estimators, problems, metrics, checks, statuses, schema, splits, tuned, rule, api)
 GENERATED = {function.__name__: function for function in FILLED}
 
 

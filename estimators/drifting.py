@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, blockwise
 from mongebench.core.errors import InvalidParameter, one_of
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
@@ -137,14 +137,15 @@ class Drifting(MapEstimator):
     def _map(self, x: Points) -> Points:
         import torch
 
-        images = np.empty_like(x)
         kind = next(self.network_.parameters()).dtype
-        for rows in row_blocks(len(x), 8 * 4 * self.width, 1 << 22):
-            scaled = (x[rows] - self.source_mean_) / self.scale_
+
+        def images(x: Points) -> Points:
+            scaled = (x - self.source_mean_) / self.scale_
             with torch.no_grad():
-                images[rows] = scaled + self.network_(torch.tensor(scaled, dtype=kind)).double().numpy()
-        moved: Points = self.target_mean_ + self.scale_ * images
-        return moved
+                drift: Points = self.network_(torch.tensor(scaled, dtype=kind)).double().numpy()
+            return self.target_mean_ + self.scale_ * (scaled + drift)
+
+        return blockwise(images, x, row_bytes=8 * 4 * self.width, block_bytes=1 << 22)
 
     def _check_parameters(self) -> None:
         if self.dtype not in ("float32", "float64"):

@@ -11,7 +11,7 @@ from scipy.interpolate import LinearNDInterpolator
 from scipy.spatial import QhullError, cKDTree
 from scipy.spatial.distance import cdist
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, blockwise
 from mongebench.core.errors import InvalidInput
 
 MAX_DIM = 4
@@ -45,10 +45,12 @@ class Nearest:
         """The index of the nearest point of each, (k, d) -> (k,)."""
         if self.points.shape[1] <= MAX_TREE_DIM:
             return np.asarray(self.tree.query(x)[1])
-        nearest = np.empty(len(x), dtype=np.intp)
-        for rows in row_blocks(len(x), 8 * len(self.points), 1 << 22):
-            nearest[rows] = cdist(x[rows], self.points, "sqeuclidean").argmin(axis=1)
-        return nearest
+        return blockwise(
+            lambda x: cdist(x, self.points, "sqeuclidean").argmin(axis=1),
+            x,
+            row_bytes=8 * len(self.points),
+            block_bytes=1 << 22,
+        )
 
 
 @dataclass(frozen=True)

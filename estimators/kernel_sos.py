@@ -30,7 +30,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import numbers
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
@@ -41,7 +41,7 @@ from scipy.linalg.lapack import dpotrf, dpstrf
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, blockwise
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace, keep_going
 from mongebench.core.oracle import Oracle
@@ -258,21 +258,20 @@ class RadialSum:
 
     def value(self, x: Points) -> Vector:
         """h, (k, d) -> (k,)."""
-        values = np.empty(len(x))
-        for rows in self._blocks(x):
-            values[rows] = gaussian_kernel(x[rows], self.centres, self.bandwidth) @ self.coefficients
-        return values
+        return self._blockwise(lambda x: gaussian_kernel(x, self.centres, self.bandwidth) @ self.coefficients, x)
 
     def gradient(self, x: Points) -> Points:
         """Grad h, (k, d) -> (k, d)."""
-        gradients = np.empty_like(x)
-        for rows in self._blocks(x):
-            weights = gaussian_kernel(x[rows], self.centres, self.bandwidth) * self.coefficients
-            gradients[rows] = weights @ self.centres - weights.sum(axis=1, keepdims=True) * x[rows]
-        return gradients / self.bandwidth**2
 
-    def _blocks(self, x: Points) -> list[slice]:
-        return row_blocks(len(x), 3 * 8 * len(self.centres), 1 << 24)
+        def of_block(x: Points) -> Points:
+            weights = gaussian_kernel(x, self.centres, self.bandwidth) * self.coefficients
+            gradients: Points = weights @ self.centres - weights.sum(axis=1, keepdims=True) * x
+            return gradients / self.bandwidth**2
+
+        return self._blockwise(of_block, x)
+
+    def _blockwise(self, function: Callable[[Points], NDArray[np.float64]], x: Points) -> NDArray[np.float64]:
+        return blockwise(function, x, row_bytes=3 * 8 * len(self.centres), block_bytes=1 << 24)
 
 
 def gaussian_kernel(x: Points, y: Points, bandwidth: float) -> Points:

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, padded_blocks
 from mongebench.core.errors import Diverged, InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
@@ -24,8 +24,6 @@ from mongebench.estimators.standard import standardised
 
 TRACES = 10
 """Times a fit shows its map to the trace."""
-BLOCK_ROWS = 1024
-"""Points mapped at once; the last block is filled up, so that one compilation serves any number of points."""
 
 
 class _Stop(Exception):
@@ -145,14 +143,9 @@ class Neural(MapEstimator):
             translated: Points = x - self.source_mean_ + self.target_mean_
             return translated
         scaled = ((x - self.source_mean_) / self.scale_).astype(np.float32)
-        images = np.empty_like(x)
         with jax.enable_x64(False):
-            for rows in row_blocks(len(x), 1, BLOCK_ROWS):
-                block = np.zeros((BLOCK_ROWS, x.shape[1]), np.float32)
-                count = len(scaled[rows])
-                block[:count] = scaled[rows]
-                images[rows] = np.asarray(self._compiled(self.parameters_, block))[:count]
-        moved: Points = self.target_mean_ + self.scale_ * images
+            images = padded_blocks(lambda block: self._compiled(self.parameters_, block), scaled)
+        moved: Points = self.target_mean_ + self.scale_ * images.astype(np.float64)
         return moved
 
     @abc.abstractmethod

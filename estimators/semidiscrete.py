@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, blockwise
 from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle, SourceView
@@ -228,10 +228,12 @@ class Semidiscrete(MapEstimator):
 
 def _cells(x: Points, y: Points, weights: NDArray[np.float64]) -> NDArray[np.intp]:
     """The index of the Laguerre cell of each x, (n, d) -> (n,)."""
-    cells = np.empty(len(x), dtype=np.intp)
-    for rows in row_blocks(len(x), 8 * len(y), 1 << 22):
-        cells[rows] = (cdist(x[rows], y, "sqeuclidean") - weights).argmin(axis=1)
-    return cells
+    return blockwise(
+        lambda x: (cdist(x, y, "sqeuclidean") - weights).argmin(axis=1),
+        x,
+        row_bytes=8 * len(y),
+        block_bytes=1 << 22,
+    )
 
 
 def _beginning(y: Points, low: NDArray[np.float64], high: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from mongebench.core.arrays import Points, row_blocks
+from mongebench.core.arrays import Points, blockwise, row_blocks
 from mongebench.core.errors import InvalidInput, InvalidParameter, one_of
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
@@ -17,6 +17,8 @@ from mongebench.estimators.discrete import cost_too_large, optimal_coupling, wei
 from mongebench.estimators.interpolation import MAX_DIM, PiecewiseLinear
 
 SMOOTHERS = ("local_linear", "interpolation")
+BLOCK_BYTES = 1 << 24
+"""Memory that fits at several points take at once."""
 BANDWIDTHS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.4)
 """What "leave_one_out" chooses from."""
 RIDGE = 0.05
@@ -151,24 +153,25 @@ class LocalLinear:
 
     def __call__(self, x: Points) -> Points:
         """(k, d) -> (k, c)."""
-        fitted = np.empty((len(x), self.values.shape[1]))
-        for rows in self._blocks(x):
-            fitted[rows] = self._fit(x[rows], self._distances(x[rows]))
-        return fitted
+        return blockwise(
+            lambda x: self._fit(x, self._distances(x)), x, row_bytes=self._row_bytes, block_bytes=BLOCK_BYTES
+        )
 
     def leave_one_out(self) -> float:
         """Weighted mean of |v_i - v^_{-i}(x_i)|^2, the fit at x_i being that of all other points."""
         total = 0.0
-        for rows in self._blocks(self.points):
+        for rows in row_blocks(len(self.points), self._row_bytes, BLOCK_BYTES):
             squared = self._distances(self.points[rows])
             squared[np.arange(len(squared)), np.arange(len(self.points))[rows]] = np.inf
             residual = self.values[rows] - self._fit(self.points[rows], squared)
             total += float(self.masses[rows] @ (residual**2).sum(axis=1))
         return total
 
-    def _blocks(self, x: Points) -> list[slice]:
-        d = x.shape[1]
-        return row_blocks(len(x), 8 * (3 * len(self.points) + 4 * (d + 1) ** 2), 1 << 24)
+    @property
+    def _row_bytes(self) -> int:
+        """Memory that the fit at one point takes."""
+        n, d = len(self.points), int(self.points.shape[1])
+        return 8 * (3 * n + 4 * (d + 1) ** 2)
 
     def _distances(self, x: Points) -> Points:
         squared: Points = cdist(x, self.points, "sqeuclidean")

@@ -1,3 +1,4 @@
+from .check.certificate import certify
 from .core.errors import (
     BudgetExceeded,
     ContractViolation,
@@ -17,10 +18,13 @@ from .core.measure import Source, Target
 from .core.oracle import Oracle
 from .core.problem import Problem, Split, TruthTier
 from .metrics import evaluate
-from .plugins import estimator, estimators, problem, problems
+from .metrics.base import Value, metric
+from .plugins import estimator, estimators, metrics, problem, problems
 from .run.cell import fit, run_cell
+from .run.reading import Run, read_run
 from .run.record import Record, Status
 from .saved import load, save
+from .selection.choose import Selection, select
 
 __version__: str
 __all__ = [
@@ -41,6 +45,8 @@ __all__ = [
     "Problem",
     "ProblemInfo",
     "Record",
+    "Run",
+    "Selection",
     "Source",
     "Split",
     "Status",
@@ -49,13 +55,19 @@ __all__ = [
     "Trace",
     "TruthTier",
     "UnknownName",
+    "Value",
+    "certify",
     "estimator",
     "estimators",
     "evaluate",
     "fit",
     "load",
+    "metric",
+    "metrics",
     "problem",
     "problems",
+    "read_run",
     "run_cell",
     "save",
+    "select",
 ]

@@ -360,6 +360,11 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else value
 
 
+def metrics() -> list[str]:
+    """Names of all metrics."""
+    return list(available(METRICS))
+
+
 def estimators() -> list[str]:
     """Names of all estimators."""
     return list(available(ESTIMATORS))

@@ -30,8 +30,11 @@ from mongebench.core.estimator import MapEstimator
 from mongebench.core.npz import DAMAGED, TooLarge, read_arrays
 from mongebench.plugins import ESTIMATORS, available
 from mongebench.run.provenance import versions
+from mongebench.selection.scaled import Scaled
 
 FORMAT: Literal["mongebench estimator 1"] = "mongebench estimator 1"
+SELECTED = f"{Scaled.__module__}:{Scaled.__qualname__}"
+"""An estimator of ours that is not registered."""
 HEADER = "header"
 """Name of the header among the arrays."""
 MOST_BYTES = 1 << 30
@@ -148,11 +151,14 @@ def _opened(path: str | Path | IO[bytes], mode: Literal["rb", "wb"]) -> Abstract
 
 
 def _registered(estimator: str) -> type[MapEstimator]:
-    """The registered class of that module and name."""
-    for plugin in available(ESTIMATORS).values():
-        if plugin.attribute == estimator.partition(":")[2]:
-            cls: type[MapEstimator] = plugin.load()
-            if f"{cls.__module__}:{cls.__qualname__}" == estimator:
+    """The registered class of that module and name; of that name in the same package, where its module has moved."""
+    if estimator == SELECTED:
+        return Scaled
+    module, _, name = estimator.partition(":")
+    named: list[type[MapEstimator]] = [p.load() for p in available(ESTIMATORS).values() if p.attribute == name]
+    for same in (str, lambda path: path.partition(".")[0]):
+        for cls in named:
+            if cls.__qualname__ == name and same(cls.__module__) == same(module):
                 return cls
     raise InvalidInput(
         f"The file holds a fitted {estimator}, which is not registered: import the class yourself and give it, "

@@ -8,7 +8,6 @@ import pytest
 
 import mongebench as mb
 from mongebench.check import CHECKS
-from mongebench.metrics import metrics
 from mongebench.run.record import Record, Status
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -28,7 +27,8 @@ def hooks():
     [
         ("estimators", mb.estimators),
         ("problems", mb.problems),
-        ("metrics", metrics),
+        ("metrics", mb.metrics),
+        ("api", lambda: sorted(mb.__all__)),
     ],
 )
 def test_a_page_has_whatever_is_registered(hooks, page, names) -> None:

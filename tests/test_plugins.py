@@ -114,6 +114,7 @@ from __future__ import annotations
 import mongebench as mb
 from mongebench.metrics.base import Direction, Evaluation, Value, metric
 from mongebench.datasets.gaussian import gaussian  # somebody else's: not registered again
+from mongebench.run.reading import read_run
 
 def moved(dim: int = 2, shift: float = 1.0) -> mb.Problem:
     "A standard Gaussian and its translate."
@@ -196,7 +197,7 @@ def test_a_file_without_an_estimator_has_nothing_to_check(tmp_path, monkeypatch,
 
 @pytest.mark.usefixtures("_files_are_forgotten")
 def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> None:
-    from mongebench.run.runner import Machinery, Run
+    from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
 
     path = write(tmp_path / "measured.py", MEASURED)
@@ -206,7 +207,7 @@ def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> Non
         '[[problems]]\nname = "moved"\nshift = [1.0, 3.0]\n[budget]\nn_source = 20\nn_target = 20\n',
     )
     asked = {"experiment": str(grid), "only": "truth"}
-    run = Run(Invocation(**asked, plugins=(str(path),)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
+    run = Execution(Invocation(**asked, plugins=(str(path),)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
     run.execute()
     records = list(run.directory.records())
     assert [record.reason for record in records if not record.status.measured] == []
@@ -219,7 +220,7 @@ def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> Non
         plugins._from_files.clear()
         if not files:
             plugins.add_file(f"{path}:moved")
-        again = Run(Invocation(**asked, plugins=files), run.directory)
+        again = Execution(Invocation(**asked, plugins=files), run.directory)
         assert all("metrics_source" in run.directory.why_rerun(cell) for cell in again.plan.cells)
 
 
@@ -258,8 +259,7 @@ def broken_package(tmp_path, monkeypatch):
 
 @pytest.mark.usefixtures("broken_package")
 def test_a_broken_package_harms_only_itself(tmp_path) -> None:
-    from mongebench.report import tables
-    from mongebench.run.runner import Machinery, Run
+    from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
 
     for group, kind in plugins.KINDS.items():
@@ -271,7 +271,7 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
         '[[estimators]]\nname = ["bures", "broken_estimator"]\n[[problems]]\nname = ["gaussian", "broken_problem"]\n'
         "[budget]\nn_source = 20\nn_target = 20\n",
     )
-    run = Run(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
+    run = Execution(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"), Machinery(workers=1))
     run.execute()
     records = {(record.cell.estimator.name, record.cell.problem.name): record for record in run.directory.records()}
     assert len(records) == 4
@@ -282,8 +282,8 @@ def test_a_broken_package_harms_only_itself(tmp_path) -> None:
         assert broken in record.reason
         assert "compiled for another machine" in record.reason
         assert "\n" not in record.reason
-    assert tables.frame(run.directory)["status"].tolist().count("error") == 3
-    assert not Run(run.invocation, run.directory).pending
+    assert mb.read_run(run.directory.path).frame()["status"].tolist().count("error") == 3
+    assert not Execution(run.invocation, run.directory).pending
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys) -> None:

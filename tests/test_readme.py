@@ -15,9 +15,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
-from mongebench.report import exports, tables
-from mongebench.report.formats import Format
+from mongebench.report.tables import exports
+from mongebench.report.tables.formats import Format
 from mongebench.run.experiment import Experiment
+from mongebench.run.reading import read_run
 from mongebench.run.store import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -142,7 +143,7 @@ def test_commands_that_a_page_gives_exist(page) -> None:
 def test_the_leaderboard_is_computed_from_the_records_of_the_reference_run(tmp_path) -> None:
     with zipfile.ZipFile(ROOT / "results" / "nightly.zip") as packed:
         packed.extractall(tmp_path / "run")
-    rows = tables.frame(RunDirectory(tmp_path / "run"))
+    rows = read_run(tmp_path / "run").frame()
     computed = exports.write_board(rows, Format.MARKDOWN, tmp_path / "board.md").read_text(encoding="utf-8")
     shown = re.findall(r"^\*\*Knowing .*?\n\n(?:\|.*\n)+", README, flags=re.MULTILINE)
     assert shown == re.findall(r"^\*\*Knowing .*?\n\n(?:\|.*\n)+", computed, flags=re.MULTILINE)

@@ -48,17 +48,17 @@ class FlowStep:
         import jax.numpy as jnp
         from jax.flatten_util import ravel_pytree
 
-        from mongebench.estimators.flow.divergence import kullback_leibler
-        from mongebench.estimators.flow.gauss_newton import GaussNewton
-        from mongebench.estimators.flow.objective import Batch
-        from mongebench.estimators.flow.potential import Quadratic, build
-        from mongebench.estimators.flow.subproblem import Subproblem
+        from mongebench.estimators.flow.machinery.divergence import KullbackLeibler
+        from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+        from mongebench.estimators.flow.machinery.objective import Batch
+        from mongebench.estimators.flow.machinery.subproblem import Subproblem
+        from mongebench.estimators.flow.potential import FAMILIES, Quadratic
 
         rng = np.random.default_rng(0)
         x = jnp.asarray(1 + 0.5 * rng.standard_normal((256, dim)), jnp.float32)
-        potential = build("ridge", Quadratic.identity_like(x), x, units=64, depth=1, share=0.5, rng=rng)
+        potential = FAMILIES["ridge"].start(Quadratic.identity_like(x), x, units=64, depth=1, share=0.5, rng=rng)
         batch = Batch(x, jnp.zeros((0, dim), x.dtype), jnp.zeros(2, jnp.uint32))
-        to_normal = kullback_leibler(lambda y: jnp.sum(y**2, axis=1) / 2, dim)
+        to_normal = KullbackLeibler(lambda y: jnp.sum(y**2, axis=1) / 2, dim)
         method = GaussNewton(potential, Subproblem(to_normal, linear=False))
         theta, _ = ravel_pytree(potential)
         step = jax.jit(lambda theta: method.step(theta, theta, batch, jnp.float32(100.0), jnp.float32(1e-3)))

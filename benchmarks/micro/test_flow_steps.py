@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow.divergence import kullback_leibler
-from mongebench.estimators.flow.gauss_newton import GaussNewton
-from mongebench.estimators.flow.objective import Batch, objective
-from mongebench.estimators.flow.potential import Quadratic, build
-from mongebench.estimators.flow.subproblem import Subproblem
+from mongebench.estimators.flow.machinery.divergence import KullbackLeibler
+from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
+from mongebench.estimators.flow.machinery.objective import Batch, objective
+from mongebench.estimators.flow.machinery.subproblem import Subproblem
+from mongebench.estimators.flow.potential import FAMILIES, Quadratic
 
 SHAPES = [
     pytest.param(dim, units, marks=[] if (dim, units) == (2, 64) else pytest.mark.slow)
@@ -31,7 +31,7 @@ def normal(y):
 def potential_and_batch(family, dim, units):
     rng = np.random.default_rng(0)
     x = jnp.asarray(1 + 0.5 * rng.standard_normal((256, dim)), jnp.float32)
-    potential = build(family, Quadratic.identity_like(x), x, units=units, depth=2, share=0.5, rng=rng)
+    potential = FAMILIES[family].start(Quadratic.identity_like(x), x, units=units, depth=2, share=0.5, rng=rng)
     return potential, Batch(x, jnp.zeros((0, dim), x.dtype), jnp.zeros(2, jnp.uint32))
 
 
@@ -40,7 +40,7 @@ def potential_and_batch(family, dim, units):
 def test_step(benchmark, scheme, dim, units):
     potential, batch = potential_and_batch("ridge", dim, units)
     x = batch.x
-    subproblem = Subproblem(kullback_leibler(normal, dim), linear=False)
+    subproblem = Subproblem(KullbackLeibler(normal, dim), linear=False)
     method = GaussNewton(potential, subproblem, by_kind=scheme == "newton")
     damping = jnp.asarray(1e-3, x.dtype)
 
@@ -60,7 +60,7 @@ def test_step(benchmark, scheme, dim, units):
 @pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (32, 64))])
 def test_gradient(benchmark, family, dim):
     potential, batch = potential_and_batch(family, dim, 64)
-    divergence = kullback_leibler(normal, dim)
+    divergence = KullbackLeibler(normal, dim)
     theta, unravel = ravel_pytree(potential)
     gradient = jax.jit(jax.grad(lambda theta: objective(divergence, unravel(theta), batch)))
     slope = benchmark.pedantic(lambda: jax.block_until_ready(gradient(theta)), rounds=5, warmup_rounds=1)

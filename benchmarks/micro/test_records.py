@@ -3,8 +3,8 @@
 import pytest
 
 from mongebench.metrics.base import Value
-from mongebench.report import tables
 from mongebench.run.provenance import provenance
+from mongebench.run.reading import read_run
 from mongebench.run.record import Cell, Facts, Manifest, Record, Spec, Status, Times, TracePoint
 from mongebench.run.store import Invocation, Plan, PlannedCell, RunDirectory
 
@@ -69,4 +69,4 @@ def test_scan_for_what_is_missing(benchmark, run) -> None:
 
 
 def test_frame(benchmark, run) -> None:
-    assert len(benchmark(tables.frame, run)) == SCANNED
+    assert len(benchmark(lambda: read_run(run.path).frame())) == SCANNED

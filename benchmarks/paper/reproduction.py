@@ -27,8 +27,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from mongebench.report import tables
-from mongebench.run.store import RunDirectory
+import mongebench as mb
 
 METRIC = "energy_distance_v"
 SEEDS = 100
@@ -58,7 +57,7 @@ METHODS = (
 
 
 def values_of(rows: pd.DataFrame) -> Iterator[tuple[Method, pd.DataFrame]]:
-    """The rows of each method of a frame of `tables.frame`."""
+    """The rows of each method of the frame of a run."""
     asked = rows["estimator_parameters"].map(json.loads)
     for method in METHODS:
         own = [
@@ -144,13 +143,13 @@ def histograms(rows: pd.DataFrame) -> Figure:
     return figure
 
 
-def planes(run: RunDirectory) -> Figure:
+def planes(run: mb.Run) -> Figure:
     """Their figure 1: source, the points that both schemes push it to, and target, in four panels of one scale."""
     pushed = {}
-    for planned in run.plan().cells:
+    for planned in run.plan.cells:
         given = planned.cell.estimator.parameters
         if planned.cell.estimator.name == "published" and planned.cell.seed == 0:
-            sketch = run.sketch(planned.cell)
+            sketch = run.sketch(planned)
             if sketch is not None:
                 pushed[given["scheme"]] = sketch
     shown = pushed["implicit"]
@@ -176,8 +175,8 @@ def main() -> None:
     parser.add_argument("--rates", action="store_true", help="the run is one of paper_rates")
     parser.add_argument("--figures", type=Path, help="folder to draw the two figures into")
     given = parser.parse_args()
-    run = RunDirectory(given.run)
-    rows = tables.frame(run)
+    run = mb.read_run(given.run)
+    rows = run.frame()
     print((rates if given.rates else agreement)(rows).to_string(index=False))
     if given.figures:
         given.figures.mkdir(parents=True, exist_ok=True)

@@ -16,10 +16,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mongebench.report import nightly, ranking, tables
-from mongebench.report.compare import Change, compare
-from mongebench.report.tables import IDENTITY_COLUMNS
-from mongebench.run.store import RunDirectory
+from mongebench.report import gates
+from mongebench.report.tables import ranking, results
+from mongebench.report.tables.compare import Change, compare
+from mongebench.report.tables.results import IDENTITY_COLUMNS
+from mongebench.run.reading import read_run
 
 Array = NDArray[np.float64]
 FAMILY = np.array([0, 0, 1, 2, 3, 4, 5])
@@ -112,7 +113,7 @@ def reference_run(archive: Path) -> pd.DataFrame:
     """The frame of a zipped run."""
     with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
         packed.extractall(folder)
-        rows = tables.frame(RunDirectory(folder))
+        rows = read_run(folder).frame()
     return rows[(rows["status"] != "unsupported") & ~rows["anchor"]].reset_index(drop=True)
 
 
@@ -169,13 +170,13 @@ def _found(first: pd.DataFrame, second: pd.DataFrame, worse: pd.Series) -> tuple
 def gates_table(rows: pd.DataFrame, runs: int, seed: int = 0) -> pd.DataFrame:
     """Shares of gates that break where all errors grow by a factor: exactly, and as `again` repeats them."""
     rng = np.random.default_rng(seed)
-    gates = nightly.record(rows)
-    summary = tables.aggregate(rows, "uvp")
+    recorded = gates.record(rows)
+    summary = results.aggregate(rows, "uvp")
     high = summary["mean"] + np.maximum(4 * summary["standard_error"].fillna(0), 0.1 * summary["mean"])
     old = summary[IDENTITY_COLUMNS].assign(metric="uvp", recorded=summary["mean"], n=summary["n_ok"], high=high)
 
     def broken(found: pd.DataFrame) -> list[float]:
-        return [len(nightly.judge(found, one).broken) / len(one) for one in (old, gates)]
+        return [len(gates.judge(found, one).broken) / len(one) for one in (old, recorded)]
 
     table = {}
     for factor in (1.0, 1.2, 1.5, 2.0):

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 import mongebench as mb
-from mongebench.certificate import Certificate, certify
+from mongebench.check.certificate import Certificate, certify
+from mongebench.check.differences import Frame
 from mongebench.core.measure import Unknown
-from mongebench.differences import Frame
 
 FAMILIES = (
     "gaussian", "product", "product_mixture", "radial", "potential", "mixture", "rings", "ridges", "factors",

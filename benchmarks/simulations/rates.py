@@ -28,8 +28,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.report.inequalities import KL, KL_CONVEX, MAP_BY_KL, Inequality
-from mongebench.report.rate_verdict import Scheme, Verdict, rate_verdict
+from mongebench.report.rates.inequalities import KL, KL_CONVEX, MAP_BY_KL, Inequality
+from mongebench.report.rates.verdict import Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
 Vector = NDArray[np.float64]

@@ -55,11 +55,12 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import BSpline
 from scipy.linalg import cho_solve_banded, cholesky_banded
 
 from mongebench.datasets.mixture import COVARIANCES, MEANS, WEIGHTS
 from mongebench.datasets.truths.entropic_grid import entropic_displacements, entropic_map
-from mongebench.datasets.truths.spline import SplinePotential, basis_with_derivatives
+from mongebench.datasets.truths.spline import SplinePotential
 
 Array = NDArray[np.float64]
 
@@ -133,11 +134,8 @@ class Axis:
 
 def tabulate(knots: Array, nodes: Array) -> Array:
     """Derivatives 0, 1, 2 of all B-splines at the nodes: (3, nodes, k)."""
-    first, table = basis_with_derivatives(knots, DEGREE, nodes)
-    dense = np.zeros((3, len(nodes), len(knots) - DEGREE - 1))
-    for m in range(DEGREE + 1):
-        dense[:, np.arange(len(nodes)), first + m] = table[:, :, m]
-    return dense
+    basis = BSpline(knots, np.eye(len(knots) - DEGREE - 1), DEGREE)
+    return np.stack([basis(nodes, nu=order) for order in range(3)])
 
 
 def gauss_legendre(lower: float, upper: float, panels: int, order: int) -> tuple[Array, Array]:
@@ -153,13 +151,14 @@ def make_axis(lower: float, upper: float, cells: int) -> Axis:
     breaks = np.linspace(lower, upper, cells + 1)
     knots = np.concatenate([np.full(DEGREE, lower), breaks, np.full(DEGREE, upper)])
     nodes, weights = gauss_legendre(lower, upper, cells, NODES_PER_CELL)
-    _, table = basis_with_derivatives(knots, DEGREE, nodes)
-    local = table.reshape(3, cells, NODES_PER_CELL, DEGREE + 1).copy()
+    dense = tabulate(knots, nodes)
+    alive = np.arange(len(nodes))[:, None] // NODES_PER_CELL + np.arange(DEGREE + 1)  # those that live in a node's cell
+    local = dense[:, np.arange(len(nodes))[:, None], alive].reshape(3, cells, NODES_PER_CELL, DEGREE + 1)
     local[:, 0, :, 1] += local[:, 0, :, 0]
     local[:, 0, :, 0] = 0.0
     local[:, -1, :, -2] += local[:, -1, :, -1]
     local[:, -1, :, -1] = 0.0
-    return Axis(knots, nodes, weights, tabulate(knots, nodes), local)
+    return Axis(knots, nodes, weights, dense, local)
 
 
 def parabola(axis: Axis) -> Array:

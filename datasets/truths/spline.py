@@ -5,7 +5,7 @@ A truth T* = grad phi that has no closed form is stored as the coefficients of a
     phi(x) = sum_ij c_ij B_i(x_1) B_j(x_2)        on the box  [a_1, b_1] x [a_2, b_2],
 
 with clamped knots.  Value, gradient and Hessian are exact derivatives of one function, so that T = grad phi
-is a gradient to rounding error, and every function here is plain vectorised NumPy in double precision.
+is a gradient to rounding error, all in double precision. SciPy evaluates it (`NdBSpline`).
 
 Outside the box
 ---------------
@@ -25,55 +25,15 @@ References: C. de Boor, A Practical Guide to Splines, rev. ed., Springer 2001, c
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.interpolate import NdBSpline
 
 Array = NDArray[np.float64]
-
-# Points evaluated at once: keeps the gathered coefficients (points x 36) inside a few megabytes.
-_CHUNK = 16_384
-
-
-def basis_with_derivatives(knots: Array, degree: int, x: Array) -> tuple[NDArray[np.intp], Array]:
-    """The B-splines that do not vanish at x, with their first two derivatives (Cox-de Boor recursion).
-
-    Parameters: clamped non-decreasing `knots` (k + degree + 1,), `degree` >= 2, and points `x` (n,) inside
-    [knots[degree], knots[-degree - 1]].
-
-    Returns `first` (n,), the index of the first such B-spline, and `table` (3, n, degree + 1), where
-    table[r, :, m] is the r-th derivative of B-spline number first + m.
-    """
-    cell = np.clip(np.searchsorted(knots, x, side="right") - 1, degree, len(knots) - degree - 2)
-    lower: dict[int, Array] = {}
-    values = np.ones((len(x), 1))
-    for order in range(1, degree + 1):
-        lower[order - 1] = values
-        raised = np.zeros((len(x), order + 1))
-        for m in range(order):
-            left, right = knots[cell + m + 1 - order], knots[cell + m + 1]
-            share = values[:, m] / (right - left)
-            raised[:, m] += (right - x) * share
-            raised[:, m + 1] += (x - left) * share
-        values = raised
-    table = np.empty((3, len(x), degree + 1))
-    table[0] = values
-    # d/dx sum of B-splines of one degree lower:  B'_{i,q} = q (B_{i,q-1} / w_i - B_{i+1,q-1} / w_{i+1}).
-    table[1] = _differentiate(knots, cell, lower[degree - 1], degree)
-    table[2] = _differentiate(knots, cell, _differentiate(knots, cell, lower[degree - 2], degree - 1), degree)
-    return cell - degree, table
-
-
-def _differentiate(knots: Array, cell: NDArray[np.intp], lower: Array, degree: int) -> Array:
-    """B-splines of `degree` - 1 or their derivative (n, degree) -> one derivative more (n, degree + 1)."""
-    out = np.zeros((len(cell), degree + 1))
-    for m in range(degree):
-        share = degree * lower[:, m] / (knots[cell + m + 1] - knots[cell + m + 1 - degree])
-        out[:, m] -= share
-        out[:, m + 1] += share
-    return out
 
 
 def normal_slopes(
@@ -133,15 +93,21 @@ class SplinePotential:
 
     def value(self, x: Array) -> Array:
         """phi(x): (n, 2) -> (n,)."""
-        return self._extended(x)[0]
+        return self._value_and_gradient(x)[0]
 
     def gradient(self, x: Array) -> Array:
         """T(x) = grad phi(x): (n, 2) -> (n, 2)."""
-        return self._extended(x)[1]
+        nearest, excess = self._to_the_box(x)
+        return self._slopes(nearest) + excess
 
     def hessian(self, x: Array) -> Array:
         """D^2 phi(x) = DT(x), symmetric: (n, 2) -> (n, 2, 2); outside the box the one of the extension."""
-        return self._extended(x)[2]
+        nearest, excess = self._to_the_box(x)
+        first, mixed, second = (self._spline(nearest, nu=order) for order in ((2, 0), (1, 1), (0, 2)))
+        outside = excess != 0.0
+        mixed[outside.any(axis=1)] = 0.0
+        diagonal = np.where(outside, 1.0, np.column_stack([first, second]))
+        return np.stack([diagonal[:, 0], mixed, mixed, diagonal[:, 1]], axis=1).reshape(-1, 2, 2)
 
     def inverse(self, y: Array, tolerance: float = 1e-10, max_iterations: int = 500) -> Array:
         """Solve grad phi(x) = y for every row of y: (n, 2) -> (n, 2), with |grad phi(x) - y| <= `tolerance`.
@@ -159,36 +125,30 @@ class SplinePotential:
         x: Array = low + (high - low) * (nearest - corner_low) / (corner_high - corner_low) + (y - nearest)
         active = np.arange(len(y))
         for _ in range(max_iterations):
-            value, gradient, hessian = self._extended(x[active])
-            residual = gradient - y[active]
+            residual = self.gradient(x[active]) - y[active]
             open_rows = np.sqrt(np.sum(residual**2, axis=1)) > tolerance
-            active, value, residual, hessian = (
-                active[open_rows],
-                value[open_rows],
-                residual[open_rows],
-                hessian[open_rows],
-            )
+            active, residual = active[open_rows], residual[open_rows]
             if active.size == 0:
                 break
-            x[active] = self._line_search(x[active], y[active], value, residual, hessian)
+            x[active] = self._line_search(x[active], y[active], residual)
         else:
             raise RuntimeError(
                 f"inverse: {active.size} of {len(y)} rows above {tolerance:g} after {max_iterations} steps"
             )
         return x
 
-    def _line_search(self, x: Array, y: Array, value: Array, residual: Array, hessian: Array) -> Array:
+    def _line_search(self, x: Array, y: Array, residual: Array) -> Array:
         """One damped Newton step for phi(x) - x . y in every row: (n, 2) -> (n, 2)."""
-        direction = -np.linalg.solve(hessian, residual[:, :, None])[:, :, 0]
+        direction = -np.linalg.solve(self.hessian(x), residual[:, :, None])[:, :, 0]
         slope = np.sum(direction * residual, axis=1)
-        objective = value - np.sum(x * y, axis=1)
+        objective = self.value(x) - np.sum(x * y, axis=1)
         size = np.ones(len(x))
         best = x + direction
         searching = np.arange(len(x))
         for _ in range(60):
             trial = x[searching] + size[searching, None] * direction[searching]
             best[searching] = trial
-            trial_value, trial_gradient, _ = self._extended(trial)
+            trial_value, trial_gradient = self._value_and_gradient(trial)
             trial_objective = trial_value - np.sum(trial * y[searching], axis=1)
             decrease = objective[searching] + 1e-4 * size[searching] * slope[searching] - trial_objective
             # Near the solution the objective is flat to rounding error; only there a smaller residual
@@ -203,40 +163,26 @@ class SplinePotential:
             size[searching] *= 0.5
         return best
 
-    def _extended(self, x: Array) -> tuple[Array, Array, Array]:
-        """Value (n,), gradient (n, 2) and Hessian (n, 2, 2) of the potential extended to the whole plane."""
+    def _value_and_gradient(self, x: Array) -> tuple[Array, Array]:
+        """(n,) and (n, 2) of the potential extended to the whole plane."""
+        nearest, excess = self._to_the_box(x)
+        slopes = self._slopes(nearest)
+        value: Array = self._spline(nearest, nu=(0, 0)) + np.sum(slopes * excess + 0.5 * excess**2, axis=1)
+        return value, slopes + excess
+
+    def _to_the_box(self, x: Array) -> tuple[Array, Array]:
+        """The nearest points of the closed box, and what is left to x, (n, 2) each."""
         x = _points(x)
         nearest = np.clip(x, self.box[0], self.box[1])
-        value, gradient, hessian = self._inside(nearest)
-        excess = x - nearest
-        outside = excess != 0.0
-        value = value + np.sum(gradient * excess, axis=1) + 0.5 * np.sum(excess**2, axis=1)
-        for axis in (0, 1):
-            hessian[outside[:, axis], axis, axis] = 1.0
-        mixed = outside.any(axis=1)
-        hessian[mixed, 0, 1] = hessian[mixed, 1, 0] = 0.0
-        return value, gradient + excess, hessian
+        return nearest, x - nearest
 
-    def _inside(self, x: Array) -> tuple[Array, Array, Array]:
-        """Value, gradient and Hessian of the spline at points (n, 2) of the closed box."""
-        value, gradient, hessian = np.empty(len(x)), np.empty((len(x), 2)), np.empty((len(x), 2, 2))
-        offsets = np.arange(self.degree + 1)
-        for start in range(0, len(x), _CHUNK):
-            part = slice(start, min(start + _CHUNK, len(x)))
-            first_x, table_x = basis_with_derivatives(self.knots_x, self.degree, x[part, 0])
-            first_y, table_y = basis_with_derivatives(self.knots_y, self.degree, x[part, 1])
-            rows = (first_x[:, None] + offsets)[:, :, None]
-            columns = (first_y[:, None] + offsets)[:, None, :]
-            local = self.coefficients[rows, columns]
-            # along_y[n, i, r] = sum_j c_ij B_j^(r)(x_2); the same along x_1: partial[n, q, r] = d_1^q d_2^r
-            # phi.
-            along_y = local @ np.moveaxis(table_y, 0, 2)
-            partial = np.moveaxis(table_x, 0, 1) @ along_y
-            value[part] = partial[:, 0, 0]
-            gradient[part, 0], gradient[part, 1] = partial[:, 1, 0], partial[:, 0, 1]
-            hessian[part, 0, 0], hessian[part, 1, 1] = partial[:, 2, 0], partial[:, 0, 2]
-            hessian[part, 0, 1] = hessian[part, 1, 0] = partial[:, 1, 1]
-        return value, gradient, hessian
+    def _slopes(self, x: Array) -> Array:
+        """Gradient of the spline at points of the closed box, (n, 2) -> (n, 2)."""
+        return np.column_stack([self._spline(x, nu=order) for order in ((1, 0), (0, 1))])
+
+    @functools.cached_property
+    def _spline(self) -> NdBSpline:
+        return NdBSpline((self.knots_x, self.knots_y), self.coefficients, self.degree)
 
 
 def _points(x: Array) -> Array:

@@ -1,10 +1,11 @@
 """Constrained gradient flows: T = grad phi moves down F(T) = E[V(T) - log det DT] without leaving the gradients.
 
-One file a scheme (`newton`, `implicit`, `explicit`, `natural`, and `euclidean` to compare with), all on the same convex
-potentials (`potential`), the same divergences (`divergence`: KL in weak form; `sampled`: those known through samples)
-and, but for the plain descent, the same Gauss-Newton matrix (`gauss_newton`). In high dimension log det DT is probed
-(`probing`). `base` holds what every fit does around its scheme.
+Three rooms, each built on the next:
 
-The family `dictionary` fills a convex cone of maps, over which steps are convex programs (`cone`); `pursuit` lets that
-cone grow while it steps.
+- `schemes`, one file an estimator (`newton`, `pursuit`, `implicit`, `explicit`, `natural`, and `euclidean` to compare
+  with; `published` is the authors' own code, line by line), and what every fit does around its scheme (`base`);
+- `machinery`: the divergences (`divergence`: KL in weak form; `sampled`: those known through samples), the objective on
+  a batch and its subproblems, Gauss-Newton and plain gradient steps on them, probes of log det DT in high dimension;
+- `potential`: the families of convex potentials that all schemes move. `dictionary` fills a convex cone of maps, over
+  which steps are convex programs (`machinery.cone`); `pursuit` lets that cone grow while it steps.
 """

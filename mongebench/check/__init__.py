@@ -7,7 +7,8 @@ In a test file,
         check(estimator)
 
 The checks are functions, whose docstrings say what, why, and how to mend, in the order in which they run: `interface`,
-`fitting`, `oracles`, `robustness`, `mathematics`. `subject` says what they are tried on.
+`fitting`, `oracles`, `robustness`, `mathematics`. `subject` says what they are tried on. `certificate` checks problems:
+whether their exact map is one.
 """
 
 # Importing them registers the checks, in this order.

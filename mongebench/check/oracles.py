@@ -29,9 +29,9 @@ from mongebench.core.errors import BudgetExceeded, MongebenchError, OracleNotDec
 from mongebench.core.estimator import MapEstimator, ProblemInfo, Support
 from mongebench.core.oracle import Oracle
 from mongebench.core.problem import Problem
+from mongebench.core.session import support
 from mongebench.datasets.linear import rotation, unit_vector
 from mongebench.run.afresh import read_afresh
-from mongebench.run.cell import support
 
 CHEAP = 0.1
 """CPU seconds of a fit that is tried on more than one problem."""

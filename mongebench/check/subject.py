@@ -23,8 +23,8 @@ from mongebench.core.estimator import Claim, Map, MapEstimator, Support
 from mongebench.core.measure import Source
 from mongebench.core.oracle import Meter, Oracle, SourceView, TargetView
 from mongebench.core.problem import Problem
+from mongebench.core.session import support, views
 from mongebench.datasets.linear import constants
-from mongebench.run.cell import support, views
 
 N = 60
 """Samples a side that the checks fit on."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import decimal
 import numbers
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -143,7 +143,10 @@ def _is_floating(dtype: Any) -> bool:
 
 
 def like(values: Points, original: Any) -> Any:
-    """`values` as the same kind of array as `original`: type, floating dtype and device."""
+    """`values` as the same kind of array as `original`: type, floating dtype, device; points of a frame as a frame."""
+    pandas = sys.modules.get("pandas")
+    if pandas is not None and values.ndim == 2 and isinstance(original, pandas.DataFrame):
+        return pandas.DataFrame(values, index=original.index, columns=original.columns)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(original, torch.Tensor):
         dtype = original.dtype if original.dtype.is_floating_point else torch.float64
@@ -190,3 +193,24 @@ def row_blocks(n_rows: int, row_bytes: int, block_bytes: int = 1 << 27) -> list[
     """Slices over `n_rows` so that a block of rows of `row_bytes` each stays near `block_bytes` (128 MiB)."""
     size = max(1, block_bytes // max(1, row_bytes))
     return [slice(start, min(start + size, n_rows)) for start in range(0, n_rows, size)]
+
+
+def blockwise(
+    function: Callable[..., NDArray[Any]], *arrays: NDArray[Any], row_bytes: int, block_bytes: int = 1 << 27
+) -> NDArray[Any]:
+    """`function` of arrays with as many rows, (n, ...) -> (n, ...), worked out for `row_blocks` of them in turn."""
+    blocks = row_blocks(max(1, len(arrays[0])), row_bytes, block_bytes)
+    return np.concatenate([function(*(array[rows] for array in arrays)) for rows in blocks])
+
+
+def padded_blocks(function: Callable[[NDArray[Any]], Any], x: NDArray[Any], rows: int = 1024) -> NDArray[Any]:
+    """`function` of points x (n, d), (rows, d) -> (rows, ...) as NumPy reads it, called with so many rows each time.
+
+    The last block is filled up with copies of its first point, so that one compilation serves any number of points.
+    """
+
+    def of_block(block: NDArray[Any]) -> NDArray[Any]:
+        filled = np.concatenate([block, np.repeat(block[:1], rows - len(block), axis=0)])
+        return np.asarray(function(filled))[: len(block)]
+
+    return blockwise(of_block, x, row_bytes=1, block_bytes=rows)

@@ -100,10 +100,14 @@ class Cells:
         """Number of columns."""
         return len(self.rows[0].fields) if self.rows else len(self.names or ())
 
-    def numbers(self, columns: Sequence[int]) -> NDArray[np.float64]:
-        """(n, len(columns)) float64. Raises `InvalidInput` naming the first field that is missing or no number."""
+    def numbers(self, columns: Sequence[int], *, missing: bool = False) -> NDArray[np.float64]:
+        """(n, len(columns)) float64, with NaN for missing fields where they are allowed.
+
+        Raises `InvalidInput` naming the first field that is missing and must not be, or no number.
+        """
         values, text = _parsed([[row.fields[j] for j in columns] for row in self.rows], self.decimal)
-        for i, k in itertools.islice(np.argwhere(text | np.isnan(values)), 1):
+        wrong = text if missing else text | np.isnan(values)
+        for i, k in itertools.islice(np.argwhere(wrong), 1):
             row, j = self.rows[i], columns[k]
             place = f"in row {i} (line {row.line}), column {self.label(j)}"
             if not text[i, k]:

@@ -37,10 +37,13 @@ from sklearn.exceptions import NotFittedError
 from mongebench.core import guard
 from mongebench.core.arrays import as_points, as_values, column_names, like, order_by_name
 from mongebench.core.errors import ContractViolation, InvalidInput
-from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view, known_dim
+from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view
 
 Map = Callable[[Any], Any]
 """(n, d) -> (n, d)."""
+CPU_ALONE = "numpy"
+FRAMEWORKS = ("jax", "torch")
+"""Those that can use a GPU; whoever names neither among its modules computes on the CPU, as NumPy does."""
 
 
 class Trace(Protocol):
@@ -163,6 +166,20 @@ class MapEstimator(BaseEstimator, abc.ABC):
         """Names of the modules that `fit` imports: the runner imports them before the clock of `fit` starts."""
         return ()
 
+    @property
+    def device_framework(self) -> str:
+        """What it computes with: one of `FRAMEWORKS`, which can use a GPU, or `CPU_ALONE`; read off `modules`."""
+        roots = {name.partition(".")[0] for name in self.modules}
+        return next((name for name in FRAMEWORKS if name in roots), CPU_ALONE)
+
+    @property
+    def versioned_libraries(self) -> tuple[str, ...]:
+        """Modules whose versions a record carries, beside those that its code imports: `modules` unless it says more.
+
+        Another version of one of them makes the record run again.
+        """
+        return self.modules
+
     def supports(self, problem: ProblemInfo) -> Support:
         """Whether this estimator, with its parameters, can serve `problem`; asked before `fit`, never raises."""
         del problem
@@ -262,7 +279,7 @@ def _guarded_fit(method: Callable[..., Any]) -> Callable[..., Any]:
         on_views = isinstance(source, View) and isinstance(target, View)
         source = as_view(source, SourceView, declared=self.needs, seed=seed)
         target = as_view(target, TargetView, declared=self.needs, seed=seed)
-        dims = {known_dim(view) for view in (source, target)} - {None}
+        dims = {view.known_dim for view in (source, target)} - {None}
         if len(dims) > 1:
             raise InvalidInput(f"The source has dimension {source.dim}, the target {target.dim}; they must agree.")
         self.column_names_ = None  # of an earlier fit

@@ -79,11 +79,6 @@ _behind: weakref.WeakKeyDictionary[View, _Behind] = weakref.WeakKeyDictionary()
 """By view: no attribute of a view leads to its measure, stops the clock, or lifts what was declared and allowed."""
 
 
-def known_dim(view: View) -> int | None:
-    """Dimension d of the measure behind a view; None where only a draw will tell."""
-    return _behind[view].measure.dim
-
-
 class View:
     """What the source and the target views have in common: samples, up to the budget.
 
@@ -140,10 +135,19 @@ class View:
         return _behind[self].budget
 
     @property
+    def known_dim(self) -> int | None:
+        """Dimension d; None where only a draw will tell."""
+        return _behind[self].measure.dim
+
+    @property
     def dim(self) -> int:
-        """Dimension d."""
-        known = known_dim(self)
-        return self._draw_pool().shape[1] if known is None else known
+        """Dimension d, found by a draw where it is not known."""
+        return self._draw_pool().shape[1] if self.known_dim is None else self.known_dim
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether all draws are of one finite set of points: a budget, or a cloud that holds no more."""
+        return self.budget is not None or _behind[self].measure.size is not None
 
     @property
     def samples(self) -> Points:

@@ -29,14 +29,26 @@ class Table:
         (n, d).
     names
         Of the d columns; None where the file names none.
+    dropped
+        Rows that were left out because a value was missing.
     """
 
     points: Points
     names: tuple[str, ...] | None = None
+    dropped: int = 0
+
+    def frame(self) -> pd.DataFrame:
+        """The points under their names, or under the numbers of the columns."""
+        return pd.DataFrame(self.points, columns=None if self.names is None else list(self.names))
 
 
 def read_table(
-    path: Path, layout: Layout | None = None, *, columns: Sequence[str] | None = None, min_rows: int = 1
+    path: Path,
+    layout: Layout | None = None,
+    *,
+    columns: Sequence[str] | None = None,
+    min_rows: int = 1,
+    drop_missing: bool = False,
 ) -> Table:
     """The cloud of a .npy, .npz, .csv or .parquet file.
 
@@ -50,6 +62,8 @@ def read_table(
         Names of the columns that are coordinates, in their order; None for all columns.
     min_rows
         Fewest points.
+    drop_missing
+        Whether rows with a missing coordinate are left out; else they are an error.
 
     Raises
     ------
@@ -63,7 +77,7 @@ def read_table(
     if not path.is_file():
         raise InvalidInput(f"There is no file {path}.")
     try:
-        return reader(path, layout or Layout(), columns, min_rows)
+        return reader(path, layout or Layout(), columns, min_rows, drop_missing)
     except InvalidInput:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile) as reason:
@@ -71,13 +85,19 @@ def read_table(
 
 
 def read_pair(
-    source: Path, target: Path, layout: Layout | None = None, *, columns: Columns = "auto", min_rows: int = 1
+    source: Path,
+    target: Path,
+    layout: Layout | None = None,
+    *,
+    columns: Columns = "auto",
+    min_rows: int = 1,
+    drop_missing: bool = False,
 ) -> tuple[Table, Table]:
     """Two clouds, with the target's columns in the source's order.
 
     Parameters
     ----------
-    source, target, layout, min_rows
+    source, target, layout, min_rows, drop_missing
         As in `read_table`.
     columns
         "auto": by name where both files name their columns, by position where neither does; "name"; "position"; or the
@@ -89,12 +109,15 @@ def read_pair(
         As in `read_table`; names that differ, or that one file alone has; another number of columns.
     """
     chosen = columns if isinstance(columns, list) else None
-    one, other = (read_table(path, layout, columns=chosen, min_rows=min_rows) for path in (source, target))
+    one, other = (
+        read_table(path, layout, columns=chosen, min_rows=min_rows, drop_missing=drop_missing)
+        for path in (source, target)
+    )
     if chosen is None and columns != "position":
         remedy = "columns = 'position' matches them by position, columns = [names] takes those that both have."
         if one.names is not None and other.names is not None:
             order = order_by_name(other.names, one.names, name=str(target), other=str(source), remedy=remedy)
-            other = Table(as_points(other.points[:, order], name=str(target)), one.names)
+            other = replace(other, points=as_points(other.points[:, order], name=str(target)), names=one.names)
         elif columns == "name" or one.names is not other.names:
             named, unnamed = (source, target) if one.names is not None else (target, source)
             which = f"{unnamed} does not name its columns" + ("" if one.names is other.names else f", {named} does")
@@ -135,7 +158,7 @@ def _checked_index(path: Path, table: Table, index: Auto | bool) -> Table:
     return table
 
 
-def _read_csv(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int) -> Table:
+def _read_csv(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int, drop_missing: bool) -> Table:
     if columns is not None and layout.index == "auto":  # an index is left out unless it is chosen
         layout = replace(layout, index=False)
     cells = read_csv(path, layout)
@@ -143,11 +166,13 @@ def _read_csv(path: Path, layout: Layout, columns: Sequence[str] | None, min_row
     names = None if cells.names is None else tuple(cells.names[place] for place in places)
     if not cells.rows:
         raise InvalidInput(f"{path} has 0 rows of points under its columns; expected at least {min_rows}.")
-    table = Table(as_points(cells.numbers(places), name=str(path), min_rows=min_rows), names)
+    table = _table(path, cells.numbers(places, missing=drop_missing), names, min_rows, drop_missing)
     return table if columns is not None else _checked_index(path, table, layout.index)
 
 
-def _read_parquet(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int) -> Table:
+def _read_parquet(
+    path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int, drop_missing: bool
+) -> Table:
     frame = pd.read_parquet(path)
     names = tuple(str(name) for name in column_names(frame) or ())
     # What pandas stored as an index it takes off itself.
@@ -156,33 +181,43 @@ def _read_parquet(path: Path, layout: Layout, columns: Sequence[str] | None, min
     places = list(range(start, len(names))) if columns is None else _select(path, names, columns)
     if not places:
         raise InvalidInput(f"{path} has {len(names)} columns, and none is left to be a coordinate.")
+    chosen = frame.iloc[:, places]
+    whole = chosen.dropna() if drop_missing else chosen
     for place in places:
-        as_points(frame.iloc[:, [place]], name=f"{path}, column {names[place]!r},", min_rows=0)
-    points = as_points(frame.iloc[:, places], name=str(path), min_rows=min_rows)
-    table = Table(points, tuple(names[place] for place in places))
+        as_points(whole.loc[:, [frame.columns[place]]], name=f"{path}, column {names[place]!r},", min_rows=0)
+    points = as_points(whole, name=str(path), min_rows=min_rows)
+    table = Table(points, tuple(names[place] for place in places), len(chosen) - len(whole))
     return table if columns is not None else _checked_index(path, table, layout.index)
 
 
-def _read_npy(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int) -> Table:
-    return _unnamed(path, np.load(path, allow_pickle=False), columns, min_rows)
+def _read_npy(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int, drop_missing: bool) -> Table:
+    return _unnamed(path, np.load(path, allow_pickle=False), columns, min_rows, drop_missing)
 
 
-def _read_npz(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int) -> Table:
+def _read_npz(path: Path, layout: Layout, columns: Sequence[str] | None, min_rows: int, drop_missing: bool) -> Table:
     with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
         names = list(stored)
         key = names[0] if len(names) == 1 else "points"
         if key not in names:
             raise InvalidInput(f"{path} holds the arrays {', '.join(names) or '(none)'}; call the cloud 'points'.")
-        return _unnamed(path, stored[key], columns, min_rows)
+        return _unnamed(path, stored[key], columns, min_rows, drop_missing)
 
 
-def _unnamed(path: Path, array: Any, columns: Sequence[str] | None, min_rows: int) -> Table:
+def _unnamed(path: Path, array: Any, columns: Sequence[str] | None, min_rows: int, drop_missing: bool) -> Table:
     if columns is not None:
         _select(path, None, columns)
-    return Table(as_points(array, name=str(path), min_rows=min_rows))
+    return _table(path, array, None, min_rows, drop_missing)
 
 
-_READERS: dict[str, Callable[[Path, Layout, Sequence[str] | None, int], Table]] = {
+def _table(path: Path, array: Any, names: tuple[str, ...] | None, min_rows: int, drop_missing: bool) -> Table:
+    """The cloud of an array, without the rows that have a NaN where these are to be left out."""
+    whole = array
+    if drop_missing and isinstance(array, np.ndarray) and array.ndim == 2 and array.dtype.kind == "f":
+        whole = array[~np.isnan(array).any(axis=1)]
+    return Table(as_points(whole, name=str(path), min_rows=min_rows), names, len(array) - len(whole))
+
+
+_READERS: dict[str, Callable[[Path, Layout, Sequence[str] | None, int, bool], Table]] = {
     ".npy": _read_npy,
     ".npz": _read_npz,
     ".csv": _read_csv,

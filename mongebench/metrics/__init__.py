@@ -1,9 +1,14 @@
-"""Metrics of a map, one file each: error against T*, distance of the push-forward to gamma, membership in K."""
+"""Metrics of a map, one file each: error against T*, distance of the push-forward to gamma, membership in K.
+
+`mongebench.metrics` is this package and, called, the list of registered names: `mongebench.metrics()`.
+"""
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable
+from types import ModuleType
 
 from mongebench.core.errors import PluginError
 from mongebench.core.estimator import Map
@@ -14,9 +19,14 @@ from mongebench.plugins import METRICS, available, find
 __all__ = ["Direction", "Evaluation", "EvaluationPoints", "Metric", "NonFiniteMap", "Value", "compute", "evaluate"]
 
 
-def metrics() -> list[str]:
-    """Names of all metrics."""
-    return list(available(METRICS))
+class _CallablePackage(ModuleType):
+    def __call__(self) -> list[str]:
+        from mongebench.plugins import metrics
+
+        return metrics()
+
+
+sys.modules[__name__].__class__ = _CallablePackage
 
 
 def compute(evaluation: Evaluation, names: Iterable[str] | None = None) -> dict[str, Value]:

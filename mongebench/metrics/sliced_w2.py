@@ -54,7 +54,7 @@ def sliced_w2(evaluation: Evaluation) -> Value:
 
     Not squared, not scaled by the dimension (a shift by s has |s| / sqrt(d)); biased upwards by the finite samples,
     as every plug-in Wasserstein distance is. Standard error, carried through the square root: over the points, that of
-    the mean of the 1-D Kantorovich potentials; over the directions, that of the mean of the squared distances (the
+    the mean of the 1-D dual potentials; over the directions, that of the mean of the squared distances (the
     same for every map, so that differences between maps are less noisy). Floor: the largest of 19 distances between
     two resamples of the target points, of the sizes at hand: a perfect map is above it about once in 20 times (more
     often where gamma has no fourth moments: resamples do not go beyond the farthest point seen).
@@ -86,7 +86,7 @@ def sliced_w2(evaluation: Evaluation) -> Value:
 
 
 def _potential(sorted_points: Vector, displacement: NDArray[Any]) -> Vector:
-    """Kantorovich potential f at sorted points, from f'(t) = 2 (t - T(t))."""
+    """Dual potential f at sorted points, from f'(t) = 2 (t - T(t))."""
     potential: Vector = cumulative_trapezoid(2.0 * displacement, sorted_points, initial=0)
     return potential
 

@@ -1,1 +1,1 @@
-"""What people read of a run: tables and figures."""
+"""What people read of a run: `tables`, `figures`, the `site` of a report, `asv`, verdicts on `rates`, and `gates`."""

@@ -26,9 +26,10 @@ from typing import IO, Any
 
 import psutil
 
+from mongebench.core.estimator import CPU_ALONE
 from mongebench.run import device, keeper
-from mongebench.run.cell import failed
 from mongebench.run.child import Job
+from mongebench.run.measurement import failed
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, PlannedCell, Status
 from mongebench.run.store import RunDirectory, RunStopped
@@ -66,7 +67,7 @@ Stopped = Callable[[], bool]
 
 
 def child_environment(
-    threads: int, cache: Path, gpu: device.Gpu | None = None, framework: str = device.CPU_ALONE
+    threads: int, cache: Path, gpu: device.Gpu | None = None, framework: str = CPU_ALONE
 ) -> dict[str, str]:
     """What must be set before any import: threads, the device, JAX's compilation cache beside the run."""
     return {
@@ -88,7 +89,7 @@ def run_batch(job: Job, on_progress: Progress, stopped: Stopped) -> None:
 
     Raises `RunStopped` where this machine cannot write: the cell is not to blame, and gets no record.
     """
-    on_gpu = job.conditions.device == "gpu" and job.cells[0].framework != device.CPU_ALONE
+    on_gpu = job.conditions.device == "gpu" and job.cells[0].framework != CPU_ALONE
     batch = _Batch(job, on_progress, stopped)
     try:
         while batch.waiting and not stopped():

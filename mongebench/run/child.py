@@ -21,11 +21,12 @@ STARTED = time.perf_counter()  # before the imports below, which belong to the f
 
 from mongebench import plugins  # noqa: E402
 from mongebench.core.problem import Problem  # noqa: E402
-from mongebench.run.cell import failed, measure_together, reset_peak, status_of  # noqa: E402
 from mongebench.run.clock import Clock  # noqa: E402
+from mongebench.run.measurement import failed, measure_together, reset_peak  # noqa: E402
 from mongebench.run.planned import Conditions  # noqa: E402
 from mongebench.run.record import Cell, Model, PlannedCell, Record  # noqa: E402
 from mongebench.run.sketch import Sketch  # noqa: E402
+from mongebench.run.status import status_of  # noqa: E402
 from mongebench.run.store import RunDirectory, RunStopped  # noqa: E402
 
 PRIVATE_DESCRIPTOR = 200

@@ -29,9 +29,9 @@ from typing import Any
 from mongebench import plugins
 from mongebench.core.errors import MongebenchError
 from mongebench.run.batch import Progress, run_batch
-from mongebench.run.cell import failed
 from mongebench.run.child import Job
 from mongebench.run.engine import batches
+from mongebench.run.measurement import failed
 from mongebench.run.planned import Places, code, forget_code, here, places
 from mongebench.run.record import PlannedCell, Record, State, Status
 from mongebench.run.store import RunDirectory, RunStopped, write_atomically

@@ -11,18 +11,15 @@ import functools
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from mongebench.core.errors import InvalidParameter, UnknownName, one_of
+from mongebench.core.estimator import FRAMEWORKS
 
 Device = Literal["cpu", "gpu"]
 ASKED = ("auto", "cpu", "gpu")
 """What `--device` takes."""
-CPU_ALONE = "numpy"
-FRAMEWORKS = ("jax", "torch")
-"""Those that can use a GPU; whoever names neither among its modules computes on the CPU, as NumPy does."""
 
 
 @dataclass(frozen=True)
@@ -80,12 +77,6 @@ def chosen(asked: str, elsewhere: bool = False) -> Device:
 
 
 NO_GPU = "nvidia-smi lists no GPU on this machine that CUDA_VISIBLE_DEVICES lets through"
-
-
-def framework(modules: Iterable[str]) -> str:
-    """The framework among the modules that an estimator names, the first of `FRAMEWORKS`; `CPU_ALONE` if none is."""
-    roots = {name.partition(".")[0] for name in modules}
-    return next((name for name in FRAMEWORKS if name in roots), CPU_ALONE)
 
 
 def environment(gpu: Gpu | None, used: str) -> dict[str, str]:

@@ -8,15 +8,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mongebench.core.errors import PluginError
-from mongebench.core.estimator import MapEstimator
+from mongebench.core.estimator import CPU_ALONE, MapEstimator
 from mongebench.core.oracle import tier
 from mongebench.core.problem import Problem, Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, available
 from mongebench.run import sources
-from mongebench.run.device import CPU_ALONE, Device, framework
+from mongebench.run.device import Device
 from mongebench.run.record import Cell, Code, Manifest, PlannedCell
 
-MEASURED_BY = "mongebench.run.cell"
+MEASURED_BY = "mongebench.run.measurement"
 """What makes a number of a cell; the digest follows it through `mongebench.run` and `mongebench.core`."""
 DESCRIPTIVE = frozenset(
     f"mongebench.{name}"
@@ -111,14 +111,14 @@ class Places:
         Empty where it is registered nowhere.
     metrics
         Of all registered ones that can be imported, which are those that are computed.
-    modules
-        What the estimator says it needs, see `MapEstimator.modules`.
+    libraries
+        Modules whose versions count, see `MapEstimator.versioned_libraries`.
     """
 
     estimator: str | None
     problem: str
     metrics: tuple[str, ...]
-    modules: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
 
 
 def places(cell: Cell, estimator: MapEstimator | None) -> Places:
@@ -130,14 +130,14 @@ def places(cell: Cell, estimator: MapEstimator | None) -> Places:
         estimator=own,
         problem=_registered(DATASETS).get(cell.problem.name, ("", ""))[0],
         metrics=_metrics(),
-        modules=tuple(estimator.modules) if estimator else (),
+        libraries=tuple(estimator.versioned_libraries) if estimator else (),
     )
 
 
 def here(there: Places) -> Places:
     """Where the code of another machine's cell is on this one, where no plugin file is registered."""
     files = {place for place in there.metrics if place.endswith(".py")}
-    return replace(there, metrics=tuple(sorted(files.union(_metrics()))), modules=tuple(there.modules))
+    return replace(there, metrics=tuple(sorted(files.union(_metrics()))), libraries=tuple(there.libraries))
 
 
 @functools.cache
@@ -150,7 +150,7 @@ def code(where: Places) -> Code:
         problem_source=sources.digest([where.problem] if where.problem else [], _of_a_part),
         metrics_source=sources.digest(["mongebench.metrics", *where.metrics], _of_metrics),
         measurement_source=sources.digest([MEASURED_BY], _of_measurement),
-        versions=sources.libraries(where.estimator or "", where.modules),
+        versions=sources.libraries(where.estimator or "", where.libraries),
     )
 
 
@@ -209,4 +209,4 @@ def _facts(cell: Cell, problem: Problem | None, estimator: MapEstimator | None) 
 
 
 def _framework(estimator: MapEstimator | None) -> str:
-    return framework(estimator.modules if estimator else ())
+    return estimator.device_framework if estimator else CPU_ALONE

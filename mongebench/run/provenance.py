@@ -10,7 +10,8 @@ import platform
 import subprocess
 from pathlib import Path
 
-from mongebench.run.device import CPU_ALONE, Use, precision
+from mongebench.core.estimator import CPU_ALONE
+from mongebench.run.device import Use, precision
 from mongebench.run.record import Provenance
 
 LIBRARIES = ("numpy", "scipy", "scikit-learn", "jax", "jaxlib", "torch", "POT", "ott-jax")

@@ -16,9 +16,10 @@ from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from mongebench.core.estimator import CPU_ALONE
 from mongebench.core.text import bounded
 from mongebench.metrics.base import Value
-from mongebench.run.device import CPU_ALONE, Device
+from mongebench.run.device import Device
 
 SCHEMA_VERSION = 2
 SLACK = 0.02

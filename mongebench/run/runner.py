@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +18,13 @@ from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
 from mongebench.run.batch import Progress
-from mongebench.run.cell import failed, refusal, status_of
 from mongebench.run.child import Job
 from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
+from mongebench.run.measurement import failed
 from mongebench.run.planned import Conditions, forget_code, planned
-from mongebench.run.record import Cell, PlannedCell, Spec, State, Status
+from mongebench.run.record import Cell, PlannedCell, Spec, Status
+from mongebench.run.status import refusal, status_of
 from mongebench.run.store import Declaration, Invocation, Plan, RunDirectory
 from mongebench.run.trial import trial
 
@@ -65,7 +65,7 @@ class Machinery:
 
 
 @dataclass
-class Run:
+class Execution:
     """One experiment (or a selection of its cells) in one directory.
 
     Attributes
@@ -89,7 +89,7 @@ class Run:
     declaration: Declaration | None = None
 
     @classmethod
-    def again(cls, directory: RunDirectory) -> Run:
+    def again(cls, directory: RunDirectory) -> Execution:
         """The run that a directory holds, as it was declared there: from whichever folder this is asked."""
         plan = directory.plan()
         if plan.declaration is None:  # of an earlier version: there is but the name
@@ -228,10 +228,6 @@ class Run:
     def resume_command(self) -> str:
         """The shell command that goes on where this run stopped."""
         return self.invocation.command(None, "--out", str(self.directory.path), *self.machinery.options())
-
-    def statuses(self) -> Counter[Status | State]:
-        """How many cells of the plan have which status now, or no record that holds."""
-        return Counter(self.directory.find(planned).status for planned in self.plan.cells)
 
     def lost(self) -> str:
         """A sentence on the cells that have no record that holds once the run has ended; empty where all have one."""

@@ -12,13 +12,12 @@ cell, and was made with what the plan says. `RunDirectory.find` is the one place
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import re
 import secrets
 import shlex
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -225,9 +224,12 @@ class RunDirectory:
 
     def sketch(self, planned: PlannedCell) -> Sketch | None:
         """The sketch of a planned cell; None where it, or a record that holds, is not there."""
+        return self.sketch_beside(planned) if self.read(planned) is not None else None
+
+    def sketch_beside(self, planned: PlannedCell) -> Sketch | None:
+        """The sketch of a planned cell whose record is known to hold; None where it is not there."""
         sketch = Sketch.load(self.sketch_path(planned.cell))
-        drawn = sketch is not None and sketch.x.shape[1] == planned.dim and self.read(planned) is not None
-        return sketch if drawn else None
+        return sketch if sketch is not None and sketch.x.shape[1] == planned.dim else None
 
     def find(self, planned: PlannedCell) -> Found:
         """What is there of a planned cell: the record that its plan asks for, or why there is none."""
@@ -293,56 +295,3 @@ def _text(record: Record) -> str:
         reason = f"what the cell left cannot be recorded: {_first(error)}"
         kept = {name: getattr(record, name) for name in ("provenance", *PlannedCell.model_fields)}
         return Record(**kept, status=Status.ERROR, reason=reason).model_dump_json(indent=1)
-
-
-class Runs:
-    """Several runs read as one; a cell of several of them is the last one's that recorded it.
-
-    Raises `RunError` where one of the paths is not a run.
-    """
-
-    def __init__(self, paths: Sequence[str | Path]) -> None:
-        self.directories = [RunDirectory(path) for path in paths]
-        self.plans = [directory.plan() for directory in self.directories]
-
-    @property
-    def path(self) -> str:
-        """Where they are, for messages."""
-        return ", ".join(str(directory.path) for directory in self.directories)
-
-    @functools.cached_property
-    def _holders(self) -> dict[str, tuple[RunDirectory, Plan, PlannedCell, Found]]:
-        """Who answers for a cell, by its key, and what it has; each record is read once."""
-        holders: dict[str, tuple[RunDirectory, Plan, PlannedCell, Found]] = {}
-        for directory, plan in zip(self.directories, self.plans, strict=True):
-            for planned in plan.cells:
-                key, found = planned.cell.key, directory.find(planned)
-                if key not in holders or found.record is not None or holders[key][-1].status is State.MISSING:
-                    holders[key] = (directory, plan, planned, found)
-        return holders
-
-    def plan(self) -> Plan:
-        """All cells; the invocation and the horizon are the first run's."""
-        planned = [planned for _, _, planned, _ in self._holders.values()]
-        return self.plans[0].model_copy(update={"cells": planned})
-
-    def invocation(self, cell: Cell) -> Invocation:
-        """What the run of this cell was asked with."""
-        return self._holders[cell.key][1].invocation
-
-    def find(self, planned: PlannedCell) -> Found:
-        """As `RunDirectory.find`, as it was when these runs were first read."""
-        return self._holders[planned.cell.key][-1]
-
-    def read(self, planned: PlannedCell) -> Record | None:
-        """As `RunDirectory.read`."""
-        return self.find(planned).record
-
-    def sketch(self, planned: PlannedCell) -> Sketch | None:
-        """As `RunDirectory.sketch`."""
-        directory, _, held, _ = self._holders[planned.cell.key]
-        return directory.sketch(held)
-
-
-Readable = RunDirectory | Runs
-"""What tables and figures read."""

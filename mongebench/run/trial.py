@@ -64,13 +64,13 @@ def _one(invocation: Invocation, declaration: Declaration) -> tuple[str, str] | 
 
 def main(request_file: str, status: int, nonce: str) -> None:
     """In the process of its own: import the plugins, and make their estimators and problems."""
-    from mongebench.run.runner import Run
+    from mongebench.run.runner import Execution
 
     line = Line(status, nonce)
     request = json.loads(Path(request_file).read_text(encoding="utf-8"))
     foreign.harmful.update(request["harmful"])
     foreign.listeners.append(lambda what: line.say(at=what))
-    run = Run(
+    run = Execution(
         Invocation.model_validate(request["invocation"]),
         RunDirectory("."),
         tried=True,

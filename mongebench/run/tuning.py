@@ -28,7 +28,7 @@ from mongebench.plugins import ESTIMATORS, check_parameters, find
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
 from mongebench.run.record import Cell, Record, Spec
-from mongebench.run.runner import Machinery, Run
+from mongebench.run.runner import Execution, Machinery
 from mongebench.run.store import Invocation, RunDirectory, write_atomically
 
 WORST = 10.0
@@ -88,7 +88,7 @@ class Tuning:
     plugins: tuple[str, ...] = ()
     machinery: Machinery = field(default_factory=Machinery)
 
-    def search(self, execute: Callable[[Run], None]) -> Iterator[Trial]:
+    def search(self, execute: Callable[[Execution], None]) -> Iterator[Trial]:
         """Run one trial after the other, by `execute`, and give each when it is done.
 
         Raises
@@ -157,11 +157,11 @@ class Tuning:
         self.directory.mkdir(parents=True, exist_ok=True)
         write_atomically(self.directory / "tuning.toml", tomli_w.dumps(content))
 
-    def _run(self) -> Run:
+    def _run(self) -> Execution:
         invocation = Invocation(experiment=str(self.directory / "tuning.toml"), plugins=self.plugins)
-        return Run(invocation, RunDirectory(self.directory), self.machinery)
+        return Execution(invocation, RunDirectory(self.directory), self.machinery)
 
-    def _judge(self, trial: Trial, run: Run) -> None:
+    def _judge(self, trial: Trial, run: Execution) -> None:
         records = {record.cell.key: record for record in run.directory.records()}
         reference = {
             _place(record.cell): record for record in records.values() if record.cell.estimator.name == REFERENCE

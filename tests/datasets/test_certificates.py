@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import mongebench as mb
-from mongebench.certificate import certify
+from mongebench.check.certificate import certify
 
 Case = tuple[str, dict[str, Any]]
 

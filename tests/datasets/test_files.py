@@ -11,7 +11,7 @@ import mongebench as mb
 from mongebench import experiments
 from mongebench.datasets.files import fingerprint, load_points
 from mongebench.run import experiment
-from mongebench.run.cell import measure_together
+from mongebench.run.measurement import measure_together
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, Spec
 

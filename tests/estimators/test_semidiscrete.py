@@ -90,7 +90,7 @@ def test_finds_the_map_between_gaussians(parameters):
 
 def test_sgd_serves_high_dimension():
     problem = mb.problem("gaussian", dim=8, seed=7)
-    fitted = mb.fit(problem, Semidiscrete("sgd", "hard", steps=300), n_target=100)
+    fitted = mb.fit(problem, Semidiscrete("sgd", "hard", steps=300), n_source=None, n_target=100)
     assert fitted.weights_.shape == (100,)
     assert np.isfinite(fitted.transform(problem.source.sample(10, seed=1))).all()
 

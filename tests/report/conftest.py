@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from mongebench import cli
 from mongebench.metrics.base import Value
 from mongebench.run.record import Cell, Facts, Manifest, Provenance, Record, Spec, Status, Times, TracePoint
+from mongebench.run.sketch import POINTS, Sketch
 from mongebench.run.store import Invocation, Plan, PlannedCell, RunDirectory
 
 EXPERIMENT = """
@@ -133,6 +134,12 @@ def repository(checkout: Path) -> None:
     settings = {"version": 1, "project": "small", "repo": ".", "branches": ["HEAD"], "dvcs": "git"}
     (checkout / "asv.conf.json").write_text(json.dumps(settings), encoding="utf-8")
     git(checkout, "init", "--quiet")
+
+
+def sketch(shift: float = 0.0) -> Sketch:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, POINTS, 2)).astype(np.float32)
+    return Sketch(x, x + np.float32(shift), y)
 
 
 def git(checkout: Path, *words: str) -> None:

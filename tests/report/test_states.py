@@ -13,14 +13,18 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+import mongebench as mb
 from mongebench import cli
-from mongebench.report import exports, site, tables
-from mongebench.report.compare import Change, compare
-from mongebench.report.formats import Format
-from mongebench.report.terminal import show
+from mongebench.report.site import pages
+from mongebench.report.tables import exports, results
+from mongebench.report.tables.compare import Change, compare
+from mongebench.report.tables.formats import Format
+from mongebench.report.tables.terminal import show
+from mongebench.run.frame import notes
+from mongebench.run.reading import read_run
 from mongebench.run.record import State, Status
 from mongebench.run.sketch import Sketch
-from mongebench.run.store import RunDirectory, RunError, Runs, RunStopped, read_record
+from mongebench.run.store import RunDirectory, RunError, RunStopped, read_record
 
 from .conftest import cell, exponential
 
@@ -93,12 +97,12 @@ DAMAGES = (
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_record_is_the_state_of_one_cell(run: RunDirectory, damage) -> None:
     damage(paths(run)[1])
-    rows = tables.frame(run)
+    rows = read_run(run.path).frame()
     assert rows["status"].tolist() == [Status.OK, State.UNREADABLE, Status.OK, Status.OK]
     assert "cannot be read" in rows["reason"][1]
-    summary = tables.aggregate(rows, "uvp").iloc[0]
+    summary = results.aggregate(rows, "uvp").iloc[0]
     assert (summary["n_ok"], summary["n_planned"], summary["failures"]) == (3, 4, {State.UNREADABLE: 1})
-    (note,) = tables.notes(rows)
+    (note,) = notes(rows)
     assert note.startswith("1 record is unreadable")
     assert [planned.cell.seed for planned in run.pending(run.plan().cells)] == [1]
     again = run.plan().cells[1]
@@ -124,7 +128,7 @@ def test_every_reader_leaves_out_what_does_not_hold_and_says_so(run: RunDirector
     stale.write_text(text.replace('"estimator_source": "0"', '"estimator_source": "old"'), encoding="utf-8")
     damage_byte(damaged)
     make_pipe(waiting)
-    rows = tables.frame(run)
+    rows = read_run(run.path).frame()
     assert rows["status"].tolist() == [State.STALE, State.UNREADABLE, State.UNREADABLE, Status.OK]
     assert rows["uvp"].isna().tolist() == [True] * 3 + [False]
     for reader in READERS:
@@ -138,7 +142,7 @@ def test_every_reader_leaves_out_what_does_not_hold_and_says_so(run: RunDirector
     assert "1 of 4 planned cells have a record that holds" in front
     assert "1 record is stale" in front
     assert "1 record is stale" in says("compare", before, run.path)[1]
-    found = compare(tables.frame(RunDirectory(before)), rows)
+    found = compare(read_run(before).frame(), rows)
     assert found["change"].tolist() == [Change.FAILS]
     assert found["n_paired"].tolist() == [1]
 
@@ -151,7 +155,7 @@ def test_of_several_runs_the_one_whose_record_holds_answers(run: RunDirectory, t
     damage_byte(damaged)
     gone.unlink()
     for order in ([run.path, later], [later, run.path]):
-        assert tables.frame(Runs(order))["status"].tolist() == [Status.OK] * SEEDS
+        assert read_run(*order).frame()["status"].tolist() == [Status.OK] * SEEDS
 
 
 @pytest.mark.parametrize(
@@ -202,6 +206,39 @@ ESCAPES = "\x1b[31m\x1b]0;title\x07\x9b2J\u202ereversed\u2066\x00\r"
 """Colour, window title, C1, right-to-left, isolate, null, return."""
 
 
+def test_a_run_is_what_was_found_when_it_was_read(run: RunDirectory) -> None:
+    found = read_run(run.path)
+    rows = found.frame()
+    changed = found.frame()
+    changed["status"] = "changed"
+    shutil.rmtree(run.path)
+    pd.testing.assert_frame_equal(found.frame(), rows)
+    assert [record.cell.seed for record in found.records] == list(range(SEEDS))
+    assert [planned.cell.seed for planned in found.plan.cells] == list(range(SEEDS))
+
+
+def test_a_zipped_run_reads_as_its_directory(run: RunDirectory, tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "unpacked"
+    folder.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(folder))
+    packed = shutil.make_archive(str(tmp_path / "run"), "zip", run.path)
+    found = mb.read_run(packed)
+    pd.testing.assert_frame_equal(found.frame(), read_run(run.path).frame())
+    assert len(list(folder.iterdir())) == 1
+    del found
+    assert not list(folder.iterdir())
+    with pytest.raises(RunError, match="not a run"):
+        read_run(shutil.make_archive(str(tmp_path / "cells"), "zip", run.cells))
+
+
+@pytest.mark.parametrize("words", [["table"], ["rate"], ["report"], ["figures"], ["export"], ["status"]])
+def test_every_reader_reads_each_record_once(run: RunDirectory, monkeypatch, words: list[str]) -> None:
+    read = []
+    monkeypatch.setattr("mongebench.run.store.read_record", lambda path: read.append(path.name) or read_record(path))
+    assert says(*words, run.path)[0] == 0
+    assert sorted(read) == sorted(path.name for path in paths(run))
+
+
 def steers(text: str) -> list[str]:
     return [
         character
@@ -245,13 +282,13 @@ def test_styles_of_our_own_are_shown(monkeypatch, capsys) -> None:
 def test_a_linked_page_does_not_overwrite_what_it_leads_to(run: RunDirectory, tmp_path: Path) -> None:
     victim, out = tmp_path / "victim", tmp_path / "out"
     victim.write_text("mine", encoding="utf-8")
-    pages = ("index.html", "assets/site.css", "downloads/results.csv", "downloads/records.zip", "downloads/error.svg")
-    for page in pages:
+    written = ("index.html", "assets/site.css", "downloads/results.csv", "downloads/records.zip", "downloads/error.svg")
+    for page in written:
         (out / page).parent.mkdir(parents=True, exist_ok=True)
         (out / page).symlink_to(victim)
-    site.build(Runs([run.path]), out)
+    pages.build(read_run(run.path), out)
     assert victim.read_text(encoding="utf-8") == "mine"
-    assert not any((out / page).is_symlink() for page in pages)
+    assert not any((out / page).is_symlink() for page in written)
 
 
 def test_linked_folders_of_a_report_are_refused(run: RunDirectory, tmp_path: Path) -> None:
@@ -260,7 +297,7 @@ def test_linked_folders_of_a_report_are_refused(run: RunDirectory, tmp_path: Pat
     for link in ("out/assets", "run/report", "run/figures"):
         (tmp_path / link).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(RunError, match="assets is a link"):
-        site.build(Runs([run.path]), tmp_path / "out")
+        pages.build(read_run(run.path), tmp_path / "out")
     for reader in ("report", "figures"):
         done = CliRunner().invoke(cli.app, [reader, str(run.path)])
         assert "is a link" in str(done.exception)
@@ -272,7 +309,7 @@ def test_an_export_replaces_a_link(run: RunDirectory, tmp_path: Path, format: Fo
     victim, path = tmp_path / "victim", tmp_path / "out"
     victim.write_text("mine", encoding="utf-8")
     path.symlink_to(victim)
-    exports.write(tables.frame(run), format, path)
+    exports.write(read_run(run.path).frame(), format, path)
     assert victim.read_text(encoding="utf-8") == "mine"
     assert path.stat().st_size > 50
 

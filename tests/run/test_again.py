@@ -7,11 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from mongebench import progress
-from mongebench.report import exports
+from mongebench.cli import progress
+from mongebench.report.tables import exports
 from mongebench.run import provenance
+from mongebench.run.reading import read_run
 from mongebench.run.record import CHARACTERS, ENTRIES, Record, Status
-from mongebench.run.store import Plan, RunDirectory, Runs
+from mongebench.run.store import Plan, RunDirectory
 
 PLUGIN = """
 import os, sys
@@ -116,7 +117,7 @@ def test_an_archive_holds_the_experiment_and_no_folder_of_this_machine(folder: P
     plan = RunDirectory(folder / "run").plan()
     assert plan.declaration is not None
     assert plan.declaration.base == str(folder)
-    with zipfile.ZipFile(exports.archive(Runs([folder / "run"]), tmp_path / "records.zip")) as packed:
+    with zipfile.ZipFile(exports.archive(read_run(folder / "run"), tmp_path / "records.zip")) as packed:
         text = packed.read("plan.json").decode()
     assert str(folder) not in text
     packed_plan = Plan.model_validate_json(text).declaration

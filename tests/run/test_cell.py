@@ -11,8 +11,8 @@ import pytest
 
 import mongebench as mb
 from mongebench import plugins
-from mongebench.run.cell import measure
 from mongebench.run.clock import Clock
+from mongebench.run.measurement import measure
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, Record, Spec, Status, Times
 from mongebench.run.sources import files, place_of
@@ -90,7 +90,16 @@ def test_unlimited_draws_are_unsupported_for_a_fixed_sample(pair) -> None:
     assert record.status is Status.UNSUPPORTED
     assert "finite n_source" in record.reason
     with pytest.raises(mb.OracleUnavailable, match="finite n_source"):
-        mb.fit(pair, mb.estimator("bures"))
+        mb.fit(pair, mb.estimator("bures"), n_source=None, n_target=None)
+
+
+def test_fit_and_run_cell_share_their_defaults(pair) -> None:
+    record = mb.run_cell(pair, mb.estimator("mean_shift"), evaluation_points=50)
+    assert (record.cell.n_source, record.cell.n_target) == (1000, 1000)
+    fitted = mb.fit(pair, mb.estimator("mean_shift"))
+    spelt_out = mb.fit(pair, mb.estimator("mean_shift"), n_source=1000, n_target=1000)
+    x = pair.source.sample(3, seed=0)
+    np.testing.assert_array_equal(fitted.transform(x), spelt_out.transform(x))
 
 
 @pytest.mark.parametrize("budget", [{"n_source": 0}, {"n_target": -1}, {"n_source": 2.5}, {"n_target": True}])
@@ -278,7 +287,7 @@ def test_times_that_cannot_be_true_are_an_error(pair, fake, monkeypatch) -> None
     assert record.times.doubt == ""
     assert "add up to" in record.times.model_copy(update={"wall": 2 * record.times.wall + 0.1}).doubt
     seconds = iter(range(10**6, 0, -1))
-    monkeypatch.setattr("mongebench.run.cell.Clock", lambda: Clock(now=lambda: float(next(seconds))))
+    monkeypatch.setattr("mongebench.run.measurement.Clock", lambda: Clock(now=lambda: float(next(seconds))))
     record = mb.run_cell(pair, fake("Shift"), n_source=50, n_target=50, evaluation_points=100)
     assert record.status is Status.ERROR
     assert "the clock went backwards" in record.reason
@@ -370,7 +379,7 @@ def test_lazy_is_not_free(pair) -> None:
 def test_phases_add_up_also_where_looking_at_the_clock_takes_long(pair, fake, monkeypatch) -> None:
     """As on a machine so busy that the process waits between two looks."""
     looks = itertools.count()
-    monkeypatch.setattr("mongebench.run.cell.Clock", lambda: Clock(now=lambda: float(next(looks))))
+    monkeypatch.setattr("mongebench.run.measurement.Clock", lambda: Clock(now=lambda: float(next(looks))))
     record = mb.run_cell(pair, fake("Shift"), n_source=50, n_target=50, evaluation_points=100)
     assert record.status is Status.OK, record.reason
 
@@ -409,7 +418,7 @@ class Repeated(mb.MapEstimator):
 def test_repeats_time_the_same_fit_again(pair, monkeypatch, parameters, fits, told) -> None:
     monkeypatch.setattr(Repeated, "now", 0.0)
     monkeypatch.setattr(Repeated, "fits", 0)
-    monkeypatch.setattr("mongebench.run.cell.Clock", lambda: Clock(now=lambda: Repeated.now))
+    monkeypatch.setattr("mongebench.run.measurement.Clock", lambda: Clock(now=lambda: Repeated.now))
     cell = Cell(estimator=Spec(name="r"), problem=Spec(name="gaussian"), n_source=50, n_target=50, seed=1)
     record, _ = measure(cell, pair, Repeated(**parameters), Conditions(evaluation_points=100, repeats=4))
     assert record.status is Status.OK

@@ -11,11 +11,12 @@ import pytest
 import mongebench as mb
 from mongebench import cli
 from mongebench.core.errors import InvalidParameter, UnknownName
-from mongebench.report import tables
+from mongebench.report.tables import results
 from mongebench.run import batch, device
 from mongebench.run.engine import batches
+from mongebench.run.reading import read_run
 from mongebench.run.record import Record
-from mongebench.run.runner import Machinery, Run
+from mongebench.run.runner import Execution, Machinery
 from mongebench.run.store import Invocation, RunDirectory
 
 FAKES = Path(__file__).with_name("fakes.py")
@@ -56,10 +57,10 @@ def no_gpu(monkeypatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
 
 
-def asked(tmp_path: Path, wanted: str = "auto", **machinery) -> Run:
+def asked(tmp_path: Path, wanted: str = "auto", **machinery) -> Execution:
     (tmp_path / "grid.toml").write_text(GRID, encoding="utf-8")
     invocation = Invocation(experiment=str(tmp_path / "grid.toml"), plugins=(str(FAKES),), device=wanted)
-    return Run(invocation, RunDirectory(tmp_path / "run"), Machinery(**machinery))
+    return Execution(invocation, RunDirectory(tmp_path / "run"), Machinery(**machinery))
 
 
 def test_without_a_gpu_auto_is_the_cpu_and_gpu_is_refused(no_gpu) -> None:
@@ -99,7 +100,7 @@ def test_a_gpu_run_has_a_worker_a_gpu_and_asks_it_of_those_that_can(nvidia_smi, 
 def test_frameworks_are_never_in_one_batch(tmp_path: Path) -> None:
     text = GRID.replace('["shift", "dispatches"]', '"entropic"\nbackend = ["ott", "pot_torch", "pot_numpy"]')
     (tmp_path / "entropic.toml").write_text(text, encoding="utf-8")
-    run = Run(Invocation(experiment=str(tmp_path / "entropic.toml"), seeds=4), RunDirectory(tmp_path / "run"))
+    run = Execution(Invocation(experiment=str(tmp_path / "entropic.toml"), seeds=4), RunDirectory(tmp_path / "run"))
     found = [{planned.framework for planned in group} for group in batches(run.plan.cells, 1)]  # of three cells
     assert {len(frameworks) for frameworks in found} == {1}
     assert set.union(*found) == {"jax", "torch", "numpy"}
@@ -169,7 +170,7 @@ def test_records_of_a_gpu_run_say_what_the_fits_ran_on(nvidia_smi, tmp_path: Pat
     on_cpu = asked(tmp_path, "cpu")
     reasons = {p.cell.estimator.name: on_cpu.directory.why_rerun(p) for p in on_cpu.plan.cells}
     assert reasons == {"shift": None, "dispatches": "device: gpu -> cpu"}
-    (block,) = tables.blocks(tables.frame(run.directory))
+    (block,) = results.blocks(read_run(run.directory.path).frame())
     for _, _, seconds, on_gpu, _ in block.lines():
         assert float(seconds) > 0
         assert on_gpu == "no gpu"

@@ -17,7 +17,7 @@ import pytest
 from mongebench.run.batch import Child, child_environment, watch
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Record, Status
-from mongebench.run.runner import Run
+from mongebench.run.runner import Execution
 from mongebench.run.store import Invocation, RunDirectory
 
 FAKES = Path(__file__).with_name("fakes.py")
@@ -284,7 +284,7 @@ class Told(Child):
 
 
 def test_the_time_of_a_long_cell_is_not_counted_as_its_neighbours_start_up(tmp_path: Path) -> None:
-    first, second = Run(
+    first, second = Execution(
         Invocation(experiment=str(experiment(tmp_path, ["bures"], seeds=2))), RunDirectory(tmp_path / "run")
     ).plan.cells
     keys = [first.cell.key, second.cell.key]
@@ -295,7 +295,7 @@ def test_the_time_of_a_long_cell_is_not_counted_as_its_neighbours_start_up(tmp_p
 
 @pytest.mark.parametrize(("repeats", "killed"), [(1, True), (3, False)])
 def test_repeated_fits_have_a_time_limit_each(tmp_path: Path, repeats: int, killed: bool) -> None:
-    (planned,) = Run(
+    (planned,) = Execution(
         Invocation(experiment=str(experiment(tmp_path, ["bures"]))), RunDirectory(tmp_path / "run")
     ).plan.cells
     child = Told([[{"start": [planned.cell.key]}], [], [{"done": planned.cell.key}]])  # after 2000 seconds

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 
 from mongebench.run import dask_engine
-from mongebench.run.cell import measure
 from mongebench.run.child import Job
+from mongebench.run.measurement import measure
 from mongebench.run.planned import places
-from mongebench.run.runner import Run
+from mongebench.run.runner import Execution
 from mongebench.run.store import Invocation, RunDirectory, RunStopped
 
 WORKER = "tcp://10.0.0.7:4000"
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Execution:
     monkeypatch.setattr("distributed.get_worker", lambda: SimpleNamespace(address=WORKER))
     monkeypatch.setattr(dask_engine, "run_batch", lambda *_: None)
     grid = tmp_path / "grid.toml"
@@ -28,12 +28,12 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
         "[budget]\nn_source = 20\nn_target = 20\n",
         encoding="utf-8",
     )
-    found = Run(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"))
+    found = Execution(Invocation(experiment=str(grid)), RunDirectory(tmp_path / "run"))
     found.directory.create()
     return found
 
 
-def job(run: Run, **changes: Any) -> Job:
+def job(run: Execution, **changes: Any) -> Job:
     """With a plan that was made where the code was another."""
     (planned,) = run.plan.cells
     changed = planned.model_copy(update={"manifest": planned.manifest.model_copy(update=changes)})
@@ -41,7 +41,7 @@ def job(run: Run, **changes: Any) -> Job:
     return Job(cells=[changed], run_directory=folder, plugin_files=[], base=".", conditions=run.conditions)
 
 
-def where(run: Run) -> str:
+def where(run: Execution) -> str:
     (planned,) = run.plan.cells
     return json.dumps(asdict(places(planned.cell, run.estimator(planned.cell.estimator))))
 
@@ -56,16 +56,16 @@ def where(run: Run) -> str:
         ({"versions": {"numpy": "1.0", "scipy": "1.0"}}, "versions.numpy: 1.0 -> "),
     ],
 )
-def test_a_worker_refuses_what_was_planned_with_other_code(run: Run, changes: Any, words: str) -> None:
+def test_a_worker_refuses_what_was_planned_with_other_code(run: Execution, changes: Any, words: str) -> None:
     with pytest.raises(RunStopped, match=f"The dask worker {WORKER} has other code: {words}"):
         dask_engine.run_task(job(run, **changes).model_dump_json(), "nowhere", where(run))
 
 
-def test_a_worker_with_the_same_code_runs_it(run: Run) -> None:
+def test_a_worker_with_the_same_code_runs_it(run: Execution) -> None:
     assert json.loads(dask_engine.run_task(job(run).model_dump_json(), "nowhere", where(run))) == []
 
 
-def test_records_made_with_other_code_stop_the_run_with_the_reason(run: Run) -> None:
+def test_records_made_with_other_code_stop_the_run_with_the_reason(run: Execution) -> None:
     (planned,) = run.plan.cells
     problem, estimator = run.problem(planned.cell.problem), run.estimator(planned.cell.estimator)
     assert problem is not None

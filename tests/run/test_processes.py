@@ -18,7 +18,7 @@ from mongebench.core.errors import HarmfulPlugin
 from mongebench.run import batch, trial
 from mongebench.run.batch import SENT_BY_OTHERS, Child, death
 from mongebench.run.record import Record, Status
-from mongebench.run.runner import Run
+from mongebench.run.runner import Execution
 from mongebench.run.store import Invocation, RunDirectory
 
 HOSTILE = Path(__file__).with_name("hostile.py")
@@ -249,7 +249,7 @@ def test_files_that_harm_when_imported_are_errors_of_their_own_cells(tmp_path: P
     names = {plugins.snake_case(name): words for name, (_, words) in HARMS.items()}
     path = experiment(tmp_path, ["bures", *names], problems='["gaussian", "leaves"]')
     invocation = Invocation(experiment=str(path), plugins=(*map(str, files), f"{HOSTILE}:leaves"))
-    run = Run(invocation, RunDirectory(tmp_path / "run"))
+    run = Execution(invocation, RunDirectory(tmp_path / "run"))
     run.execute()
     records = {(r.cell.estimator.name, r.cell.problem.name): r for r in run.directory.records()}
     assert len(records) == 2 * (1 + len(names))
@@ -258,7 +258,7 @@ def test_files_that_harm_when_imported_are_errors_of_their_own_cells(tmp_path: P
     for name, words in names.items():
         assert records[name, "gaussian"].status is Status.ERROR
         assert words in records[name, "gaussian"].reason
-    assert not Run(invocation, run.directory).pending
+    assert not Execution(invocation, run.directory).pending
 
 
 @pytest.mark.filterwarnings("ignore:os.fork:RuntimeWarning")  # where an earlier test has loaded JAX

@@ -19,12 +19,13 @@ import psutil
 import pytest
 
 from mongebench import cli
-from mongebench.report import tables, terminal
-from mongebench.report.leaderboard import places
+from mongebench.report.tables import results, terminal
+from mongebench.report.tables.leaderboard import places
 from mongebench.run import dask_engine
 from mongebench.run.child import Job
+from mongebench.run.reading import read_run
 from mongebench.run.record import Record, Status
-from mongebench.run.runner import Run
+from mongebench.run.runner import Execution
 from mongebench.run.sketch import Sketch
 from mongebench.run.store import Invocation, RunDirectory, RunStopped, write_atomically
 
@@ -158,7 +159,7 @@ def test_a_lost_scheduler_ends_the_run_with_a_sentence(tmp_path: Path, cluster) 
 
 def test_a_worker_that_does_not_see_the_directory_sends_the_records(tmp_path: Path, monkeypatch) -> None:
     command(tmp_path, ["bures"], 2)
-    run = Run(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
+    run = Execution(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
     job = Job(
         cells=run.plan.cells, run_directory="/nowhere/at/all", plugin_files=[], base=".", conditions=run.conditions
     )
@@ -199,7 +200,7 @@ class LosesWorkers:
 def test_cells_that_keep_losing_their_worker_are_told_apart_and_recorded(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(dask_engine, "POLL_SECONDS", 0.0)
     command(tmp_path, ["bures"], 4)
-    run = Run(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
+    run = Execution(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
     run.directory.create()
     run.directory.write_plan(run.plan)
     client, job = LosesWorkers(), run._job()
@@ -211,7 +212,7 @@ def test_cells_that_keep_losing_their_worker_are_told_apart_and_recorded(tmp_pat
 
 def test_without_a_scheduler_or_a_worker_the_run_stops(tmp_path: Path, monkeypatch) -> None:
     command(tmp_path, ["bures"], 1)
-    run = Run(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
+    run = Execution(Invocation(experiment=str(tmp_path / "grid.toml")), RunDirectory(tmp_path / "run"))
     monkeypatch.setattr(dask_engine, "POLL_SECONDS", 0.0)
     monkeypatch.setattr(dask_engine, "PATIENCE", 0.0)
     for attribute, value, lost in (("status", "connecting", "scheduler"), ("nthreads", dict, "worker")):
@@ -324,8 +325,8 @@ def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared
     path.write_text(
         path.read_text(encoding="utf-8").replace('"exclusive": true', '"exclusive": false'), encoding="utf-8"
     )
-    rows = tables.frame(RunDirectory(tmp_path / "run"))
+    rows = read_run(tmp_path / "run").frame()
     assert "1 cells ran alone (--exclusive) and 1 did not" in terminal.costs(rows)
-    assert "1 cells ran alone" in tables.legend(rows)
-    assert {seconds for block in tables.blocks(rows) for *_, seconds in block.lines()} == {""}
+    assert "1 cells ran alone" in results.legend(rows)
+    assert {seconds for block in results.blocks(rows) for *_, seconds in block.lines()} == {""}
     assert places(rows)["fit_seconds"].isna().all()

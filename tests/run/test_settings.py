@@ -7,11 +7,12 @@ import pytest
 
 from mongebench.core.errors import ExperimentError
 from mongebench.plugins import ESTIMATORS, available, check_parameters, find
-from mongebench.report.tables import frame, hand_set, legend
+from mongebench.report.tables.results import hand_set, legend
 from mongebench.run import settings
 from mongebench.run.experiment import Experiment, read
+from mongebench.run.reading import read_run
 from mongebench.run.record import Spec
-from mongebench.run.runner import Run
+from mongebench.run.runner import Execution
 from mongebench.run.settings import Setting, Tuned
 from mongebench.run.store import Invocation, RunDirectory
 
@@ -81,12 +82,12 @@ name = "gaussian"
 
 def test_an_experiment_asks_for_defaults_and_tuned_settings_and_the_plan_says_which_is_which(tmp_path):
     (tmp_path / "tuned.toml").write_text(TUNED_FILE)
-    run = Run(Invocation(experiment=str(write(tmp_path, ROWS))), RunDirectory(tmp_path / "run"))
+    run = Execution(Invocation(experiment=str(write(tmp_path, ROWS))), RunDirectory(tmp_path / "run"))
     found = [(planned.cell.estimator.parameters.get("epsilon"), planned.setting) for planned in run.plan.cells]
     assert found == [(0.05, "default"), (0.02, "tuned"), (None, "default"), (0.07, "hand-set")]
     run.directory.create()
     run.directory.write_plan(run.plan)
-    rows = frame(run.directory)
+    rows = read_run(run.directory.path).frame()
     assert "entropic" in hand_set(rows)
     assert hand_set(rows) in legend(rows)
 

@@ -146,10 +146,10 @@ def test_measurement_metrics_problem_and_estimator_have_digests_of_their_own() -
         "metrics": {name for place in where.metrics for name in files(place, planned._of_metrics)},
         "measurement": set(files(planned.MEASURED_BY, planned._of_measurement)),
     }
-    assert "mongebench.estimators.flow.base" in found["estimator"]
+    assert "mongebench.estimators.flow.schemes.base" in found["estimator"]
     assert "mongebench.datasets.mixture" in found["problem"]
     assert {"mongebench.metrics.l2", "mongebench.metrics.pairwise"} <= found["metrics"]
-    assert {"mongebench.run.clock", "mongebench.core.oracle", "mongebench.run.cell"} <= found["measurement"]
+    assert {"mongebench.run.clock", "mongebench.core.oracle", "mongebench.run.measurement"} <= found["measurement"]
     everything = [name for names in found.values() for name in names]
     assert len(everything) == len(set(everything))
     # Whatever measures is in one of them: what is left is named here, and describes or writes.
@@ -186,12 +186,12 @@ def test_code_of_ours_that_changes_is_named_by_its_part(tmp_path: Path) -> None:
         "mongebench/metrics/l2.py": "metrics_source",
         "mongebench/metrics/base.py": "metrics_source",
         "mongebench/run/clock.py": "measurement_source",
-        "mongebench/run/cell.py": "measurement_source",
+        "mongebench/run/measurement.py": "measurement_source",
         "mongebench/core/measure.py": "measurement_source",
         "datasets/gaussian.py": "problem_source",
         "estimators/gaussian.py": "estimator_source",
         "estimators/entropic.py": "",
-        "mongebench/report/tables.py": "",
+        "mongebench/report/tables/results.py": "",
     }
     words = [sys.executable, "-c", CODE, *parts]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)

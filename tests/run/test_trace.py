@@ -9,8 +9,8 @@ import mongebench as mb
 from mongebench.core.oracle import Meter
 from mongebench.metrics import Evaluation, EvaluationPoints
 from mongebench.metrics.energy_distance import energy_distance
-from mongebench.run.cell import measure
 from mongebench.run.clock import Clock
+from mongebench.run.measurement import measure
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, Spec
 from mongebench.run.trace import POINTS, RunTrace

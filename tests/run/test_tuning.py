@@ -8,7 +8,7 @@ import pytest
 
 from mongebench.core.errors import ExperimentError, InvalidParameter
 from mongebench.run import settings, tuning
-from mongebench.run.runner import Machinery, Run
+from mongebench.run.runner import Execution, Machinery
 from mongebench.run.tuning import WORST, Tuning
 
 PLUGIN = Path(__file__).with_name("practice.py")
@@ -41,7 +41,7 @@ def search(folder, **changed):
 
 def test_a_tuning_begins_with_the_defaults_finds_better_and_keeps_the_records_of_every_trial(written):
     found = search(written)
-    trials = list(found.search(Run.execute))
+    trials = list(found.search(Execution.execute))
     assert len(trials) == 4
     assert trials[0].parameters == {}
     best = found.tuned(trials)
@@ -70,14 +70,14 @@ def test_a_tuning_begins_with_the_defaults_finds_better_and_keeps_the_records_of
 def test_no_setting_is_chosen_on_a_problem_that_boards_show(written):
     (written / "practice.toml").write_text(EXPERIMENT.replace('"practice"', '"gaussian"'))
     with pytest.raises(ExperimentError, match=r"problem gaussian.*which boards show"):
-        next(search(written).search(Run.execute))
+        next(search(written).search(Execution.execute))
 
 
 def test_what_cannot_be_tuned_is_said(written):
     with pytest.raises(InvalidParameter, match="'bures' declares nothing to tune"):
-        next(Tuning("bures", written / "run", str(written / "practice.toml")).search(Run.execute))
+        next(Tuning("bures", written / "run", str(written / "practice.toml")).search(Execution.execute))
     with pytest.raises(InvalidParameter, match="at least two trials"):
-        next(search(written, trials=1).search(Run.execute))
+        next(search(written, trials=1).search(Execution.execute))
 
 
 def test_tunable_parameters_of_every_estimator_exist_and_their_ranges_are_ranges():

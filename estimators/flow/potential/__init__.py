@@ -1,6 +1,6 @@
 """Convex potentials whose gradients are the maps of a flow: convex by construction, close to |x|^2 / 2 at the start.
 
-One file a family; `base` and `bent` hold what they share.
+One file a family; `base` and `bent` hold what they share. A family is in use once it is in `FAMILIES`.
 
 Parameters are free real numbers, so that any optimiser may move them: a positive definite matrix is L L^T, a
 non-negative weight is a square. Squares rather than exponentials or softplus, because these have no gradient left
@@ -10,10 +10,9 @@ Everything here is for one point x (d,); callers `jax.vmap`.
 
 from __future__ import annotations
 
-import jax
-import numpy as np
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from mongebench.estimators.flow.potential.base import Potential, symmetric
+from mongebench.estimators.flow.potential.base import Free, Potential, symmetric
 from mongebench.estimators.flow.potential.bent import Bent
 from mongebench.estimators.flow.potential.dictionary import Dictionary, corners
 from mongebench.estimators.flow.potential.icnn import ICNN
@@ -21,38 +20,31 @@ from mongebench.estimators.flow.potential.maxima import Maxima
 from mongebench.estimators.flow.potential.quadratic import Quadratic
 from mongebench.estimators.flow.potential.ridge import Ridge
 
+FAMILIES: dict[str, type[Potential]] = {
+    "quadratic": Quadratic,
+    "ridge": Ridge,
+    "icnn": ICNN,
+    "maxima": Maxima,
+    "dictionary": Dictionary,
+}
+"""What a flow can move, by the name that its parameter `family` has."""
 
-def build(
-    family: str, quadratic: Quadratic, x: jax.Array, *, units: int, depth: int, share: float, rng: np.random.Generator
-) -> Potential:
-    """A potential of the named family next to `quadratic`; see `Bent.beside` for x and `share`."""
-    if family == "quadratic":
-        return quadratic
-    if family == "dictionary":
-        return Dictionary.through(quadratic, x, units, rng)
-    bent: Bent
-    if family == "ridge":
-        bent = Ridge.through(x, units, rng)
-    elif family == "icnn":
-        bent = ICNN.through(x, depth, units, rng)
-    else:
-        bent = Maxima.through(x, units, rng)
-    return bent.beside(quadratic, x, share)
-
-
-FAMILIES = ("quadratic", "ridge", "icnn", "maxima", "dictionary")
-"""What a flow can move."""
+if TYPE_CHECKING:
+    Family: TypeAlias = str
+else:
+    Family = Literal[tuple(FAMILIES)]
 
 __all__ = [
     "FAMILIES",
     "ICNN",
     "Bent",
     "Dictionary",
+    "Family",
+    "Free",
     "Maxima",
     "Potential",
     "Quadratic",
     "Ridge",
-    "build",
     "corners",
     "symmetric",
 ]

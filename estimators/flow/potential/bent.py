@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.potential.base import Potential, symmetric
+from mongebench.estimators.flow.potential.base import Free, symmetric
 from mongebench.estimators.flow.potential.quadratic import Quadratic
 
 NORM = 4.0
@@ -19,7 +19,7 @@ SPREAD = 4.0
 """Norms start log-uniform in [NORM / SPREAD, NORM * SPREAD]: bends of all widths."""
 
 
-class Bent(Potential):
+class Bent(Free):
     """phi(x) = q(x) + sum_j a_j z_j(x), a_j >= 0: a quadratic q and convex units z_j that bend it.
 
     Attributes
@@ -32,6 +32,25 @@ class Bent(Potential):
 
     quadratic: eqx.AbstractVar[Quadratic]
     roots: eqx.AbstractVar[jax.Array]
+
+    @classmethod
+    @abc.abstractmethod
+    def through(cls, x: jax.Array, units: int, depth: int, rng: np.random.Generator) -> Self:
+        """Units that bend the map between the points of a sample x (n, d), beside the identity."""
+
+    @classmethod
+    def start(
+        cls,
+        quadratic: Quadratic,
+        x: jax.Array,
+        *,
+        units: int,
+        depth: int,
+        share: float,
+        rng: np.random.Generator,
+    ) -> Self:
+        """Units through points of x, with `share` of the curvature of `quadratic`."""
+        return cls.through(x, units, depth, rng).beside(quadratic, x, share)
 
     @property
     def dim(self) -> int:
@@ -50,6 +69,10 @@ class Bent(Potential):
         """phi(x), (d,) -> ()."""
         return self.quadratic.value(x) + self.bend(x)
 
+    def nearest(self) -> Self:
+        """This one."""
+        return self
+
     def beside(self, quadratic: Quadratic, x: jax.Array, share: float) -> Self:
         """The same units next to `quadratic`, with their weights scaled so as to take over a share of its curvature.
 
@@ -58,8 +81,8 @@ class Bent(Potential):
         """
         mean_slope = jnp.mean(jax.vmap(jax.grad(self.bend))(x), axis=0)
         mean_jacobian = symmetric(jnp.mean(jax.vmap(self.lower_jacobian)(x), axis=0), self.dim)
-        mean_curvature = mean_jacobian - self.quadratic.jacobian(x[0])
-        matrix = quadratic.jacobian(x[0])
+        mean_curvature = mean_jacobian - self.quadratic.matrix
+        matrix = quadratic.matrix
         inverse = jnp.linalg.inv(jnp.linalg.cholesky(matrix))
         scale = share / jnp.linalg.eigvalsh(inverse @ mean_curvature @ inverse.T)[-1]
         lower = jnp.linalg.cholesky(matrix - scale * mean_curvature)[np.tril_indices(len(matrix))]

@@ -7,10 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.potential.base import Potential
+from mongebench.estimators.flow.potential.base import Free
+from mongebench.estimators.flow.potential.quadratic import Quadratic
 
 
-class Clamped(Potential):
+class Clamped(Free):
     """phi(x) = <a, softplus(P softplus(W x + c) + U x + e)> + curvature |x|^2 / 2 with P, a >= 0 entry by entry.
 
     With two layers of 20 in the plane it has the 541 parameters of the published network, but for the constant that
@@ -69,6 +70,21 @@ class Clamped(Potential):
             squared=squared,
         )
 
+    @classmethod
+    def start(
+        cls,
+        quadratic: Quadratic,
+        x: jax.Array,
+        *,
+        units: int,
+        depth: int,
+        share: float,
+        rng: np.random.Generator,
+    ) -> Clamped:
+        """A random network, near no quadratic, as published."""
+        del quadratic, depth, share
+        return cls.random(x, units, rng)
+
     @property
     def dim(self) -> int:
         """Dimension d."""
@@ -81,7 +97,17 @@ class Clamped(Potential):
         z = jax.nn.softplus(passes @ z + self.skip @ x + self.second_offset)
         return last @ z + self.curvature / 2 * jnp.sum(x**2)
 
-    def clamp(self) -> Clamped:
+    def map(self, x: jax.Array) -> jax.Array:
+        """T(x), in reverse mode, (d,) -> (d,)."""
+        gradient: jax.Array = jax.grad(self.value)(x)
+        return gradient
+
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of DT(x), by automatic derivatives, (d,) -> (d (d + 1) / 2,)."""
+        hessian: jax.Array = jax.hessian(self.value)(x)
+        return hessian[np.tril_indices(self.dim)]
+
+    def nearest(self) -> Clamped:
         """The nearest network that is convex: negative entries of P and a become 0."""
         if self.squared:
             return self

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
-from mongebench.estimators.flow.cone import Cone
+from mongebench.estimators.flow.machinery.cone import Cone
 from mongebench.estimators.flow.potential.base import Potential
 from mongebench.estimators.flow.potential.bent import SPREAD
 from mongebench.estimators.flow.potential.quadratic import Quadratic
@@ -36,6 +38,7 @@ class Dictionary(Potential):
         w, (units, k, d), and c, (units, k): constants, which no derivative reaches.
     """
 
+    conic: ClassVar[bool] = True
     triangle: jax.Array
     shift: jax.Array
     weights: jax.Array
@@ -45,9 +48,24 @@ class Dictionary(Potential):
     @classmethod
     def through(cls, quadratic: Quadratic, x: jax.Array, units: int, rng: np.random.Generator) -> Dictionary:
         """The map of `quadratic`; features with the affine functions of points of x (n, d), see `corners`."""
-        matrix = quadratic.jacobian(x[0])[np.tril_indices(x.shape[1])]
+        matrix = quadratic.matrix[np.tril_indices(x.shape[1])]
         key = jax.random.key(rng.integers(1 << 32))
         return cls(matrix, quadratic.shift, jnp.zeros(units, x.dtype), *corners(x, units, key))
+
+    @classmethod
+    def start(
+        cls,
+        quadratic: Quadratic,
+        x: jax.Array,
+        *,
+        units: int,
+        depth: int,
+        share: float,
+        rng: np.random.Generator,
+    ) -> Dictionary:
+        """The map of `quadratic`, with all features idle."""
+        del depth, share
+        return cls.through(quadratic, x, units, rng)
 
     @property
     def dim(self) -> int:
@@ -58,6 +76,11 @@ class Dictionary(Potential):
     def cone(self) -> Cone:
         """Of (A, b, a)."""
         return Cone(self.dim, len(self.weights))
+
+    @property
+    def free(self) -> int:
+        """Of (A, b, a)."""
+        return self.cone.size
 
     @property
     def matrix(self) -> jax.Array:
@@ -92,12 +115,28 @@ class Dictionary(Potential):
         curved = sum(shares[first] * shares[second] * bend for first, second, bend in pairs)
         return jnp.concatenate([slopes, curved]) * self._scaled(jnp.ones_like(self.weights))
 
-    def derivative(self, x: jax.Array) -> jax.Array:
+    def jet_derivative(self, x: jax.Array, order: int) -> jax.Array:
         """Of the jet by (A, b, a) at x, the same at all of them, (d,) -> (r, p)."""
         triangle, shift = jnp.eye(self.cone.first, dtype=x.dtype), jnp.eye(self.dim, dtype=x.dtype)
         of_slopes = jnp.einsum("ijt,j->it", triangle[self.cone.position], x)
         affine = jnp.block([[of_slopes, shift], [triangle, jnp.zeros((len(triangle), self.dim), x.dtype)]])
-        return jnp.concatenate([affine, self.features(x)], axis=1)
+        derivative = jnp.concatenate([affine, self.features(x)], axis=1)
+        return derivative if order else derivative[: self.dim]
+
+    def nearest(self) -> Dictionary:
+        """The one of the nearest (A, b, a) in the cone."""
+        cone = self.cone
+        projected = cone.project(self._in_cone())
+        triangle, shift, weights = jnp.split(projected, [cone.first, cone.first + cone.dim])
+        return dataclasses.replace(self, triangle=triangle, shift=shift, weights=weights)
+
+    def damped_step(self, gradient: jax.Array, matrix: jax.Array, scales: jax.Array, damping: jax.Array) -> jax.Array:
+        """By a convex program over the cone."""
+        return self.cone.minimise(self._in_cone(), gradient, matrix + damping * jnp.diag(scales**-2))
+
+    def _in_cone(self) -> jax.Array:
+        """(A, b, a), (p,)."""
+        return ravel_pytree(self)[0][: self.free]
 
     def _scaled(self, weights: jax.Array) -> jax.Array:
         """a / h, (units,)."""

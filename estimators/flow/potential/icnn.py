@@ -36,15 +36,15 @@ class ICNN(Bent):
     passes: list[jax.Array]
 
     @classmethod
-    def through(cls, x: jax.Array, depth: int, width: int, rng: np.random.Generator) -> ICNN:
+    def through(cls, x: jax.Array, units: int, depth: int, rng: np.random.Generator) -> ICNN:
         """Every layer with hyperplanes through points of the sample x (n, d), beside the identity."""
-        layers = [hyperplanes(x, width, rng) for _ in range(depth)]
+        layers = [hyperplanes(x, units, rng) for _ in range(depth)]
         return cls(
             Quadratic.identity_like(x),
-            jnp.ones(width, x.dtype),
+            jnp.ones(units, x.dtype),
             [normals for normals, _ in layers],
             [offsets for _, offsets in layers],
-            [jnp.asarray(rng.uniform(0, width**-0.5, (width, width)), x.dtype) for _ in layers[1:]],
+            [jnp.asarray(rng.uniform(0, units**-0.5, (units, units)), x.dtype) for _ in layers[1:]],
         )
 
     def units(self, x: jax.Array) -> jax.Array:

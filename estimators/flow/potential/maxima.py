@@ -50,8 +50,9 @@ class Maxima(Bent):
     offsets: jax.Array
 
     @classmethod
-    def through(cls, x: jax.Array, units: int, rng: np.random.Generator) -> Maxima:
+    def through(cls, x: jax.Array, units: int, depth: int, rng: np.random.Generator) -> Maxima:
         """With Voronoi's cells of points of the sample x (n, d), in random coordinates, beside the identity."""
+        del depth
         points = np.asarray(x, np.float64)
         frames = np.linalg.qr(rng.standard_normal((units, points.shape[1], min(points.shape[1], RANK))))[0]
         centres = points[rng.integers(len(points), size=(units, PIECES))] @ frames

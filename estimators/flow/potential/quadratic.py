@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mongebench.estimators.flow.potential.base import Potential
+from mongebench.estimators.flow.potential.base import Free
 
 
-class Quadratic(Potential):
+class Quadratic(Free):
     """phi(x) = |L^T x|^2 / 2 + <b, x>: the affine maps, exact between Gaussians.
 
     Attributes
@@ -29,6 +29,21 @@ class Quadratic(Potential):
         dim = x.shape[1]
         return cls(jnp.asarray(np.eye(dim)[np.tril_indices(dim)], x.dtype), jnp.zeros(dim, x.dtype))
 
+    @classmethod
+    def start(
+        cls,
+        quadratic: Quadratic,
+        x: jax.Array,
+        *,
+        units: int,
+        depth: int,
+        share: float,
+        rng: np.random.Generator,
+    ) -> Quadratic:
+        """`quadratic` itself."""
+        del x, units, depth, share, rng
+        return quadratic
+
     @property
     def dim(self) -> int:
         """Dimension d."""
@@ -39,6 +54,12 @@ class Quadratic(Potential):
         """L, (d, d)."""
         zeros = jnp.zeros((self.dim, self.dim), self.lower.dtype)
         return zeros.at[np.tril_indices(self.dim)].set(self.lower)
+
+    @property
+    def matrix(self) -> jax.Array:
+        """DT = L L^T, the same for all x, (d, d)."""
+        factor = self.factor
+        return factor @ factor.T
 
     def value(self, x: jax.Array) -> jax.Array:
         """phi(x), (d,) -> ()."""
@@ -51,10 +72,9 @@ class Quadratic(Potential):
 
     def lower_jacobian(self, x: jax.Array) -> jax.Array:
         """Lower triangle of L L^T, (d,) -> (d (d + 1) / 2,)."""
-        return self.jacobian(x)[np.tril_indices(self.dim)]
-
-    def jacobian(self, x: jax.Array) -> jax.Array:
-        """L L^T, the same for all x, (d,) -> (d, d)."""
         del x
-        factor = self.factor
-        return factor @ factor.T
+        return self.matrix[np.tril_indices(self.dim)]
+
+    def nearest(self) -> Quadratic:
+        """This one."""
+        return self

@@ -28,8 +28,9 @@ class Ridge(Bent):
     offsets: jax.Array
 
     @classmethod
-    def through(cls, x: jax.Array, units: int, rng: np.random.Generator) -> Ridge:
+    def through(cls, x: jax.Array, units: int, depth: int, rng: np.random.Generator) -> Ridge:
         """Hyperplanes through points of the sample x (n, d), beside the identity; steps of equal height in the map."""
+        del depth
         normals, offsets = hyperplanes(x, units, rng)
         return cls(Quadratic.identity_like(x), 1 / jnp.linalg.norm(normals, axis=1), normals, offsets)
 

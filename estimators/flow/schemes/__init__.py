@@ -1,0 +1,1 @@
+"""One file a scheme, an estimator each, and what they share: `base` and `stepwise`."""

@@ -1,0 +1,56 @@
+"""What several commands share: exit codes, options, and the steps around a run that is read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mongebench.core.errors import MongebenchError, UnknownName, one_of
+
+CHECK_FAILED, USAGE, NOTHING_RAN = 1, 2, 3
+"""Exit codes, beside those of `progress`."""
+
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Name, of estimators, problems, metrics.")
+]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out), or a zip file of one.")]
+Metric = Annotated[
+    str | None, typer.Option(help="A metric, or a time such as fit_seconds, gpu_fit_seconds, wall_seconds.")
+]
+Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
+
+
+def add_plugins(plugin: list[Path] | None) -> None:
+    """Register what plugin files define."""
+    from mongebench import plugins
+
+    for path in plugin or []:
+        plugins.add_file(path)
+
+
+def checked_metric(metric: str | None) -> str | None:
+    """A metric or a time column. Raises `UnknownName`."""
+    from mongebench.plugins import METRICS, available
+    from mongebench.run.frame import TIME_COLUMNS
+
+    if metric is not None and metric not in (valid := [*available(METRICS), *TIME_COLUMNS]):
+        raise UnknownName(one_of(metric, valid, "metric"))
+    return metric
+
+
+def note(rows: Any, before: str = "") -> None:
+    """Say which records of a frame do not count."""
+    from mongebench.run.frame import notes
+
+    for sentence in notes(rows):
+        typer.echo(before + sentence)
+
+
+def inside(run: Path, name: str) -> Path:
+    """The folder of that name in a run, which may have come from elsewhere. Raises `MongebenchError` on a link."""
+    folder = run / name
+    if folder.is_symlink():
+        raise MongebenchError(f"{folder} is a link, and what it leads to would be overwritten; say where with --out.")
+    return folder

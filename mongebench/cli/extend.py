@@ -1,0 +1,58 @@
+"""Commands for those who add an estimator."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mongebench.cli.common import CHECK_FAILED, Plugins, add_plugins
+from mongebench.core.errors import UnknownName, one_of
+
+
+def check(
+    target: Annotated[str, typer.Argument(help="A registered name, file.py, or file.py:Class.")] = "",
+    list_checks: Annotated[bool, typer.Option("--list", help="Print what each check asks, why, and the cure.")] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Check that an estimator, with its defaults, keeps the contract; exit code 1 if it does not."""
+    from mongebench import plugins
+    from mongebench.check import CHECKS, Outcome, run_checks
+    from mongebench.report.tables import terminal
+
+    if list_checks:
+        terminal.show(terminal.catalogue(CHECKS.values()))
+        return
+    if not target:
+        raise UnknownName("Give an estimator to check: a registered name, file.py, or file.py:Class.")
+    add_plugins(plugin)
+    names = [target]
+    if plugins.is_file(target):
+        names = [found.name for found in plugins.add_file(target) if found.group == plugins.ESTIMATORS]
+        if not names:
+            raise UnknownName(f"{target} has no estimator to check.")
+    failed = 0
+    for name in names:
+        results = run_checks(plugins.estimator(name))
+        terminal.show(terminal.checks(name, results))
+        failed += sum(result.outcome is Outcome.FAILED for result in results)
+    if failed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def new_estimator(
+    name: Annotated[str, typer.Argument(help="What it will be called, such as my_map.")],
+    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it [default: NAME].")] = None,
+    framework: Annotated[str, typer.Option(help="numpy, jax or torch.")] = "numpy",
+) -> None:
+    """Begin a package of your own: a working estimator with its entry point, tests and README."""
+    from mongebench.cli.scaffold import Framework
+    from mongebench.cli.scaffold import new_estimator as write
+
+    if framework not in list(Framework):
+        raise UnknownName(one_of(framework, [str(known) for known in Framework], "framework"))
+    directory = directory or Path(name)
+    for path in write(name, directory, Framework(framework)):
+        typer.echo(str(path))
+    typer.echo(f"Next: pip install -e {directory} && mongebench check {name}")

@@ -1,0 +1,151 @@
+"""Commands that show what is registered, and what runs have found, on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from mongebench.cli.common import Metric, Plugins, RunPath, add_plugins, checked_metric, note
+from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
+
+
+def names(
+    kind: Annotated[str | None, typer.Argument(help="estimators, problems, metrics or experiments.")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Names of estimators, problems, metrics and experiments, with one line each; of problems also their split."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mongebench import plugins
+
+    groups = {"estimators": plugins.ESTIMATORS, "problems": plugins.DATASETS, "metrics": plugins.METRICS}
+    if kind is not None and kind not in [*groups, "experiments"]:
+        raise UnknownName(one_of(kind, [*groups, "experiments"], "kind"))
+    add_plugins(plugin)
+    console = Console()
+    for name, group in groups.items():
+        if kind in (None, name):
+            table = Table(title=name, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0))
+            table.add_column("name", style="cyan", no_wrap=True)
+            table.add_column("what it is")
+            table.add_column("from", style="dim")
+            built = kind == "problems"  # what takes building each is shown to those who ask for problems alone
+            if built:
+                table.add_column("split")
+            for found in plugins.available(group).values():
+                split = [_split(found.name)] if built else []
+                table.add_row(escape(found.name), escape(found.summary()), escape(found.origin), *split)
+            console.print(table, "")
+    if kind in (None, "experiments"):
+        from mongebench.experiments import packaged
+
+        console.print("[bold]experiments[/bold]", " ".join(packaged()))
+
+
+def _split(family: str) -> str:
+    from mongebench import plugins
+
+    try:
+        return plugins.split_of(family)
+    except (MongebenchError, ImportError):
+        return "?"  # a plugin that does not load is listed all the same
+
+
+def show(
+    name: Annotated[str, typer.Argument(help="An estimator, problem or metric, or the JSON file of a record.")],
+    plugin: Plugins = None,
+) -> None:
+    """Everything about one name, or one record."""
+    from mongebench.report.tables import terminal
+
+    add_plugins(plugin)
+    if name.endswith(".json"):
+        terminal.show(terminal.record(_read_record(Path(name))))
+    else:
+        terminal.show(terminal.registered(name))
+
+
+def _read_record(path: Path) -> Any:
+    from mongebench.run.store import Unreadable, read_record
+
+    try:
+        return read_record(path)
+    except (FileNotFoundError, Unreadable) as error:
+        why = error if isinstance(error, Unreadable) else "there is no such file"
+        raise MongebenchError(f"{path} is not a readable record: {why}.") from None
+
+
+def table(
+    run: RunPath,
+    metric: Metric = None,
+    cost: Annotated[
+        bool, typer.Option("--cost", help="Fit the exponent in n instead, of fit seconds or of the metric.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """The results of a run, grouped by problem and tier."""
+    from mongebench.report.tables import terminal
+    from mongebench.run.reading import read_run
+
+    add_plugins(plugin)
+    rows = read_run(run).frame()
+    shown = terminal.costs if cost else terminal.results
+    terminal.show(shown(rows, checked_metric(metric)))
+    note(rows)
+
+
+def status(run: RunPath) -> None:
+    """How many cells of a run have which status, and why the failed ones failed."""
+    from mongebench.report.tables import terminal
+    from mongebench.run.reading import read_run
+
+    rows = read_run(run).frame()
+    terminal.show(terminal.status(rows))
+    note(rows)
+
+
+def rate(
+    run: RunPath,
+    horizon: Annotated[
+        float | None, typer.Option(help="Flow time up to which; else the experiment's, else each trace's end.")
+    ] = None,
+    family_floor: Annotated[
+        bool, typer.Option(help="Take off what the best map of each flow's family leaves, by regression; minutes.")
+    ] = False,
+    plugin: Plugins = None,
+) -> None:
+    """Whether flows keep the theory's inequalities, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 and those of KL."""
+    from mongebench.report.rates import flows
+    from mongebench.report.tables import terminal
+    from mongebench.run.reading import read_run
+
+    add_plugins(plugin)
+    found = read_run(run)
+    note(found.frame())
+    terminal.show(terminal.rates(flows.frame(found, horizon, family_floors=family_floor)))
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Directory of the run after.")],
+    metric: Metric = None,
+    level: Annotated[float, typer.Option(help="Probability that all intervals hold together.")] = 0.95,
+    plugin: Plugins = None,
+) -> None:
+    """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
+    from mongebench.report.tables import terminal
+    from mongebench.report.tables.compare import compare
+    from mongebench.run.reading import read_run
+
+    if not 0 < level < 1:
+        raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
+    add_plugins(plugin)
+    before, after = read_run(first).frame(), read_run(second).frame()
+    only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
+    terminal.show(terminal.comparison(compare(before, after, checked_metric(metric), level), level, only))
+    for run, rows in ((first, before), (second, after)):
+        note(rows, f"{run}: ")

@@ -1,0 +1,116 @@
+"""Commands for samples of one's own: choose an estimator, take its map home, move other rows by it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from mongebench.core.errors import InvalidInput, InvalidParameter
+
+if TYPE_CHECKING:
+    from mongebench.core.csvfile import Layout
+
+Side = Literal["auto", "yes", "no"]
+Decimal = Literal["auto", ".", ","]
+Header = Annotated[Side, typer.Option(help="Whether the first line of a .csv file names the columns.")]
+Index = Annotated[Side, typer.Option(help="Whether the first column of a .csv file numbers the rows.")]
+Separator = Annotated[str, typer.Option(help="Separator of a .csv file, one character.")]
+DecimalSign = Annotated[Decimal, typer.Option(help="Decimal sign of a .csv file.")]
+
+
+def fit(
+    source: Annotated[Path, typer.Option(help="Points to move: .csv, .parquet, .npy or .npz.")],
+    target: Annotated[Path, typer.Option(help="Points to move them to.")],
+    estimator: Annotated[
+        str, typer.Option(help="Names separated by commas; `all` for every estimator that learns from samples.")
+    ] = "",
+    columns: Annotated[str, typer.Option(help="Names of the coordinates, separated by commas.")] = "",
+    out: Annotated[Path, typer.Option(help="Folder for the map, the table and the page.")] = Path("selection"),
+    scale: Annotated[
+        Literal["joint", "none"], typer.Option(help="Divide each coordinate by its spread in both files, or not.")
+    ] = "joint",
+    drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows with a missing value.")] = False,
+    folds: Annotated[int, typer.Option(help="Parts that are held out in turn.")] = 5,
+    most: Annotated[int, typer.Option(help="Points per file that are used, drawn at random; 0 for all.")] = 2000,
+    seed: Annotated[int, typer.Option(help="Seed of the folds, the draws and the fits.")] = 0,
+    header: Header = "auto",
+    index: Index = "auto",
+    separator: Separator = "auto",
+    decimal: DecimalSign = "auto",
+) -> None:
+    """Choose an estimator for two files of points, without a truth, and keep its map."""
+    from mongebench.cli.progress import sentences
+    from mongebench.core.tablefile import Columns, read_pair
+    from mongebench.report.site import selection as page
+    from mongebench.report.tables import terminal
+    from mongebench.saved import save
+    from mongebench.selection.choose import candidates, select
+
+    layout = _layout(header, index, separator, decimal)
+    chosen: Columns = _names(columns) or "auto"
+    try:
+        x, y = read_pair(source, target, layout, columns=chosen, drop_missing=drop_missing)
+    except InvalidInput as error:
+        raise InvalidInput(
+            f"{error} (--columns a,b chooses the coordinates, --drop-missing leaves out rows with a missing value.)"
+        ) from error
+    for table, path in ((x, source), (y, target)):
+        if table.dropped:
+            rows = len(table.points) + table.dropped
+            typer.echo(f"{path}: {table.dropped} of {rows} rows have a missing value and were left out.")
+    names = candidates() if estimator == "all" else _names(estimator) or None
+    with sentences() as say:
+        found = select(
+            x.frame(), y.frame(), names, scale=scale, folds=folds, most=most or None, seed=seed, progress=say
+        )
+    for used, given, path in zip(found.used, found.given, (source, target), strict=True):
+        if used < given:
+            typer.echo(f"{path}: a random {used} of {given} points were used; --most 0 uses all.")
+    out.mkdir(parents=True, exist_ok=True)
+    save(found.best, out / "map.npz")
+    found.table.to_csv(out / "selection.csv", index=False)
+    terminal.show(terminal.selection(found))
+    typer.echo(str(found))
+    typer.echo(f"map: {out / 'map.npz'} (mongebench apply {out / 'map.npz'} NEW.csv --out MOVED.csv)")
+    typer.echo(f"page: {page.build(found, x, y, (str(source), str(target)), out)}")
+
+
+def apply(
+    map: Annotated[Path, typer.Argument(metavar="MAP", help="A map that `fit` or `mongebench.save` wrote.")],
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Rows to move: .csv, .parquet or .npy.")],
+    out: Annotated[Path, typer.Option(help="Where to put them: .csv, .parquet or .npy.")],
+    header: Header = "auto",
+    separator: Separator = "auto",
+    decimal: DecimalSign = "auto",
+) -> None:
+    """Move the rows of a file by a map; ids and text stay as they are."""
+    from mongebench.saved import load
+    from mongebench.selection.moving import moved, read_rows, write_rows
+
+    fitted = load(map)
+    if out.resolve() == rows.resolve():
+        raise InvalidParameter(f"--out {out} is the file that is read; give another name.")
+    result = moved(fitted, read_rows(rows, _layout(header, "no", separator, decimal)), str(rows))
+    write_rows(result.rows, out)
+    count = len(result.rows)
+    if result.unmoved:
+        typer.echo(f"{result.unmoved} of {count} rows have a missing coordinate and were not moved.")
+    if result.outside:
+        typer.echo(
+            f"{result.outside} of {count} rows lie outside of the box of the points that the map was fitted to: "
+            "there it extrapolates."
+        )
+    typer.echo(f"written: {out}")
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")] if text else []
+
+
+def _layout(header: Side, index: Side, separator: str, decimal: Decimal) -> Layout:
+    from mongebench.core.csvfile import Layout
+
+    given = {"auto": "auto", "yes": True, "no": False}
+    return Layout(given[header], given[index], separator, decimal)  # type: ignore[arg-type]

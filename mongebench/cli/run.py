@@ -1,0 +1,171 @@
+"""Commands that run cells, or say which would run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mongebench.cli.common import CHECK_FAILED, NOTHING_RAN, Only, Plugins, RunPath, note
+from mongebench.cli.write import import_records
+from mongebench.core.errors import ExperimentError
+
+
+def run(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or a TOML file.")],
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME].")] = None,
+    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. K-1 in place of the file's.")] = None,
+    only: Only = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")] = False,
+    workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
+    plugin: Plugins = None,
+    engine: Annotated[str, typer.Option(help="local: child processes of this one; dask: of dask workers.")] = "local",
+    scheduler: Annotated[
+        str | None, typer.Option(metavar="ADDRESS", help="Of a running dask scheduler [default: workers here].")
+    ] = None,
+    exclusive: Annotated[
+        bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
+    ] = False,
+    device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
+) -> None:
+    """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
+    from mongebench.cli import progress
+    from mongebench.report.figures import printed
+    from mongebench.report.tables import terminal
+    from mongebench.run import experiment as experiments
+    from mongebench.run.reading import read_run
+    from mongebench.run.record import Status
+    from mongebench.run.runner import Execution, Machinery
+    from mongebench.run.store import Invocation, RunDirectory
+
+    invocation = Invocation(
+        experiment=experiment,
+        seeds=seeds,
+        only=only,
+        plugins=tuple(map(str, plugin or ())),
+        exclusive=exclusive,
+        device=device,
+    )
+    machinery = Machinery(engine, scheduler, workers)
+    name = experiments.read(experiment).name
+    planned = Execution(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)
+    if dry_run:
+        progress.print_plan(planned)
+        return
+    progress.execute(planned)
+    directory = planned.directory
+    found = read_run(directory.path)
+    rows = found.frame()
+    terminal.show(terminal.results(rows))
+    terminal.show(terminal.status(rows))
+    for path in printed.draw(found, directory.path / "figures"):
+        typer.echo(f"figure: {path}")
+    typer.echo(f"records: {directory.cells}")
+    note(rows)
+    if set(rows["status"]) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
+        typer.echo("Nothing could run: every cell is unsupported or lacks a package.", err=True)
+        raise typer.Exit(NOTHING_RAN)
+
+
+def nightly(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment with gates, or a TOML file.")] = "nightly",
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME-COMMIT].")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
+    commit: Annotated[str | None, typer.Option(help="What is measured [default: as the records say].")] = None,
+    config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
+    record: Annotated[bool, typer.Option("--record", help="Write the gates from this run.")] = False,
+) -> None:
+    """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
+    from mongebench.cli import progress
+    from mongebench.report import gates
+    from mongebench.report.asv import dashboard
+    from mongebench.report.site import pages
+    from mongebench.run import experiment as experiments
+    from mongebench.run.provenance import current_commit
+    from mongebench.run.reading import read_run
+    from mongebench.run.runner import Execution, Machinery
+    from mongebench.run.store import Invocation, RunDirectory, write_atomically
+
+    declared, found = experiments.read(experiment), dashboard.configuration(config)
+    if declared.gates is None:
+        raise ExperimentError(f'{declared.name} has no gates: name their file in it, gates = "gates.csv".')
+    path = declared.base / declared.gates
+    recorded = None if record else gates.read(path)  # what is wrong with them is said before the hour
+    name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
+    directory = RunDirectory(out or Path("results", "runs", name))
+    progress.execute(Execution(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
+    run = read_run(directory.path)
+    import_records(run, found, commit, None)
+    typer.echo(f"dashboard: {dashboard.publish(found)}")
+    typer.echo(f"report: {pages.build(run, directory.path / 'report')}")
+    rows = run.frame()
+    if recorded is None:
+        recorded = gates.record(rows)
+        gates.write(recorded, path)
+        typer.echo(f"gates: {path}")
+    judgement = gates.judge(rows, recorded)
+    said = judgement.sentences()
+    write_atomically(directory.path / "nightly.md", "".join(f"- {sentence}\n" for sentence in said))
+    for sentence in said:
+        typer.echo(sentence)
+    if judgement.failed:
+        raise typer.Exit(CHECK_FAILED)
+
+
+def tune(
+    estimator: Annotated[str, typer.Argument(help="Name of an estimator that declares what to tune.")],
+    trials: Annotated[int, typer.Option(min=2, help="How many settings to try, the defaults among them.")] = 8,
+    experiment: Annotated[str, typer.Option(help="Experiment with the problems and budgets.")] = "tuning",
+    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/tuning-NAME].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the proposals.")] = 0,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of parallel child processes.")] = None,
+    plugin: Plugins = None,
+    record: Annotated[
+        Path | None, typer.Option("--record", metavar="FILE", help="Add the result to this file of tuned settings.")
+    ] = None,
+) -> None:
+    """Choose an estimator's parameters on problems that no board shows, and keep the records of every trial."""
+    from mongebench.cli import progress
+    from mongebench.run import tuning
+    from mongebench.run.runner import Machinery
+
+    search = tuning.Tuning(
+        estimator,
+        out or Path("results", "runs", f"tuning-{estimator}"),
+        experiment,
+        trials,
+        seed,
+        tuple(map(str, plugin or ())),
+        Machinery(workers=workers),
+    )
+    done = []
+    for trial in search.search(progress.execute):
+        done.append(trial)
+        given = ", ".join(f"{name}={value}" for name, value in trial.parameters.items()) or "defaults"
+        failed = f", {trial.failed} failed" if trial.failed else ""
+        typer.echo(f"trial {len(done)}: {trial.score:.4g} of the identity's error ({given}){failed}")
+    found = search.tuned(done)
+    path = record or search.directory / "tuned.toml"
+    tuning.record(estimator, found, path)
+    typer.echo(
+        f"{estimator}: {found.score:.4g} of the identity's error, {found.default_score:.4g} with its defaults "
+        f"(geometric means over the tuning problems, {found.trials} trials, {found.cpu_seconds:.0f} CPU seconds)."
+    )
+    typer.echo(f"tuned setting: {path}")
+    typer.echo(f"records: {search.directory}")
+
+
+def why_rerun(run: RunPath) -> None:
+    """What would run again if the run's command were repeated now, and which field of its record says so."""
+    from mongebench.core.text import on_one_line
+    from mongebench.run.runner import Execution
+    from mongebench.run.store import RunDirectory
+
+    directory = RunDirectory(run)
+    planned = Execution.again(directory)
+    reasons = [(cell.cell.label, directory.why_rerun(cell)) for cell in planned.plan.cells]
+    for label, reason in reasons:
+        if reason:
+            typer.echo(on_one_line(f"{label}: {reason}"))
+    typer.echo(f"{sum(reason is not None for _, reason in reasons)} of {len(reasons)} cells would run.")

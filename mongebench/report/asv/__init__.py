@@ -1,0 +1,1 @@
+"""Results over commits, in the dashboard of airspeed velocity (asv)."""

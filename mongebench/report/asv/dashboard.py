@@ -1,0 +1,85 @@
+"""asv's dashboard of all imported commits, made to open from disk and without a network.
+
+As asv publishes it, its front page loads ten files from three servers, and reads its data by requests that a browser
+refuses to a page from disk. Here it gets copies of those files, and its data a second time as a script.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from mongebench.run.store import RunError
+
+_OUTSIDE = re.compile(r'(<script|<link rel="stylesheet") (src|href)="https?://[^"]*/([^"/]+)"[^>]*>')
+_FIRST = '<script src="vendor/files.js"></script><script src="vendor/offline.js"></script>'
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """An asv.conf.json with its paths from here. Raises `RunError`."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise RunError(f"There is no {path}; run this where asv.conf.json is, or name it with --config.") from None
+    except json.JSONDecodeError as error:
+        raise RunError(f"{path} is not JSON: {error}.") from None
+    defaults = {
+        "results_dir": "results",
+        "html_dir": "html",
+        "benchmark_dir": "benchmarks",
+        "env_dir": "env",
+        "repo": ".",
+    }
+    folder = path.resolve().parent
+    return found | {key: str(folder / found.get(key, default)) for key, default in defaults.items()}
+
+
+def publish(found: dict[str, Any]) -> Path:
+    """Run `asv publish` on a `configuration` and make its pages whole; the front page. Raises `RunError`."""
+    out = Path(found["html_dir"])
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch, "asv.conf.json")
+        file.write_text(json.dumps(found), encoding="utf-8")
+        command = [sys.executable, "-m", "asv", "publish", "--no-pull", "--config", str(file)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = (done.stdout + done.stderr).strip().splitlines()
+        if "No module named asv" in done.stderr:
+            raise RunError("The dashboard is made by asv, which is not installed: pip install 'asv>=0.6.4,<0.7'.")
+        raise RunError(f"asv publish failed: {said[-1] if said else 'without a word'}")
+    make_offline(out)
+    return out / "index.html"
+
+
+def make_offline(folder: Path) -> None:
+    """Put copies in place of what the pages of `folder` load from a network, and their data into a script.
+
+    Raises `RunError` where asv loads something there is no copy of.
+    """
+    vendor = folder / "vendor"
+    vendor.mkdir(exist_ok=True)
+    copies = {file.name: file for file in (resources.files("mongebench.report.asv") / "vendor").iterdir()}
+    for file in copies.values():
+        (vendor / file.name).write_bytes(file.read_bytes())
+
+    def local(found: re.Match[str]) -> str:
+        tag, attribute, name = found.groups()
+        known = [copy for copy in (name, name.replace(".min.", ".")) if copy in copies]
+        if not known:
+            raise RunError(f"asv's dashboard loads {name}, which mongebench has no copy of: install asv>=0.6.4,<0.7.")
+        return f'{tag} {attribute}="vendor/{known[0]}">'
+
+    front = folder / "index.html"
+    page = _OUTSIDE.sub(local, front.read_text(encoding="utf-8"))
+    jquery = re.search(r'<script src="vendor/jquery-[^>]*></script>', page)
+    if jquery is None:
+        raise RunError("asv's dashboard loads no jQuery any more: install asv>=0.6.4,<0.7.")
+    front.write_text(page[: jquery.end()] + _FIRST + page[jquery.end() :], encoding="utf-8")
+    data = {path.relative_to(folder).as_posix(): path.read_text(encoding="utf-8") for path in folder.rglob("*.json")}
+    (vendor / "files.js").write_text(f"window.files = {json.dumps(data)};\n", encoding="utf-8")

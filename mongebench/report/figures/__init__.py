@@ -1,0 +1,1 @@
+"""Results as pictures: printed by matplotlib, interactive by plotly."""

@@ -1,0 +1,348 @@
+"""The report: a folder of pages that open from disk, without a network, and that harmful names cannot harm.
+
+Pages are rendered by jinja2, which escapes every text; what scripts show, they show as text. The only scripts are our
+own and a copy of plotly's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from mongebench.plugins import DATASETS, ESTIMATORS, available
+from mongebench.report.figures import interactive, printed
+from mongebench.report.rates import flows
+from mongebench.report.rates.flows import WORST_FIRST
+from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
+from mongebench.report.rates.verdict import Verdict
+from mongebench.report.tables import exports, leaderboard, results
+from mongebench.report.tables.formats import Format
+from mongebench.run.record import Record, Status, meaning
+from mongebench.run.frame import notes
+from mongebench.run.reading import Run
+from mongebench.run.store import RunError, write_atomically
+
+TRUTHS = {
+    "closed_form": "the exact map is a formula",
+    "by_construction": "the target is the source pushed by a known gradient of a convex function",
+    "certified": "the exact map was computed, and comes with a bound on its own error",
+    "none": "the exact map is not known: only distances between the pushed source and the target are measured",
+}
+WHY = 300
+"""Characters of a reason that a page shows; the exports hold it whole."""
+REASONS, VERDICTS = 200, 500
+"""Lines of the table of failures and of that of rates."""
+
+
+def build(run: Run, out: Path) -> Path:
+    """Write the report of some runs into a folder; its front page.
+
+    Raises `RunError` where the folder cannot be made or written, or where one in it is a link: what that leads to is no
+    part of the report.
+    """
+    try:
+        for folder in (out, out / "assets", out / "downloads"):
+            if folder != out and folder.is_symlink():
+                raise RunError(f"{folder} is a link, and what it leads to would be overwritten; remove it.")
+            folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"Cannot make the folder {out}: {error.strerror}.") from error
+    _Site(run, out).write()
+    return out / "index.html"
+
+
+class _Site:
+    """One report in the making."""
+
+    def __init__(self, run: Run, out: Path) -> None:
+        self.run, self.out = run, out
+        self.cells = {planned.cell.key: planned for planned in run.plan.cells}
+        self.rows = run.frame()
+        self.places = leaderboard.places(self.rows)
+        self.board = leaderboard.board(self.rows)
+        anchors = self.rows.loc[self.rows["anchor"], "estimator"].unique().tolist()
+        self.look_of = interactive.looks(self.rows["estimator"].unique().tolist(), anchors)
+        self.problems = _pages("problem", self.rows["problem"])
+        self.estimators = _pages("estimator", self.rows["estimator_name"])
+        try:
+            self.flows = flows.flows(run)
+        except RunError:  # no estimator here follows a flow
+            self.flows = []
+        self.environment = Environment(
+            loader=PackageLoader("mongebench.report.site"),
+            autoescape=True,
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            lstrip_blocks=True,
+        )
+        self.environment.filters |= {
+            "number": results.known_number,
+            "paragraphs": paragraphs,
+        }
+        self.environment.globals |= {
+            "problems": self.problems,
+            "estimators": self.estimators,
+            "has_rates": bool(self.flows),
+            "hand_set": results.hand_set(self.rows),
+            "spread": results.spread(self.rows),
+            "recorded": len(run.records),
+            "cells_planned": len(self.cells),
+            "experiments": ", ".join(dict.fromkeys(Path(plan.invocation.experiment).stem for plan in run.plans)),
+        }
+
+    def write(self) -> None:
+        """Every page and file."""
+        self._assets()
+        downloads = self._downloads()
+        look_of = self.look_of
+        self._page(
+            "index.html",
+            said=[*leaderboard.verdict(self.board, self.rows), *notes(self.rows)],
+            n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
+            n_planned=len(self.rows),
+            legend=leaderboard.legend(self.rows),
+            boards=leaderboard.shown(self.board),
+            data=self._data(self.places),
+            charts=_drawn(interactive.by_dimension(self.places, look_of), interactive.pareto(self.places, look_of)),
+            failures=_failures(self.rows),
+            downloads=downloads,
+            facts={problem: self._facts(problem) for problem in self.problems},
+        )
+        for problem, page in self.problems.items():
+            self._problem(problem, page)
+        for estimator, page in self.estimators.items():
+            self._estimator(estimator, page)
+        if self.flows:
+            self._rates()
+
+    def _rates(self) -> None:
+        """The verdicts, those that say something against a flow first."""
+        verdicts = flows.frame(self.run)
+        write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
+        order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
+        shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
+        spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
+        looks = interactive.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
+        self._page(
+            "rates.html",
+            verdicts=_dictionaries(shown),
+            counts={
+                one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
+                for one in INEQUALITIES
+                if one.name in set(spoken["inequality"])
+            },
+            beyond=int((verdicts["verdict"] == Verdict.NOT_APPLICABLE).sum()),
+            planned=len(verdicts),
+            horizon=self.run.plan.horizon,
+            meanings={str(verdict): verdict.meaning for verdict in Verdict},
+            charts=_drawn(interactive.rate(self.flows, looks, MAP), interactive.rate(self.flows, looks, KL)),
+        )
+
+    def _page(self, template: str, page: str | None = None, **content: Any) -> None:
+        text = self.environment.get_template(f"{template}.j2").render(page=page or template, **content)
+        write_atomically(self.out / (page or template), text)
+
+    def _assets(self) -> None:
+        """Our script and style, and plotly's script from the installed package."""
+        folder = self.out / "assets"
+        own, plotly = resources.files("mongebench.report.site") / "templates", resources.files("plotly") / "package_data"
+        for source in (own / "site.js", own / "site.css", plotly / "plotly.min.js"):
+            write_atomically(folder / source.name, source.read_bytes())
+
+    def _downloads(self) -> list[str]:
+        """Tables and printed figures; their paths from the front page."""
+        folder = self.out / "downloads"
+        for format in Format:
+            exports.write(self.rows, format, folder / f"results.{format.suffix}")
+        printed.draw(self.run, folder)
+        exports.archive(self.run, folder / "records.zip")
+        script = resources.files("mongebench.report.site") / "templates" / "draw_figures.py"
+        write_atomically(folder / script.name, script.read_bytes())
+        return sorted(f"downloads/{path.name}" for path in folder.iterdir() if path.suffix != ".png")
+
+    def _data(self, places: pd.DataFrame) -> dict[str, Any]:
+        """What `site.js` makes tables and leaderboards of: each text once, rows of numbers and indices."""
+        texts: dict[str, int] = {}
+
+        def index(text: str) -> int:
+            return texts.setdefault(text, len(texts))
+
+        rows = [
+            [
+                index(place["tier"]),
+                index(place["estimator"]),
+                index(self.estimators[place["estimator_name"]]),
+                int(place["anchor"]),
+                index(place["problem"]),
+                index(self.problems[place["problem"]]),
+                place["dim"],
+                index(place["budget"]),
+                index(place["metric"]),
+                *interactive.rounded([place["mean"], place["fit_seconds"], place["ratio"], place["worst"]]),
+                place["n_ok"],
+                place["n_planned"],
+                index(shown.text),
+                index(shown.kind),
+                index(", ".join(f"{count} {status}" for status, count in place["failures"].items())),
+                index(_short(place["reason"])),
+                self.run.invocation(self.cells[place["key"]].cell).command(self.cells[place["key"]].cell),
+                *interactive.rounded([place["gpu_fit_seconds"], place["transform_seconds"]]),
+                int(place["lost"]),
+                int(place["against"]),
+                int(place["specialist"]),
+                int(place["counts"]),
+                index(place["setting"]),
+            ]
+            for place, shown in ((place, results.Shown.of(place)) for place in _dictionaries(places))
+        ]
+        return {"texts": list(texts), "rows": rows}
+
+    def _facts(self, problem: str) -> dict[str, Any]:
+        """What is known of a problem in all the dimensions it was run in."""
+        own = self.rows[self.rows["problem"] == problem]
+        convexity = own.groupby("dim")["strong_convexity"].first().dropna()
+        return {
+            "name": own["problem_name"].iloc[0],
+            "truth": own["truth_tier"].iloc[0],
+            "truth_means": TRUTHS.get(own["truth_tier"].iloc[0], ""),
+            "dims": sorted(int(dim) for dim in own["dim"].unique()),
+            "budgets": list(own["budget"].unique()),
+            "convexity": dict(zip(convexity.index.tolist(), convexity.tolist(), strict=True)),
+            "n_ok": int(own["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
+            "n_planned": len(own),
+            "parameters": own["problem_parameters"].unique().tolist(),
+        }
+
+    def _problem(self, problem: str, page: str) -> None:
+        own, places = self.rows[self.rows["problem"] == problem], self.places[self.places["problem"] == problem]
+        facts, look_of = self._facts(problem), self.look_of
+        pictures = [interactive.clouds(self._sketches(own[own["dim"] == dim]), dim, look_of) for dim in (1, 2)]
+        self._page(
+            "problem.html",
+            page,
+            problem=problem,
+            facts=facts,
+            documentation=_documentation(DATASETS, facts["name"]),
+            data=self._data(places),
+            charts=_drawn(
+                *pictures,
+                interactive.by_dimension(places, look_of),
+                interactive.by_samples(places, look_of),
+                interactive.pareto(places, look_of),
+                interactive.anytime(self._traced(own), look_of),
+            ),
+        )
+
+    def _sketches(self, rows: pd.DataFrame) -> Iterator[tuple[dict[str, Any], Any]]:
+        """Of the first seed of each estimator and budget that has one."""
+        seen = set()
+        for estimator in results.row_order(rows["estimator"]):
+            for row in _dictionaries(rows[rows["estimator"] == estimator]):
+                place = (estimator, row["budget"])
+                if place not in seen and (sketch := self.run.sketch(self.cells[row["key"]])) is not None:
+                    seen.add(place)
+                    yield row, sketch
+
+    def _traced(self, rows: pd.DataFrame) -> list[tuple[dict[str, Any], Record]]:
+        records = ((row, self.run.found[row["key"]].record) for row in _dictionaries(rows))
+        return [(row, record) for row, record in records if record is not None and len(record.trace) > 1]
+
+    def _estimator(self, name: str, page: str) -> None:
+        own = self.rows[self.rows["estimator_name"] == name]
+        places = self.places[self.places["estimator_name"] == name]
+        labels = own.drop_duplicates("estimator_parameters")[["estimator", "estimator_parameters"]]
+        self._page(
+            "estimator.html",
+            page,
+            estimator=name,
+            tier=own["tier"].iloc[0],
+            documentation=_documentation(ESTIMATORS, name),
+            parameters=list(labels.itertuples(index=False, name=None)),
+            boards=leaderboard.shown([line for line in self.board if line["estimator_name"] == name]),
+            failures=_failures(own),
+            data=self._data(places),
+            charts=_drawn(interactive.by_dimension(places, self.look_of)),
+        )
+
+
+def _dictionaries(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in rows.to_dict("records")]
+
+
+def _drawn(*found: interactive.Chart | None) -> list[interactive.Chart]:
+    return [chart for chart in found if chart is not None]
+
+
+def _pages(kind: str, labels: Iterable[str]) -> dict[str, str]:
+    """Label -> file name, safe in any file system and different for each."""
+    pages: dict[str, str] = {}
+    for label in dict.fromkeys(labels):
+        slug = re.sub(r"[^A-Za-z0-9]+", "-", label).strip("-")[:60].lower() or "unnamed"
+        taken = set(pages.values())
+        name, count = f"{kind}-{slug}.html", 2
+        while name in taken:
+            name, count = f"{kind}-{slug}-{count}.html", count + 1
+        pages[label] = name
+    return pages
+
+
+def _failures(rows: pd.DataFrame) -> dict[str, Any]:
+    """Cells that were not measured, equal reasons together: the most frequent lines, and how many are left out."""
+    failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
+    lines: list[dict[str, Any]] = [
+        {
+            "status": (status := str(group["status"].iloc[0])),
+            "estimator": group["estimator"].iloc[0],
+            "meaning": meaning(status),
+            "where": ", ".join(
+                f"{problem} (d = {', '.join(str(dim) for dim in sorted(block['dim'].unique()))})"
+                for problem, block in group.groupby("problem", sort=False)
+            ),
+            "cells": len(group),
+            "reason": _short(group["reason"].iloc[0]),
+        }
+        for _, group in failed.groupby(["status", "estimator", "reason"], sort=False)
+    ]
+    lines.sort(key=lambda line: -line["cells"])
+    return {"lines": lines[:REASONS], "left_out": max(0, len(lines) - REASONS), "cells": len(failed)}
+
+
+def _short(reason: str) -> str:
+    return reason if len(reason) <= WHY else f"{reason[:WHY]} ..."
+
+
+def _documentation(group: str, name: str) -> str:
+    """The docstring of a registered name; empty where it is registered no more (a plugin of the run)."""
+    plugin = available(group).get(name)
+    return plugin.docstring() if plugin else ""
+
+
+def paragraphs(docstring: str) -> list[tuple[str, str]]:
+    """A docstring in pieces: ("heading", text), ("formula", lines) for what is indented, ("item", text) for a name
+    that a description follows, ("text", paragraph)."""
+    pieces: list[tuple[str, str]] = []
+    described = False
+    for block in re.split(r"\n\s*\n", docstring):
+        lines = block.splitlines()
+        if len(lines) > 1 and re.fullmatch(r"-{3,}", lines[1].strip()):
+            pieces.append(("heading", lines[0]))
+            lines, described = lines[2:], True
+        if all(line.startswith("    ") for line in lines) and not described:
+            pieces.append(("formula", "\n".join(line[4:] for line in lines)))
+        elif described:
+            for line in lines:
+                if not line.startswith("    "):
+                    pieces.append(("item", line))
+                elif pieces[-1][0] == "description":
+                    pieces[-1] = ("description", f"{pieces[-1][1]} {line.strip()}")
+                else:
+                    pieces.append(("description", line.strip()))
+        elif lines:
+            pieces.append(("text", " ".join(line.strip() for line in lines)))
+    return pieces

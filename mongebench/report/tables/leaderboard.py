@@ -1,0 +1,470 @@
+"""Who leads, by a stated rule that noise and failures cannot bend: ratios to a reference, resampled, failures a loss.
+
+A *place* is a problem in one dimension at one budget; its fits are those of all instances and seeds. A *family* is a
+problem's registered name.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from mongebench.report.tables import paired, ranking
+from mongebench.report.tables.results import (
+    IDENTITY_COLUMNS,
+    NO_GPU,
+    aggregate,
+    chosen_metric,
+    circumstances,
+    known_number,
+    mixed,
+    number,
+    row_order,
+)
+from mongebench.run.frame import FIT_COLUMNS
+from mongebench.run.record import Status
+
+LEAST, LOSS = 1e-4, 100.0
+"""Smallest and largest ratio that counts: so exact a fit wins no more, and none is worse than a failure."""
+REFERENCES = ("identity", "mean_shift", "bures")
+"""Anchors that errors are held against: the first that was measured everywhere."""
+MEDIAN_FIT = "the median fit"
+"""What they are held against where none was."""
+NAMED = 3
+"""Estimators that a sentence names."""
+PLACE = ["problem", "dim", "budget"]
+SECONDS = (*FIT_COLUMNS, "transform_seconds")
+RULE = (
+    "The board is in order of the geometric mean of error ratios. The error of a fit (UVP; energy distance where the "
+    "exact map is unknown; what is below the floor counts as the floor) is divided by the identity's (or that of the "
+    "reference that the heading names) on the same instance of the problem. The mean over the fits of a place (a "
+    "problem in one dimension at one budget) is arithmetic, so that good fits do not pay for bad ones; the mean over "
+    "places is geometric, each of equal weight. "
+    f"A ratio below {LEAST:g} counts as {LEAST:g}; a fit that was planned and not measured counts as {LOSS:g}, and no "
+    "fit counts as worse. Intervals (95 %) and P(best), the probability of the lowest mean, come from a bootstrap of "
+    "families, instances within them and seeds within those, the same for all estimators, with Student's t for the few "
+    "families. Two estimators are separated if the interval of their ratio leaves out 1, all pairs of a tier together "
+    "at 95 % (Tukey); all others are not separated, whatever their order. Specialists, which do not serve each place "
+    "that half of their tier serves, are judged apart, where they serve, among rivals who serve there too. Anchors are "
+    "shown for scale."
+)
+
+
+def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """A frame of `tables.frame` with what `RULE` counts, and the name of the reference.
+
+    Columns added: `place` (its number), `metric`, `chosen` (its value; `chosen_se`, `chosen_floor`), `loss` (lifted to
+    the floor), `measured`, `ratio` (of the loss to the reference's; NaN where not measured) and `counted` (the ratio
+    cut, a failure its loss; NaN where the estimator does not serve the place, or nobody was measured there).
+    """
+    rows = rows.assign(
+        instance=rows.get("instance", 0),
+        setting=rows.get("setting", "default"),
+        **{name: rows.get(name, pd.Series(np.nan, rows.index)) for name in SECONDS},
+    ).reset_index(drop=True)
+    rows["place"] = rows.groupby(PLACE, sort=False).ngroup()
+    rows[["chosen", "chosen_se", "chosen_floor"]] = np.nan
+    for _, own in rows.groupby(["problem", "budget"], sort=False):
+        metric = chosen_metric(own)
+        rows.loc[own.index, "metric"] = metric
+        for end in ("", "_se", "_floor"):
+            if metric + end in own:
+                rows.loc[own.index, f"chosen{end}"] = own[metric + end].astype(float)
+    positive = rows["chosen_floor"].fillna(0).clip(lower=np.finfo(float).tiny)
+    rows["loss"] = rows["chosen"].clip(lower=positive)
+    rows["measured"] = rows["status"].isin([Status.OK, Status.AT_FLOOR]) & rows["loss"].notna()
+    name, base = _reference(rows)
+    rows["ratio"] = (rows["loss"] / base).where(rows["measured"])
+    supported = rows["status"] != Status.UNSUPPORTED
+    served = supported.groupby([rows["place"], rows["estimator"]], sort=False).transform("any")
+    rows["counted"] = rows["ratio"].clip(LEAST, LOSS).fillna(LOSS).where(served & base.notna())
+    return rows, name
+
+
+def _reference(rows: pd.DataFrame) -> tuple[str, pd.Series]:
+    """What errors are held against, and its error at each row's place and instance."""
+    spot = ["place", "instance"]
+    measured = rows[rows["measured"]]
+    spots = len(measured[spot].drop_duplicates())
+    for name in REFERENCES:
+        own = measured[measured["estimator"] == name]
+        if len(own) and len(own[spot].drop_duplicates()) == spots:
+            break
+    else:
+        name, own = MEDIAN_FIT, measured
+    base = own.groupby(spot, sort=False)["loss"].median().rename("base").reset_index()
+    return name, rows[spot].merge(base, on=spot, how="left")["base"]
+
+
+def places(rows: pd.DataFrame) -> pd.DataFrame:
+    """One row an estimator and place, of a frame of `tables.frame`.
+
+    Columns: those of `tables.aggregate` of the problem's `chosen_metric`, and `metric`, `SECONDS` (means), `n_source`,
+    `n_target`, `key` (of its first cell), `estimator_name`, `reason` (of its first failure), `setting`, `place` (its
+    number), `ratio` (the mean that the board counts), `worst` (the largest, uncut), `lost` (fits that are worse than
+    the identity) of `against`, `specialist`, and `counts` (whether the board counts the place). Anchors come first at
+    each place.
+    """
+    known, reference = fits(rows)
+    identity = reference == REFERENCES[0]
+    times = {name: np.nan if mixed(rows) else known[name].astype(float) for name in SECONDS}
+    known = known.assign(
+        **times,
+        reason=known["reason"].replace("", np.nan),  # an empty one is the first value too, but of no use
+        worst=known["ratio"].where(known["measured"], known["counted"]),
+        lost=known["counted"].gt(1) & identity,
+        against=known["counted"].notna() & identity,
+    )
+    kept = ["key", "estimator_name", "problem_name", "n_source", "n_target", "reason", "setting", "metric", "place"]
+    own = known.groupby(IDENTITY_COLUMNS, sort=False, dropna=False)
+    more = own.agg(
+        **{name: (name, "first") for name in kept},
+        **{name: (name, "mean") for name in SECONDS},
+        ratio=("counted", "mean"),
+        worst=("worst", "max"),
+        lost=("lost", "sum"),
+        against=("against", "sum"),
+    )
+    found = aggregate(known, "chosen").merge(more.reset_index(), on=IDENTITY_COLUMNS, sort=False)
+    order = {name: index for index, name in enumerate(row_order(found["estimator"]))}
+    found = found.iloc[np.lexsort((found["estimator"].map(order), found["place"]))].reset_index(drop=True)
+    found["reason"] = found["reason"].fillna("")
+    found["specialist"], found["counts"] = False, False
+    for tier in _tiers(known):
+        own_rows = (found["tier"] == tier.name) & ~found["anchor"]
+        special = own_rows & found["estimator"].isin(tier.specialists)
+        found["specialist"] |= special
+        found["counts"] |= special | (own_rows & found["place"].isin(tier.shared))
+    return found
+
+
+@dataclass(frozen=True)
+class _Tier:
+    """The rivals of a tier: `cells` of theirs, the places that half of them serve, and who serves all of those."""
+
+    name: str
+    cells: pd.DataFrame
+    shared: list[int]
+    general: list[str]
+    specialists: list[str]
+
+    def served(self, name: str) -> list[int]:
+        """Places that count for one of them."""
+        own = self.cells[self.cells["estimator"] == name]
+        return list(own.loc[own["counted"].notna(), "place"].drop_duplicates())
+
+
+def _tiers(known: pd.DataFrame) -> Iterator[_Tier]:
+    """Of `fits`: places where no rival was measured are left out."""
+    for name, own in known[~known["anchor"]].groupby("tier", sort=False):
+        names = row_order(own["estimator"])
+        own = own.loc[own.groupby("place", sort=False)["measured"].transform("any"), _COUNTED]
+        served: dict[int, set[str]] = {}
+        for place, one in own.loc[own["counted"].notna(), ["place", "estimator"]].itertuples(index=False):
+            served.setdefault(place, set()).add(one)
+        shared = [place for place, there in served.items() if 2 * len(there) >= len(names)]
+        general = [one for one in names if shared and all(one in served[place] for place in shared)]
+        others = [one for one in names if one not in general and any(one in there for there in served.values())]
+        yield _Tier(str(name), own, shared, general, others)
+
+
+_COUNTED = ["estimator", "place", "problem_name", "instance", "seed", "counted"]
+
+
+def _array(cells: pd.DataFrame, names: list[str], where: list[int]) -> tuple[ranking.Array, NDArray[np.intp]]:
+    """(estimators, places, instances, seeds) of `counted`, and (places,) the family of each."""
+    own = cells[cells["estimator"].isin(names) & cells["place"].isin(where)]
+    instances = own[["place", "instance"]].drop_duplicates()
+    instances = instances.assign(number=instances.groupby("place", sort=False).cumcount())
+    index = [
+        pd.Index(names).get_indexer(pd.Index(own["estimator"])),
+        pd.Index(where).get_indexer(pd.Index(own["place"])),
+        own[["place", "instance"]].merge(instances, on=["place", "instance"], how="left")["number"].to_numpy(),
+        pd.factorize(own["seed"])[0],
+    ]
+    ratio = np.full([len(names), len(where), *(values.max() + 1 for values in index[2:])], np.nan)
+    ratio[tuple(index)] = own["counted"]
+    families = own.drop_duplicates("place").set_index("place")["problem_name"].reindex(where)
+    return ratio, pd.factorize(families)[0]
+
+
+def board(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """The leaderboard of a frame of `tables.frame`: a dictionary an estimator and tier, in order of tier, then `RULE`.
+
+    Specialists follow the others of their tier, and anchors them.
+
+    Keys: `tier`, `group` ("rival", "specialist" or "anchor"), `estimator`, `estimator_name`, `anchor`, `setting`;
+    `reference` (what errors are held against), `ratio` (geometric mean), `low`, `high`, `best` (the probability of the
+    lowest); `leader` (of the tier; of a specialist: the best rival where it serves), `over_leader` (ratio to it),
+    `over_low`, `over_high`, `separated` (from it), `decided` (of the leader: places where it is separated from the
+    next); `worst`, `worst_where`, `lost` (fits worse than the identity) of `against`, `places`, `n_ok`, `n_planned`,
+    `SECONDS` (medians of the means at places), `failures`.
+    """
+    known, reference = fits(rows)
+    found = places(rows)
+    rivals, anchors = ((known[known["anchor"] == is_], found[found["anchor"] == is_]) for is_ in (False, True))
+    everywhere = list(known["place"].unique())
+    tiers = list(_tiers(known)) or [_Tier(str(rows["tier"].iloc[0]), known, everywhere, [], [])]
+    lines: list[dict[str, Any]] = []
+    for tier in tiers:
+        own = [one[one["tier"] == tier.name] for one in rivals]
+        planned = own[1]["place"].unique() if len(own[1]) else everywhere
+        there = [one[one["place"].isin(planned)] for one in anchors]
+        both = [*_rivals(tier, *own), *_anchors(tier, *there)]
+        lines += [{"tier": tier.name, "reference": reference} | line for line in both]
+    return lines
+
+
+def _rivals(tier: _Tier, known: pd.DataFrame, found: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    """Those who serve all shared places in order of their mean, then specialists, then whoever was measured nowhere."""
+    if tier.general:
+        ratio, family = _array(tier.cells, tier.general, tier.shared)
+        result = ranking.rank(ratio, family)
+        order = sorted(range(len(ratio)), key=lambda k: result.log_mean[k])
+        for k in order:
+            line = _line(tier.general[k], known, found, tier.shared) | _judged(result, tier.general, k, order[0])
+            if k == order[0] and len(order) > 1:
+                line["decided"] = _decided(ratio[k], ratio[order[1]])
+            yield line | {"group": "rival"}
+    for name in tier.specialists:
+        where = tier.served(name)
+        rivals = [one for one in (*tier.general, *tier.specialists) if one != name and {*where} <= {*tier.served(one)}]
+        names = [name, *rivals]
+        result = ranking.rank(*_array(tier.cells, names, where))
+        leader = 1 + int(np.argmin(result.log_mean[1:])) if rivals else 0
+        yield _line(name, known, found, where) | _judged(result, names, 0, leader) | {"group": "specialist"}
+    for name in row_order(known["estimator"]):
+        if name not in (*tier.general, *tier.specialists):
+            yield _line(name, known, found, []) | {"group": "rival"}
+
+
+def _judged(result: ranking.Ranking, names: list[str], k: int, leader: int) -> dict[str, Any]:
+    """What `ranking` says of the k-th, against a leader (itself, where it leads or is alone)."""
+    with np.errstate(over="ignore"):  # with one degree of freedom, an interval may well reach infinity
+        over = np.exp(result.versus(k, leader))
+        values = np.exp([result.log_mean[k], result.low[k], result.high[k]])
+    return {
+        **dict(zip(("ratio", "low", "high"), values.tolist(), strict=True)),
+        "best": float(result.best[k]) if len(names) > 1 else math.nan,
+        "leader": names[leader],
+        **dict(zip(("over_leader", "over_low", "over_high"), over.tolist(), strict=True)),
+        "separated": bool(over[1] > 1 or over[2] < 1),
+    }
+
+
+def _decided(leader: ranking.Array, following: ranking.Array) -> int:
+    """Places where paired log-ratios of two (places, instances, seeds) are below zero, all places together."""
+    difference = np.log(leader) - np.log(following)
+    count = len(difference)
+    mean, error, freedom = np.full(count, np.nan), np.full(count, np.nan), np.zeros(count)
+    for place, own in enumerate(difference):
+        instance, _ = np.nonzero(~np.isnan(own))
+        values = paired.units(own[~np.isnan(own)], instance)
+        if len(values):
+            mean[place], freedom[place] = values.mean(), len(values) - 1
+            error[place] = values.var(ddof=1) / len(values) if len(values) > 1 else np.nan
+    variance, gained = paired.moderated(np.nan_to_num(error), freedom)
+    claims = paired.claims(mean, np.sqrt(variance), gained, ranking.LEVEL)
+    return int((claims.found & (mean < 0)).sum())
+
+
+def _anchors(tier: _Tier, known: pd.DataFrame, found: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    for name in row_order(known["estimator"]):
+        own = known[(known["estimator"] == name) & known["counted"].notna() & known["place"].isin(tier.shared)]
+        line = _line(name, known, found, tier.shared) | {"group": "anchor"}
+        if len(own):
+            ratio, _ = _array(own, [name], list(own["place"].drop_duplicates()))
+            line["ratio"] = float(np.exp(ranking.log_means(ratio)[0]))
+        yield line
+
+
+def _line(name: str, known: pd.DataFrame, found: pd.DataFrame, where: list[int]) -> dict[str, Any]:
+    """What is counted of an estimator: fits and failures wherever it was planned, ratios at the places `where`."""
+    known, found = known[known["estimator"] == name], found[found["estimator"] == name]
+    judged, cells = found[found["place"].isin(where)], known[known["place"].isin(where)]
+    worst = cells["ratio"].where(cells["measured"], cells["counted"])
+    at = cells.iloc[int(np.nanargmax(worst))] if worst.notna().any() else None
+    failures: Counter[str] = Counter()
+    for counts in found["failures"]:
+        failures.update(counts)
+    return {
+        **dict.fromkeys(("ratio", "low", "high", "best", "over_leader", "over_low", "over_high", "decided"), math.nan),
+        "leader": "",
+        "separated": False,
+        "estimator": name,
+        "estimator_name": known["estimator_name"].iloc[0],
+        "anchor": bool(known["anchor"].iloc[0]),
+        "setting": ", ".join(known["setting"].unique()),
+        "worst": math.nan if at is None else float(worst.max()),
+        "worst_where": "" if at is None else _where(at),
+        "lost": int(judged["lost"].sum()),
+        "against": int(judged["against"].sum()),
+        "places": len(judged),
+        "n_ok": int(found["n_ok"].sum()),
+        "n_planned": int(found["n_planned"].sum()),
+        **{column: float(found[column].median()) for column in SECONDS},
+        "failures": dict(failures),
+    }
+
+
+def _where(cell: pd.Series) -> str:
+    fate = "" if cell["measured"] else f" ({cell['status']})"
+    return f"{cell['problem']}, d = {cell['dim']}, instance {cell['instance']}, seed {cell['seed']}{fate}"
+
+
+def gpu_seconds(line: dict[str, Any]) -> str:
+    """What a line of the `board` shows of a GPU: its fit seconds, or "no gpu" where it was fitted on the CPU."""
+    if math.isfinite(line["gpu_fit_seconds"]):
+        return number(line["gpu_fit_seconds"])
+    return NO_GPU if math.isfinite(line["fit_seconds"]) else ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Lines of the `board` that stand together, as people read them."""
+
+    NUMBERS: ClassVar = (2, 3, 6, 7, 8, 9, 10)
+    """Columns of numbers."""
+    WORST: ClassVar = 5
+    tier: str
+    group: str
+    lines: list[dict[str, Any]]
+
+    @property
+    def title(self) -> str:
+        """The tier, and what is special about these lines."""
+        return f"Knowing {self.tier}" + (": specialists, where they serve" if self.group == "specialist" else "")
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns of `cells`."""
+        reference = self.lines[0]["reference"]
+        return [
+            *("estimator", "setting", f"error / {reference}'s (95 %)", "P(best)", "against the leader"),
+            *("worst fit", "lose to the identity", "fit s", "transform s", "GPU s", "n_ok/n_planned"),
+        ]
+
+    @staticmethod
+    def cells(line: dict[str, Any]) -> list[str]:
+        """What each column shows of a line."""
+        identity = line["estimator"] == REFERENCES[0]
+        return [
+            line["estimator"],
+            "anchor" if line["anchor"] else line["setting"],
+            _interval(line["ratio"], line["low"], line["high"]),
+            "" if math.isnan(line["best"]) else f"{line['best']:.2f}",
+            _against(line),
+            _worst(line),
+            "" if identity or not line["against"] else f"{line['lost']} of {line['against']} fits",
+            known_number(line["fit_seconds"]),
+            known_number(line["transform_seconds"]),
+            gpu_seconds(line),
+            f"{line['n_ok']}/{line['n_planned']}",
+        ]
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    return known_number(value) + ("" if math.isnan(low) else f" ({number(low)} .. {number(high)})")
+
+
+def _against(line: dict[str, Any]) -> str:
+    """Whether a line is separated from its leader."""
+    if not line["leader"]:
+        return ""
+    if line["leader"] == line["estimator"]:
+        return "leads" if line["group"] == "rival" else "alone there"
+    over = f"{number(line['over_leader'])} of {line['leader']}'s"
+    if math.isnan(line["over_low"]):
+        return f"{over}, not separated"
+    return f"{'separated' if line['separated'] else 'not separated'}: {_interval(*_over(line))} of {line['leader']}'s"
+
+
+def _over(line: dict[str, Any]) -> tuple[float, float, float]:
+    return line["over_leader"], line["over_low"], line["over_high"]
+
+
+def _worst(line: dict[str, Any]) -> str:
+    if math.isnan(line["worst"]):
+        return ""
+    problem, dim, *_ = line["worst_where"].rsplit(", ", 3)
+    failed = line["worst_where"].partition(" (")[2] if line["failures"] else ""
+    return f"{number(line['worst'])} at {problem}, {dim}" + (f" ({failed}" if failed else "")
+
+
+def shown(lines: list[dict[str, Any]]) -> list[Table]:
+    """The tables of a `board`: a tier's rivals among its anchors, and its specialists."""
+    found = []
+    for tier in dict.fromkeys(line["tier"] for line in lines):
+        own = [line for line in lines if line["tier"] == tier]
+        groups = {"rival": [one for one in own if one["group"] != "specialist"]}
+        groups["specialist"] = [one for one in own if one["group"] == "specialist"]
+        found += [Table(tier, group, members) for group, members in groups.items() if members]
+    return found
+
+
+def legend(rows: pd.DataFrame) -> str:
+    """What stands under the board: its rule, what was resampled, and the times."""
+    known = rows.assign(instance=rows.get("instance", 0))
+    families, by_place = known["problem_name"].nunique(), known.groupby([*PLACE, "estimator"], sort=False)
+    instances, seeds = by_place["instance"].nunique().max(), by_place["seed"].nunique().max()
+    return (
+        f"{RULE} Here: {families} famil{'y' if families == 1 else 'ies'}, at most {instances} instance{_s(instances)} "
+        f"x {seeds} seed{_s(seeds)} a place. fit s, transform s (of 1000 points) and GPU s: medians over places of "
+        f"mean seconds, compilation excluded, {circumstances(rows)}."
+    )
+
+
+def _listed(names: list[str]) -> str:
+    """As a sentence holds them: at most `NAMED` by name."""
+    others = [f"{len(names) - NAMED} others"] if len(names) > NAMED + 1 else []
+    *first, last = [*names[:NAMED], *others] if others else names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def verdict(lines: list[dict[str, Any]], rows: pd.DataFrame) -> list[str]:
+    """The run in sentences: who leads each tier, from whom that is not separated, and what was not measured."""
+    said = []
+    for tier in dict.fromkeys(line["tier"] for line in lines):
+        rivals = [line for line in lines if line["tier"] == tier and line["group"] == "rival" and line["leader"]]
+        said += [_leads(tier, rivals)] if rivals else []
+        said += [
+            f"Knowing {tier}, the specialist {line['estimator']} has {_interval(*_over(line))} times the error of "
+            f"{line['leader']}, the best rival at the {line['places']} place{_s(line['places'])} that it serves, and "
+            f"is {'' if line['separated'] else 'not '}separated from it."
+            for line in lines
+            if line["tier"] == tier and line["group"] == "specialist" and line["leader"] != line["estimator"]
+        ]
+    failed = Counter(rows.loc[~rows["status"].isin([Status.OK, Status.AT_FLOOR]), "status"])
+    if failed:
+        said.append("Not measured: " + ", ".join(f"{count} {status}" for status, count in failed.most_common()) + ".")
+    return said
+
+
+def _leads(tier: str, rivals: list[dict[str, Any]]) -> str:
+    """Of rivals in order."""
+    best, *others = rivals
+    scale = _interval(best["ratio"], best["low"], best["high"])
+    where = f"{best['places']} place{_s(best['places'])}"
+    start = f"Knowing {tier}, {best['estimator']}"
+    mean = f"at {scale} of the error of {best['reference']} over {where}"
+    if not others:
+        return f"{start} is the only estimator that serves all shared places, {mean}."
+    near = [line["estimator"] for line in others if not line["separated"]]
+    close = (
+        f"{_listed(near)} {'is' if len(near) == 1 else 'are'} not separated from it" if near else "all are separated"
+    )
+    return (
+        f"{start} leads (of {len(rivals)} estimators), {mean}; {close}. It is separated from the next, "
+        f"{others[0]['estimator']}, at {best['decided']:.0f} of {where}."
+    )
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"

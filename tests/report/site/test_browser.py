@@ -1,0 +1,172 @@
+"""Report and dashboard in a browser that has no network: opened from disk, filtered, drawn, without an error.
+
+`make browser` installs what this needs; `pytest -m browser` runs it. Screenshots are kept in SCREENSHOTS, if set.
+"""
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ..conftest import history, report
+from .test_site import HOSTILE, hostile  # noqa: F401
+
+pytestmark = pytest.mark.browser
+# A fresh Chromium looks for updates and components; it finds no network, and says so.
+QUIET = ["--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+DRAWN = ".main-svg .scatterlayer path"
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator:
+    sync_api = pytest.importorskip("playwright.sync_api", reason="no playwright: make browser", exc_type=ImportError)
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert program, "no Chromium: make browser"
+    with sync_api.sync_playwright() as playwright:
+        # Chromium's sandbox does not start for root, as whom containers run; it opens only what these tests wrote.
+        browser = playwright.chromium.launch(
+            executable_path=program, args=[*QUIET, "--disable-component-update"], chromium_sandbox=os.getuid() != 0
+        )
+        yield browser
+        browser.close()
+
+
+class Tab:
+    """A page whose complaints are kept, and whose requests to anything but its own origin are refused."""
+
+    def __init__(self, browser, origin: str, **options) -> None:
+        self.complaints: list[str] = []
+        self.context = browser.new_context(**options)
+        self.context.route("**/*", lambda route: self._ask(route, origin))
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)  # of a wait, not of what is tested: 10 s were too few on a busy machine
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("requestfailed", lambda request: self.complaints.append(f"failed: {request.url}"))
+        self.page.on("dialog", lambda dialog: (self.complaints.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+        self.page.on(
+            "console",
+            lambda said: self.complaints.append(said.text) if said.type in ("error", "warning") else None,
+        )
+
+    def _ask(self, route, origin: str) -> None:
+        if route.request.url.startswith((origin, "data:", "blob:")):
+            route.continue_()
+        else:
+            self.complaints.append(f"asked for {route.request.url}")
+            route.abort()
+
+    def close(self, name: str, *, whole: bool = True) -> None:
+        """A picture, and nothing to complain of."""
+        if folder := os.environ.get("SCREENSHOTS"):
+            self.page.screenshot(path=Path(folder) / f"{name}.png", full_page=whole)
+        self.context.close()
+        assert self.complaints == []
+
+
+@pytest.fixture
+def open_tab(chromium):
+    return functools.partial(Tab, chromium)
+
+
+def chooser(page, label: str):
+    return page.locator("#filters label", has_text=label).locator("select")
+
+
+def test_the_report_filters_sorts_and_draws(real: Path, open_tab) -> None:
+    tab = open_tab("file:", offline=True)
+    page = tab.page
+    page.goto((real / "site" / "index.html").as_uri())
+    rows = page.locator("#results tbody tr")
+    assert rows.count() == 16
+    chooser(page, "dimension").select_option("2")
+    assert rows.count() == 8
+    assert "8 of 8 results shown; 12/16 of their cells" in page.locator("#shown").inner_text()
+    chooser(page, "estimator").select_option("bures")
+    assert rows.count() == 2
+    chooser(page, "dimension").select_option("")
+    page.get_by_role("button", name="fit s").click()
+    assert page.locator("#results th[aria-sort=ascending]").inner_text() == "fit s"
+    charts = page.locator("figure.chart")
+    assert charts.count() == 2
+    for index in range(charts.count()):
+        charts.nth(index).scroll_into_view_if_needed()
+        charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
+    tab.close("report")
+
+
+def test_every_page_of_the_report_draws_its_figures(real: Path, open_tab) -> None:
+    drawn = 0
+    for path in sorted((real / "site").glob("*.html")):
+        tab = open_tab("file:", offline=True)
+        tab.page.goto(path.as_uri())
+        charts = tab.page.locator("figure.chart")
+        for index in range(charts.count()):
+            charts.nth(index).scroll_into_view_if_needed()
+            charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
+            drawn += 1
+        tab.close(f"report-{path.stem}")
+    assert drawn > 8
+
+
+def test_a_phone_shows_the_report_without_scrolling_sideways(real: Path, open_tab) -> None:
+    tab = open_tab("file:", offline=True, viewport={"width": 390, "height": 844})
+    tab.page.goto((real / "site" / "index.html").as_uri())
+    assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
+    tab.close("report-phone")
+
+
+def test_hostile_names_are_shown_and_do_nothing(hostile, tmp_path, open_tab) -> None:  # noqa: F811
+    report(hostile.path, "--out", tmp_path / "site")
+    for name in ("index", "rates"):
+        tab = open_tab("file:", offline=True)
+        tab.page.goto((tmp_path / "site" / f"{name}.html").as_uri())
+        tab.page.locator("figure.chart").first.scroll_into_view_if_needed()
+        tab.page.locator(DRAWN).first.wait_for(state="attached")
+        assert HOSTILE in tab.page.locator("body").inner_text()
+        assert tab.page.locator("img, b").count() == 0
+        tab.close(f"hostile-{name}")
+
+
+@pytest.fixture(params=["disk", "server"])
+def dashboard(request, tmp_path, write_run) -> Iterator[str]:
+    """The address of asv's pages of two commits."""
+    history(tmp_path / "checkout", write_run)
+    pages = tmp_path / "checkout" / "html"
+    if request.param == "disk":
+        yield (pages / "index.html").as_uri()
+        return
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(pages))
+    handler.func.log_message = lambda *words: None
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/index.html"
+        server.shutdown()
+
+
+def test_the_dashboard_shows_both_commits(dashboard: str, open_tab) -> None:
+    scheme = dashboard.partition("index")[0] if dashboard.startswith("http") else "file:"
+    tab = open_tab(scheme)
+    page = tab.page
+    page.goto(dashboard)
+    # All six: asv complains of a curve that comes when its page is no longer shown.
+    page.wait_for_function("document.querySelectorAll('.benchmark-container canvas.flot-overlay').length == 6")
+    page.locator(".benchmark-container", has_text="track_uvp").click()
+    page.locator("#main-graph canvas").first.wait_for()
+    legend = page.locator("#main-graph .legendLabel")
+    assert legend.all_inner_texts() == ["estimator-flow", "estimator-late"]
+    page.locator("#graphdisplay-navigation").get_by_text("late", exact=True).click()
+    page.wait_for_function("document.querySelectorAll('#main-graph .legendLabel').length < 2")
+    page.get_by_text("log scale", exact=True).click()
+    page.get_by_text("Benchmark list").click()
+    row = page.locator("#summarylist-body tr", has_text="track_uvp").filter(has_text="flow")
+    row.wait_for()
+    assert "98.2%" in row.inner_text()
+    page.locator("#nav").get_by_text("Regressions").click()
+    page.locator("#regressions-body").wait_for(state="attached")
+    # A picture of the whole page resizes the window, and asv draws again what is not shown.
+    tab.close(f"dashboard-{scheme[:4]}", whole=False)

@@ -1,0 +1,193 @@
+"""A night on a small experiment, end to end in a repository made here, and its judgement on frames that are known."""
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from mongebench import cli, plugins
+from mongebench.core.errors import ExperimentError
+from mongebench.report import gates
+from mongebench.run import experiment as experiments
+
+from .conftest import git, repository
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+EXPERIMENT = """
+name = "tiny"
+seeds = 4
+evaluation_points = 200
+gates = "gates.csv"
+[[estimators]]
+name = ["identity", "bures", "sorting"]
+[[problems]]
+name = "gaussian"
+dim = [1, 2]
+[budget]
+n_source = 50
+n_target = 50
+"""
+
+
+def frame(values: dict[str, list[float]], **columns) -> pd.DataFrame:
+    """Estimator -> its UVP at each seed; NaN is a cell that crashed."""
+    rows = [
+        {"estimator": name, "seed": seed, "key": f"{name}-{seed}", "uvp": value, "fit_seconds": 1.0 + seed}
+        | {"status": "crashed" if np.isnan(value) else "ok"}
+        for name, own in values.items()
+        for seed, value in enumerate(own)
+    ]
+    same = {"problem": "gaussian", "dim": 2, "budget": "n = 1 / 1", "problem_digest": "0", "evaluation_points": 10}
+    return pd.DataFrame(rows).assign(uvp_se=0.0, uvp_floor=1e-6, tier="t", anchor=False, **same | columns)
+
+
+def test_gates_hold_each_fit_against_its_own_and_no_doubling_passes(rng) -> None:
+    """However the fits of a place scatter: twice each of them breaks the gate, and the same again does not."""
+    values = {f"e{k}": list(np.exp(spread * rng.normal(size=4))) for k, spread in enumerate((0.0, 0.01, 0.3, 1.0, 3.0))}
+    recorded = gates.record(frame(values))
+    assert recorded["catches"].between(1.1, 1.5).all()
+    assert recorded["catches"].iloc[0] == 1.1 < recorded["catches"].iloc[2] < 1.5
+    assert not gates.judge(frame(values), recorded).failed
+    doubled = gates.judge(frame({name: [2 * value for value in own] for name, own in values.items()}), recorded)
+    assert len(doubled.broken) == 5
+    assert doubled.sentences()[0].startswith("FAILED: e0 on gaussian, d = 2, n = 1 / 1: uvp 2 times what was recorded")
+    assert any(sentence.startswith("Errors that grow") for sentence in doubled.sentences())
+
+
+def test_one_ruined_fit_of_four_breaks_a_gate() -> None:
+    recorded = gates.record(frame({"a": [0.1, 1.0, 5.0, 0.5]}))
+    assert gates.judge(frame({"a": [1.0, 1.0, 5.0, 0.5]}), recorded).failed  # the mean error grew by a seventh
+
+
+def test_other_random_numbers_of_equal_quality_seldom_break_a_gate(rng) -> None:
+    """Errors of a CV of 0.3 that keep 0.86 of their correlation: of 200 gates at two standard errors, few break."""
+    common = rng.normal(size=(200, 4))
+    first, second = (
+        np.exp(0.3 * (np.sqrt(0.86) * common + np.sqrt(0.14) * rng.normal(size=(200, 4)))) for _ in range(2)
+    )
+    recorded = gates.record(frame({f"e{k}": list(own) for k, own in enumerate(first)}))
+    broken = gates.judge(frame({f"e{k}": list(own) for k, own in enumerate(second)}), recorded).broken
+    assert len(broken) < 0.15 * 200
+
+
+def test_gates_survive_a_file_and_old_files_are_read(tmp_path) -> None:
+    rows = frame({"a": [1.0, 2.0, 3.0, 4.0]})
+    gates.write(gates.record(rows), tmp_path / "gates.csv")
+    again = gates.read(tmp_path / "gates.csv")
+    assert not gates.judge(rows, again).failed
+    assert gates.judge(rows.assign(uvp=1.6 * rows["uvp"]), again).failed
+    other = gates.judge(rows.assign(seed=rows["seed"] + 4), again)
+    assert "none of its fits has the instance and seed of its gate" in other.broken[0]
+    old = again.drop(columns=["fits", "catches"]).assign(standard_error=0.6, high=4.9)
+    old.to_csv(tmp_path / "old.csv", index=False)
+    assert not gates.judge(rows.assign(uvp=1.9 * rows["uvp"]), gates.read(tmp_path / "old.csv")).failed
+    assert gates.judge(rows.assign(uvp=2.0 * rows["uvp"]), gates.read(tmp_path / "old.csv")).failed
+
+
+def test_rounding_moves_no_gate_and_lower_errors_are_welcome() -> None:
+    recorded = gates.record(frame({"exact": [1e-12] * 4, "a": [2.0] * 4}))
+    assert recorded["fits"].tolist()[0].startswith("0/0:1e-06 0/1:1e-06")
+    assert not gates.judge(frame({"exact": [9e-7] * 4, "a": [0.1] * 4}), recorded).failed
+
+
+def test_lost_cells_fail_the_night_and_unsupported_ones_do_not() -> None:
+    recorded = gates.record(frame({"a": [1.0] * 4}))
+    lost = gates.judge(frame({"a": [1.0, 1.0, 1.0, np.nan]}), recorded)
+    assert (lost.measured, lost.planned, lost.failed, lost.broken) == (3, 4, True, ())
+    rows = frame({"a": [1.0] * 4, "sorting": [np.nan] * 4})
+    rows.loc[rows["estimator"] == "sorting", "status"] = "unsupported"
+    assert not gates.judge(rows, recorded).failed
+    gone = gates.judge(frame({"b": [1.0] * 4}), recorded)
+    assert gone.broken == (
+        "a on gaussian, d = 2, n = 1 / 1 is planned no more, but has a gate; record the gates again.",
+    )
+    with pytest.raises(ExperimentError, match="1 of 4 cells of a on gaussian"):
+        gates.record(frame({"a": [1.0, 1.0, 1.0, np.nan]}))
+
+
+def test_equal_halves_raise_few_alarms_and_unequal_ones_do(rng) -> None:
+    """At 95 %: of 20 nights of five places one alarms; of the hundred alone, five. Three deviations are allowed."""
+    nights = [frame({f"e{k}": list(rng.normal(5, 1, size=8)) for k in range(5)}) for _ in range(20)]
+    found = [gates.false_alarms(rows) for rows in nights]
+    assert {places for _, _, places in found} == {5}
+    assert sum(together > 0 for together, _, _ in found) <= 1 + 3
+    assert 0 < sum(alone for _, alone, _ in found) <= 5 + 3 * np.sqrt(5)
+    drifting = frame({"a": [1.0, 1.1, 0.9, 1.05, 9.0, 9.1, 8.9, 9.05]})
+    assert gates.false_alarms(drifting) == (1, 1, 1)
+    assert gates.false_alarms(frame({"a": [1.0, 2.0, 3.0]})) == (0, 0, 0)
+
+
+def test_halves_pair_instances_with_themselves() -> None:
+    """Instances of quite other difficulty, two fits each: what differs between them is no alarm."""
+    rows = frame({"a": [1.0, 1.01, 50.0, 50.5, 900.0, 891.0]}, instance=[0, 0, 1, 1, 2, 2])
+    assert gates.false_alarms(rows) == (0, 0, 1)
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    repository(tmp_path / "checkout")
+    monkeypatch.chdir(tmp_path / "checkout")
+    Path("tiny.toml").write_text(EXPERIMENT, encoding="utf-8")
+    git(tmp_path / "checkout", "commit", "--quiet", "--allow-empty", "--message", "any")
+    return tmp_path / "checkout"
+
+
+def night(*words: str) -> tuple[int, str]:
+    done = CliRunner().invoke(cli.app, ["nightly", "tiny.toml", "--commit", "HEAD", *words], catch_exceptions=False)
+    return done.exit_code, done.output
+
+
+def test_a_night_from_end_to_end(checkout) -> None:
+    with pytest.raises(ExperimentError, match=r"gates\.csv cannot be read"):
+        night()
+    code, said = night("--record", "--out", "run")
+    assert code == 0, said
+    assert "20/20 planned cells were measured" in said
+    assert "5 of 5 accuracy gates hold" in said
+    assert re.search(r"False alarms of compare on errors, .*: 0 of \d places", said)
+    assert (checkout / "html" / "index.html").is_file()
+    assert (checkout / "run" / "report" / "index.html").is_file()
+    gates = pd.read_csv("gates.csv")
+    gates.assign(catches=gates["catches"].where(gates["estimator"] != "sorting", 0.5)).to_csv("gates.csv", index=False)
+    code, said = night("--out", "run")
+    assert code == 1
+    assert "FAILED: sorting on gaussian, d = 1" in said
+    assert "4 of 5 accuracy gates hold" in (checkout / "run" / "nightly.md").read_text(encoding="utf-8")
+
+
+def test_every_estimator_has_a_cell_of_the_night_and_gates_are_of_its_places() -> None:
+    declared = experiments.read("nightly")
+    ours = {found.name for found in plugins.available(plugins.ESTIMATORS).values() if found.origin == "mongebench"}
+    assert declared.named() == ours - {"published"}  # the authors' algorithm at their one setting is no rival
+    recorded = gates.read(declared.base / str(declared.gates))
+    assert len(recorded) >= 50
+    assert set(recorded["estimator"]) <= ours
+    assert set(recorded["problem"]) == {cell.problem.name for cell in declared.cells()}
+    assert recorded["catches"].between(gates.LEAST, gates.MOST).all()
+    assert (recorded["n"] == recorded["fits"].str.split(" ").str.len()).all()
+
+
+def test_workflows_are_what_github_reads() -> None:
+    """By the schema of schemastore.org, of which check-jsonschema carries a copy."""
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
+    done = subprocess.run([*command, *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert len(WORKFLOWS) == 2
+
+
+def test_workflows_call_commands_that_exist_and_both_ends_of_python() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+    names = {found.name or found.callback.__name__ for found in cli.app.registered_commands}
+    called = set(re.findall(r"\bmongebench ([a-z-]+)", text))
+    assert "nightly" in called
+    assert called <= names
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["classifiers"]
+    versions = sorted(re.findall(r"3\.\d+", " ".join(classifiers)), key=lambda version: int(version[2:]))
+    assert f'python: ["{versions[0]}", "{versions[-1]}"]' in text

@@ -1,0 +1,91 @@
+"""Rows of a file after a map: coordinates moved, all else as it was; and the commands `fit` and `apply`."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import mongebench as mb
+from mongebench.cli import app
+from mongebench.selection.moving import moved, read_rows, write_rows
+
+
+@pytest.fixture(scope="module")
+def frames():
+    rng = np.random.default_rng(4)
+    x = pd.DataFrame(rng.normal(size=(60, 2)), columns=["height", "weight"])
+    y = pd.DataFrame(rng.normal(size=(50, 2)) * [2.0, 0.5] + [3.0, 1.0], columns=["height", "weight"])
+    return x, y
+
+
+@pytest.fixture(scope="module")
+def map(frames):
+    return mb.select(*frames, ["bures"], folds=2).best
+
+
+def test_ids_text_and_missing_values_stay_as_they_were(map, frames, tmp_path) -> None:
+    rows = frames[0].assign(id=[f"A{i}" for i in range(60)])[["id", "weight", "height"]]
+    rows.loc[3, "weight"] = np.nan
+    write_rows(rows, tmp_path / "rows.csv")
+    again = read_rows(tmp_path / "rows.csv")
+    assert list(again.columns) == ["id", "weight", "height"]
+    found = moved(map, again, "rows.csv")
+    assert list(found.rows["id"]) == list(rows["id"])
+    assert found.unmoved == 1
+    assert found.outside == 0
+    expected = map.transform(frames[0])
+    whole = np.arange(60) != 3
+    np.testing.assert_allclose(found.rows[["height", "weight"]].to_numpy()[whole], expected.to_numpy()[whole])
+    assert found.rows["height"][3] == rows["height"][3]
+    far = moved(map, frames[0] + 100, "far")
+    assert far.outside == 60
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_what_is_written_is_read_again(frames, tmp_path, suffix) -> None:
+    write_rows(frames[0], tmp_path / f"rows{suffix}")
+    pd.testing.assert_frame_equal(read_rows(tmp_path / f"rows{suffix}"), frames[0])
+
+
+def test_rows_that_cannot_be_moved_are_refused(map, frames, tmp_path) -> None:
+    with pytest.raises(mb.InvalidInput, match="height"):
+        moved(map, frames[0].rename(columns={"height": "heigth"}), "rows")
+    with pytest.raises(mb.InvalidInput, match="column 'weight'"):
+        moved(map, frames[0].assign(weight="heavy"), "rows")
+    with pytest.raises(mb.InvalidInput, match=r"expected one of \.csv, \.parquet, \.npy"):
+        read_rows(tmp_path / "rows.xlsx")
+    with pytest.raises(mb.InvalidInput, match="There is no file"):
+        read_rows(tmp_path / "rows.csv")
+
+
+def test_the_two_commands(frames, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    x, y = frames
+    x.assign(id="a").to_csv("a.csv", index=False)
+    holes = y.copy()
+    holes.loc[0, "height"] = np.nan
+    holes.to_csv("b.csv", index=False, sep=";", decimal=",")
+    words = ["fit", "--source", "a.csv", "--target", "b.csv", "--estimator", "identity,bures", "--folds", "2"]
+
+    failed = CliRunner().invoke(app, words)
+    assert isinstance(failed.exception, mb.InvalidInput)
+    assert "'id'" in str(failed.exception)
+    assert "--columns a,b chooses the coordinates" in str(failed.exception)
+    words += ["--columns", "height,weight"]
+    failed = CliRunner().invoke(app, words)
+    assert "missing value" in str(failed.exception)
+
+    done = CliRunner().invoke(app, [*words, "--drop-missing", "--out", "found"])
+    assert done.exit_code == 0, done.output
+    assert "b.csv: 1 of 50 rows have a missing value and were left out." in done.output
+    assert "bures is best in" in done.output
+    assert "<h1>A map from a.csv to b.csv</h1>" in (tmp_path / "found" / "index.html").read_text()
+    assert list(pd.read_csv("found/selection.csv")["estimator"]) == ["bures", "identity"]
+
+    done = CliRunner().invoke(app, ["apply", "found/map.npz", "a.csv", "--out", "moved.csv"])
+    assert done.exit_code == 0, done.output
+    expected = mb.load("found/map.npz").transform(x)
+    np.testing.assert_allclose(pd.read_csv("moved.csv")[["height", "weight"]], expected)
+    assert list(pd.read_csv("moved.csv")["id"]) == ["a"] * 60
+    failed = CliRunner().invoke(app, ["apply", "found/map.npz", "a.csv", "--out", "a.csv"])
+    assert isinstance(failed.exception, mb.InvalidParameter)
