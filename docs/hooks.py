@@ -23,8 +23,9 @@ import mongebench as mb
 from mongebench import plugins as registry
 from mongebench.check import CHECKS
 from mongebench.core.oracle import tier
+from mongebench.core.parameters import parameters_of
 from mongebench.core.problem import Split
-from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, parameters_of, split_of
+from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, Plugin, available, split_of
 from mongebench.report.site.pages import paragraphs
 from mongebench.report.tables import leaderboard
 from mongebench.run import settings

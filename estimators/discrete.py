@@ -11,9 +11,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pydantic import PositiveInt
 
 from mongebench.core.arrays import Points, row_blocks
-from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
+from mongebench.core.errors import InvalidInput, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.interpolation import Nearest
@@ -22,7 +23,6 @@ from mongebench.estimators.standard import power_of_two
 Masses = NDArray[np.float64]
 """(n,), of sum 1."""
 
-EXTENSIONS = ("nearest", "translated")
 PIVOTS = 10**7
 """Most pivots of the network simplex; POT's own 10^5 end before the optimum at n = 2000."""
 SLACK = 1e-3
@@ -58,7 +58,7 @@ class Exact(MapEstimator):
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT, Claim.UNIT_FREE})
 
     def __init__(
-        self, extension: Literal["nearest", "translated"] = "nearest", max_cost_bytes: int = 2 * 1024**3
+        self, extension: Literal["nearest", "translated"] = "nearest", max_cost_bytes: PositiveInt = 2 * 1024**3
     ) -> None:
         self.extension = extension
         self.max_cost_bytes = max_cost_bytes
@@ -100,8 +100,6 @@ class Exact(MapEstimator):
             The network simplex did not end, or its coupling cannot be shown to be optimal.
         """
         del seed, trace
-        if self.extension not in EXTENSIONS:
-            raise InvalidParameter(one_of(str(self.extension), EXTENSIONS, "extension"))
         x, a = weighted(source.samples, source_weights, "source_weights")
         y, b = weighted(target.samples, target_weights, "target_weights")
         if reason := cost_too_large(len(x), len(y), self.max_cost_bytes):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points, blockwise
-from mongebench.core.errors import InvalidParameter, one_of
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.standard import standardised
@@ -61,12 +60,12 @@ class Drifting(MapEstimator):
 
     def __init__(
         self,
-        steps: int = 1000,
-        batch_size: int = 128,
-        width: int = 64,
-        depth: int = 2,
-        learning_rate: float = 3e-3,
-        temperatures: Sequence[float] = (0.02, 0.05, 0.2),
+        steps: PositiveInt = 1000,
+        batch_size: PositiveInt = 128,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        learning_rate: PositiveFloat = 3e-3,
+        temperatures: Annotated[tuple[PositiveFloat, ...], Field(min_length=1)] = (0.02, 0.05, 0.2),
         dtype: Literal["float32", "float64"] = "float64",
     ) -> None:
         self.steps = steps
@@ -83,11 +82,10 @@ class Drifting(MapEstimator):
         return ("torch",)
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
-        """Train; the trace sees the map twenty times. Raises `InvalidParameter`."""
+        """Train; the trace sees the map twenty times."""
         import torch
 
         watch = trace or keep_going
-        self._check_parameters()
         # In lexicographic order, so that the batches do not depend on the order the samples came in.
         x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
         x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
@@ -146,16 +144,6 @@ class Drifting(MapEstimator):
             return self.target_mean_ + self.scale_ * (scaled + drift)
 
         return blockwise(images, x, row_bytes=8 * 4 * self.width, block_bytes=1 << 22)
-
-    def _check_parameters(self) -> None:
-        if self.dtype not in ("float32", "float64"):
-            raise InvalidParameter(one_of(str(self.dtype), ("float32", "float64"), "dtype"))
-        for name in ("steps", "batch_size", "width", "depth"):
-            if not getattr(self, name) >= 1:
-                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)!r}.")
-        for name, values in (("learning_rate", [self.learning_rate]), ("temperatures", list(self.temperatures))):
-            if not values or not all(0 < value < math.inf for value in values):
-                raise InvalidParameter(f"{name} must be positive, got {getattr(self, name)!r}.")
 
 
 def _network(dim: int, width: int, depth: int, generator: Any) -> Any:

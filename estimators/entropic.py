@@ -12,17 +12,17 @@ same number everywhere.
 from __future__ import annotations
 
 import functools
-import numbers
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points, row_blocks
-from mongebench.core.errors import InvalidParameter, NotConverged, one_of
+from mongebench.core.errors import InvalidParameter, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.semidual import folds_of, held_out_value
@@ -90,15 +90,16 @@ class Entropic(MapEstimator):
     tunable: ClassVar[dict[str, Any]] = {
         "epsilon": Range(0.005, 0.5),
     }
+    matters_with: ClassVar[dict[str, Any]] = {"folds": {"epsilon": ["validated"]}}
 
     def __init__(
         self,
-        epsilon: float | Literal["validated"] = 0.05,
+        epsilon: PositiveFloat | Literal["validated"] = 0.05,
         scale: Scale = "mean_cost",
         backend: Backend = "ott",
-        tolerance: float = 1e-5,
-        max_iterations: int = 10_000,
-        folds: int = 3,
+        tolerance: PositiveFloat = 1e-5,
+        max_iterations: PositiveInt = 10_000,
+        folds: Annotated[int, Field(ge=2)] = 3,
     ) -> None:
         self.epsilon = epsilon
         self.scale = scale
@@ -106,6 +107,11 @@ class Entropic(MapEstimator):
         self.tolerance = tolerance
         self.max_iterations = max_iterations
         self.folds = folds
+
+    def check_parameters(self) -> None:
+        """The candidates of "validated" are multiples of the mean cost."""
+        if self.epsilon == "validated" and self.scale != "mean_cost":
+            raise InvalidParameter(f'epsilon="validated" needs scale="mean_cost", got scale={self.scale!r}.')
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -117,8 +123,6 @@ class Entropic(MapEstimator):
 
         Raises
         ------
-        InvalidParameter
-            A parameter out of its range.
         NotConverged
             The tolerance was not reached within `max_iterations`.
         """
@@ -150,11 +154,6 @@ class Entropic(MapEstimator):
 
     def _validated(self, x: Points, y: Points, seed: int) -> list[float]:
         """EPSILONS, the best on held-out samples first; the default, 0.05, where a fold would have less than two."""
-        if not self.folds >= 2 or self.scale != "mean_cost":
-            raise InvalidParameter(
-                f'epsilon = "validated" needs at least 2 folds and scale = "mean_cost"; got {self.folds!r} and '
-                f"{self.scale!r}."
-            )
         if min(len(x), len(y)) < 2 * self.folds:
             return [0.05]
         # In units of their own, for which the search of the c-transform is made; but as far apart as they are, which
@@ -212,11 +211,11 @@ class SinkhornDivergence(MapEstimator):
 
     def __init__(
         self,
-        epsilon: float = 0.2,
+        epsilon: PositiveFloat = 0.2,
         scale: Scale = "mean_cost",
         backend: Backend = "ott",
-        tolerance: float = 1e-5,
-        max_iterations: int = 10_000,
+        tolerance: PositiveFloat = 1e-5,
+        max_iterations: PositiveInt = 10_000,
     ) -> None:
         self.epsilon = epsilon
         self.scale = scale
@@ -324,14 +323,10 @@ class DualPotential:
         return x - self.phi.gradient(x)
 
 
-def absolute_epsilon(epsilon: Any, scale: str, x: Points, y: Points) -> float:
-    """`epsilon` in squared units of the data. Raises `InvalidParameter`."""
-    if not (isinstance(epsilon, numbers.Real) and 0 < float(epsilon) < np.inf):
-        raise InvalidParameter(f"epsilon must be a positive number, got {epsilon!r}.")
+def absolute_epsilon(epsilon: float, scale: Scale, x: Points, y: Points) -> float:
+    """`epsilon` > 0 in squared units of the data."""
     if scale == "absolute":
         return float(epsilon)
-    if scale != "mean_cost":
-        raise InvalidParameter(one_of(str(scale), ("mean_cost", "absolute"), "scale"))
     shift = x.mean(axis=0) - y.mean(axis=0)
     mean_cost = float(x.var(axis=0).sum() + y.var(axis=0).sum() + shift @ shift) / 2
     # All samples in one point: the map is the same at any epsilon.
@@ -339,23 +334,15 @@ def absolute_epsilon(epsilon: Any, scale: str, x: Points, y: Points) -> float:
 
 
 def solve(
-    x: Points, y: Points, epsilon: float, backend: str, tolerance: float, max_iterations: int
+    x: Points, y: Points, epsilon: float, backend: Backend, tolerance: float, max_iterations: int
 ) -> SoftmaxPotential:
     """Entropic transport between the samples x (n, d) and y (m, d), of equal weights, for the cost |x - y|^2 / 2.
 
     Raises
     ------
-    InvalidParameter
-        An unknown backend, or a tolerance or number of iterations that is not positive.
     NotConverged
         The L1 error of the marginal is above `tolerance` after `max_iterations`.
     """
-    if backend not in SOLVERS:
-        raise InvalidParameter(one_of(str(backend), SOLVERS, "backend"))
-    if not tolerance > 0 or not max_iterations >= 1:
-        raise InvalidParameter(
-            f"tolerance and max_iterations must be positive, got {tolerance!r} and {max_iterations!r}."
-        )
     # Centring changes the cost by a function of x plus one of y, which the dual potentials absorb: same coupling,
     # fewer iterations (20 for 50 on a shifted Gaussian pair, n = 1000, d = 2), no cancellation far from the origin.
     x0, y0 = x.mean(axis=0), y.mean(axis=0)

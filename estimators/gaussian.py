@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
+from pydantic import Field
 
 from mongebench.core.arrays import Points
-from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.standard import standardised
@@ -36,14 +36,12 @@ class Bures(MapEstimator):
     claims = frozenset(Claim)
     anchor = True
 
-    def __init__(self, regularisation: float = 1e-6) -> None:
+    def __init__(self, regularisation: Annotated[float, Field(ge=0, lt=1)] = 1e-6) -> None:
         self.regularisation = regularisation
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Learn `source_mean_` (d,), `target_mean_` (d,) and `slope_` = A (d, d)."""
         del seed, trace
-        if not 0 <= self.regularisation < 1:
-            raise InvalidParameter(f"regularisation must lie in [0, 1), got {self.regularisation!r}.")
         x, y, self.source_mean_, self.target_mean_, _ = standardised(source.samples, target.samples)
         self.slope_ = _slope(x.T @ x / len(x), y.T @ y / len(y), self.regularisation)
         return self

@@ -29,20 +29,20 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import numbers
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.linalg.lapack import dpotrf, dpstrf
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
 from mongebench.core.arrays import Points, blockwise
-from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
+from mongebench.core.errors import InvalidInput, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.discrete import optimal_coupling
@@ -109,18 +109,21 @@ class KernelSOS(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
+    matters_with: ClassVar[dict[str, Any]] = {
+        "folds": {"bandwidth": ["auto"], "lambda1": ["auto"], "lambda2": ["auto"]},
+    }
 
     def __init__(
         self,
-        bandwidth: float | Literal["auto"] = "auto",
-        lambda1: float | Literal["auto"] = 1e-3,
-        lambda2: float | Literal["auto"] = "auto",
-        max_pairs: int = 1500,
-        rounds: int = 2,
-        rank: int | None = None,
-        folds: int = 5,
-        tolerance: float = 1e-4,
-        max_steps: int = 200,
+        bandwidth: PositiveFloat | Literal["auto"] = "auto",
+        lambda1: PositiveFloat | Literal["auto"] = 1e-3,
+        lambda2: PositiveFloat | Literal["auto"] = "auto",
+        max_pairs: Annotated[int, Field(ge=8)] = 1500,
+        rounds: NonNegativeInt = 2,
+        rank: PositiveInt | None = None,
+        folds: Annotated[int, Field(ge=2)] = 5,
+        tolerance: PositiveFloat = 1e-4,
+        max_steps: PositiveInt = 200,
     ) -> None:
         self.bandwidth = bandwidth
         self.lambda1 = lambda1
@@ -149,13 +152,10 @@ class KernelSOS(MapEstimator):
         ------
         InvalidInput
             More samples than `supports` allows.
-        InvalidParameter
-            A parameter out of its range.
         NotConverged
             A solve that did not reach `tolerance`.
         """
         watch = trace or keep_going
-        self._check_parameters()
         if reason := _too_large(len(source.samples), len(target.samples)):
             raise InvalidInput(reason)
         # In lexicographic order, so that random choices do not depend on the order the samples came in.
@@ -217,18 +217,6 @@ class KernelSOS(MapEstimator):
             )
         )
         return [Setting(bandwidth * np.sqrt(2 * dim), lambda1, lambda2) for bandwidth, lambda1, lambda2 in grid]
-
-    def _check_parameters(self) -> None:
-        for name in ("bandwidth", "lambda1", "lambda2"):
-            value = getattr(self, name)
-            if value != "auto" and not (isinstance(value, numbers.Real) and 0 < float(value) < np.inf):
-                raise InvalidParameter(f'{name} must be a positive number or "auto", got {value!r}.')
-        if not 0 < self.tolerance < np.inf:
-            raise InvalidParameter(f"tolerance must be a positive number, got {self.tolerance!r}.")
-        for name, least in (("max_pairs", 8), ("rounds", 0), ("folds", 2), ("max_steps", 1), ("rank", 1)):
-            value = getattr(self, name)
-            if not (name == "rank" and value is None) and not value >= least:
-                raise InvalidParameter(f"{name} must be at least {least}, got {value!r}.")
 
 
 def _too_large(n: int, m: int) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Literal, Self, get_args
+from typing import Any, Literal, Self
 
 import numpy as np
+from pydantic import PositiveFloat
 from scipy.spatial.distance import cdist
 
 from mongebench.core.arrays import Points, row_blocks
-from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
+from mongebench.core.errors import InvalidInput, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.entropic import SoftmaxPotential, absolute_epsilon
@@ -66,7 +67,9 @@ class Multiscale(MapEstimator):
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset(Claim)
 
-    def __init__(self, epsilon: float = 0.02, scale: Scale = "mean_cost", tolerance: float = 1e-5) -> None:
+    def __init__(
+        self, epsilon: PositiveFloat = 0.02, scale: Scale = "mean_cost", tolerance: PositiveFloat = 1e-5
+    ) -> None:
         self.epsilon = epsilon
         self.scale = scale
         self.tolerance = tolerance
@@ -87,8 +90,6 @@ class Multiscale(MapEstimator):
         ------
         InvalidInput
             d > 3.
-        InvalidParameter
-            A parameter out of its range.
         NotConverged
             The library gave up, or its error is above `tolerance`: by its own account, or, on a thousand points of
             each side and all their pairs, ten times above it.
@@ -99,8 +100,6 @@ class Multiscale(MapEstimator):
         x, y = source.samples, target.samples
         if x.shape[1] > MAX_DIM:
             raise InvalidInput(_refusal(x.shape[1]))
-        if not self.tolerance > 0:
-            raise InvalidParameter(f"tolerance must be positive, got {self.tolerance!r}.")
         self.epsilon_ = self._absolute_epsilon(x, y)
         # The library truncates and refines on scales of its own.
         x, y, x0, y0, scale = standardised(x, y)
@@ -136,9 +135,7 @@ class Multiscale(MapEstimator):
         return self
 
     def _absolute_epsilon(self, x: Points, y: Points) -> float:
-        """`epsilon` in squared units of the data. Raises `InvalidParameter`."""
-        if self.scale not in (scales := get_args(Scale)):
-            raise InvalidParameter(one_of(str(self.scale), scales, "scale"))
+        """`epsilon` in squared units of the data."""
         if self.scale != "spacing":
             return absolute_epsilon(self.epsilon, self.scale, x, y)
         squared_spacing: float = min(len(x), len(y)) ** -min(2 / x.shape[1], 1.5)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, Self
 
 import numpy as np
+from pydantic import PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points, padded_blocks
-from mongebench.core.errors import Diverged, InvalidParameter
+from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.standard import standardised
@@ -68,20 +69,12 @@ class Neural(MapEstimator):
 
         Raises
         ------
-        InvalidParameter
-            A parameter out of its range.
         Diverged
             The parameters became NaN or infinite.
         """
         import jax
 
         watch = trace or keep_going
-        for name in [name for name in ("steps", "batch_size", "width", "depth", "inner_steps") if hasattr(self, name)]:
-            if not getattr(self, name) >= 1:
-                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)!r}.")
-        for name in [name for name in ("learning_rate", "epsilon", "strength") if hasattr(self, name)]:
-            if not 0 < getattr(self, name) < np.inf:
-                raise InvalidParameter(f"{name} must be a positive number, got {getattr(self, name)!r}.")
         # In lexicographic order, so that the batches do not depend on the order the samples came in.
         x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
         x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
@@ -203,12 +196,12 @@ class W2Dual(Neural):
 
     def __init__(
         self,
-        steps: int = 1000,
-        batch_size: int = 128,
-        width: int = 64,
-        depth: int = 3,
-        learning_rate: float = 0.05,
-        inner_steps: int = 4,
+        steps: PositiveInt = 1000,
+        batch_size: PositiveInt = 128,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 3,
+        learning_rate: PositiveFloat = 0.05,
+        inner_steps: PositiveInt = 4,
     ) -> None:
         self.steps = steps
         self.batch_size = batch_size
@@ -284,11 +277,11 @@ class ENOT(Neural):
 
     def __init__(
         self,
-        steps: int = 2000,
-        batch_size: int = 256,
-        width: int = 64,
-        depth: int = 3,
-        learning_rate: float = 1e-3,
+        steps: PositiveInt = 2000,
+        batch_size: PositiveInt = 256,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 3,
+        learning_rate: PositiveFloat = 1e-3,
     ) -> None:
         self.steps = steps
         self.batch_size = batch_size
@@ -344,13 +337,13 @@ class MongeGap(Neural):
 
     def __init__(
         self,
-        steps: int = 500,
-        batch_size: int = 128,
-        width: int = 64,
-        depth: int = 2,
-        learning_rate: float = 3e-3,
-        epsilon: float = 0.05,
-        strength: float = 1.0,
+        steps: PositiveInt = 500,
+        batch_size: PositiveInt = 128,
+        width: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        learning_rate: PositiveFloat = 3e-3,
+        epsilon: PositiveFloat = 0.05,
+        strength: PositiveFloat = 1.0,
     ) -> None:
         self.steps = steps
         self.batch_size = batch_size

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Self
 
+from pydantic import PositiveFloat, PositiveInt
+
 from mongebench.core.arrays import Points
-from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.entropic import MODULES, Backend, Scale, SoftmaxPotential, absolute_epsilon, solve
@@ -55,12 +56,12 @@ class ProgOT(MapEstimator):
 
     def __init__(
         self,
-        steps: int = 4,
-        epsilon: float = 0.1,
+        steps: PositiveInt = 4,
+        epsilon: PositiveFloat = 0.1,
         scale: Scale = "mean_cost",
         backend: Backend = "ott",
-        tolerance: float = 1e-5,
-        max_iterations: int = 10_000,
+        tolerance: PositiveFloat = 1e-5,
+        max_iterations: PositiveInt = 10_000,
     ) -> None:
         self.steps = steps
         self.epsilon = epsilon
@@ -81,8 +82,6 @@ class ProgOT(MapEstimator):
         """
         del seed
         watch = trace or keep_going
-        if not self.steps >= 1:
-            raise InvalidParameter(f"steps must be at least 1, got {self.steps!r}.")
         x, y = source.samples, target.samples
         self.maps_: list[SoftmaxPotential] = []
         for _ in range(self.steps):

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveInt
 from scipy.spatial.distance import cdist
 
 from mongebench.core.arrays import Points, blockwise
-from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged, one_of
+from mongebench.core.errors import InvalidInput, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle, SourceView
 from mongebench.estimators.discrete import weighted
@@ -73,14 +74,19 @@ class Semidiscrete(MapEstimator):
     """
 
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
+    matters_with: ClassVar[dict[str, Any]] = {
+        "pixels": {"solver": ["newton"]},
+        "steps": {"solver": ["sgd"]},
+        "batch_size": {"solver": ["sgd"]},
+    }
 
     def __init__(
         self,
         solver: Literal["newton", "sgd"] = "newton",
         map: Literal["centroids", "hard"] = "centroids",
-        pixels: int | None = None,
-        steps: int = 2000,
-        batch_size: int = 64,
+        pixels: PositiveInt | None = None,
+        steps: PositiveInt = 2000,
+        batch_size: PositiveInt = 64,
     ) -> None:
         self.solver = solver
         self.map = map
@@ -117,18 +123,10 @@ class Semidiscrete(MapEstimator):
         ------
         InvalidInput
             A dimension that `supports` refuses.
-        InvalidParameter
-            A parameter out of its range.
         NotConverged
             Newton's method left a cell with the wrong mass, or stochastic ascent nearly all mass in wrong cells.
         """
         del seed, trace
-        for name, valid in (("solver", tuple(NEEDS)), ("map", ("centroids", "hard"))):
-            if getattr(self, name) not in valid:
-                raise InvalidParameter(one_of(str(getattr(self, name)), valid, name))
-        for name in ("pixels", "steps", "batch_size"):
-            if getattr(self, name) is not None and not getattr(self, name) >= 1:
-                raise InvalidParameter(f"{name} must be at least 1, got {getattr(self, name)!r}.")
         if reason := self._refusal(source.dim):
             raise InvalidInput(reason)
         self.points_, masses = weighted(target.samples, None, "target_weights")

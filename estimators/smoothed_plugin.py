@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import PositiveFloat, PositiveInt
 from scipy.spatial.distance import cdist
 
 from mongebench.core.arrays import Points, blockwise, row_blocks
-from mongebench.core.errors import InvalidInput, InvalidParameter, one_of
+from mongebench.core.errors import InvalidInput
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.discrete import cost_too_large, optimal_coupling, weighted
 from mongebench.estimators.interpolation import MAX_DIM, PiecewiseLinear
 
-SMOOTHERS = ("local_linear", "interpolation")
 BLOCK_BYTES = 1 << 24
 """Memory that fits at several points take at once."""
 BANDWIDTHS = (0.1, 0.15, 0.2, 0.3, 0.4, 0.6, 0.8, 1.2, 2.4)
@@ -62,12 +62,13 @@ class SmoothedPlugin(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.ROTATION_EQUIVARIANT, Claim.UNIT_FREE})
+    matters_with: ClassVar[dict[str, Any]] = {"bandwidth": {"smoother": ["local_linear"]}}
 
     def __init__(
         self,
         smoother: Literal["local_linear", "interpolation"] = "local_linear",
-        bandwidth: float | Literal["leave_one_out"] = "leave_one_out",
-        max_cost_bytes: int = 2 * 1024**3,
+        bandwidth: PositiveFloat | Literal["leave_one_out"] = "leave_one_out",
+        max_cost_bytes: PositiveInt = 2 * 1024**3,
     ) -> None:
         self.smoother = smoother
         self.bandwidth = bandwidth
@@ -95,16 +96,10 @@ class SmoothedPlugin(MapEstimator):
         ------
         InvalidInput
             A cost matrix beyond `max_cost_bytes`, or an interpolation in d > 4.
-        InvalidParameter
-            An unknown smoother, or a bandwidth that is not positive.
         NotConverged
             The network simplex did not end.
         """
         del seed, trace
-        if self.smoother not in SMOOTHERS:
-            raise InvalidParameter(one_of(str(self.smoother), SMOOTHERS, "smoother"))
-        if self.bandwidth != "leave_one_out" and not 0 < self.bandwidth < np.inf:
-            raise InvalidParameter(f'bandwidth must be positive or "leave_one_out", got {self.bandwidth!r}.')
         x, a = weighted(source.samples, None, "source_weights")
         y, b = weighted(target.samples, None, "target_weights")
         if reason := cost_too_large(len(x), len(y), self.max_cost_bytes):

@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from mongebench.core.errors import InvalidInput, InvalidParameter, one_of
+from mongebench.core.errors import InvalidInput
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace
 from mongebench.core.oracle import Oracle
 
@@ -51,8 +51,6 @@ class Sorting(MapEstimator):
         ------
         InvalidInput
             Samples of more than one dimension.
-        InvalidParameter
-            An extrapolation that does not exist.
         """
         del seed, trace
         if source.samples.shape[1] != 1:
@@ -81,10 +79,7 @@ def _levels(n: int) -> Values:
 def _tail_slope(extrapolation: str, x: Values, y: Values) -> float:
     if extrapolation == "gaussian":
         return float(y.std() / x.std()) if x[0] < x[-1] else 1.0
-    slopes = {"constant": 0.0, "shift": 1.0}
-    if extrapolation not in slopes:
-        raise InvalidParameter(one_of(str(extrapolation), ("gaussian", *slopes), "extrapolation"))
-    return slopes[extrapolation]
+    return {"constant": 0.0, "shift": 1.0}[extrapolation]
 
 
 def _merge_ties(x: Values, y: Values) -> tuple[Values, Values]:

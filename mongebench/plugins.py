@@ -10,19 +10,24 @@ Nothing is imported before it is used, so listing never loads jax or torch and a
 from __future__ import annotations
 
 import ast
+import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from mongebench.core import parameters
 from mongebench.core.errors import (
+    CannotBeMade,
     HarmfulPlugin,
     InvalidParameter,
     MongebenchError,
@@ -62,6 +67,11 @@ class Plugin:
     module: str
     attribute: str
     origin: str
+
+    @property
+    def title(self) -> str:
+        """What messages call it."""
+        return f"{KINDS[self.group]} {self.name!r}"
 
     def load(self) -> Any:
         """The registered object. Raises `PluginError` naming the import error in one line."""
@@ -120,15 +130,36 @@ _from_files: dict[tuple[str, str], Plugin] = {}
 def available(group: str) -> dict[str, Plugin]:
     """All registered names of a group, sorted. Raises `PluginError` where two origins claim one name."""
     plugins: dict[str, Plugin] = {}
-    points = [
-        Plugin(point.name, group, point.module, point.attr, point.dist.name if point.dist else "unknown")
-        for point in entry_points(group=group)
-    ]
-    for plugin in [*points, *(plugin for plugin in _from_files.values() if plugin.group == group)]:
+    for plugin in [
+        *_installed(group, _places()),
+        *(plugin for plugin in _from_files.values() if plugin.group == group),
+    ]:
         other = plugins.setdefault(plugin.name, plugin)
         if other != plugin:
             raise PluginError(_clash(other, plugin))
     return dict(sorted(plugins.items()))
+
+
+# A plan asks for names thousands of times, and the metadata of every installed distribution take 40 ms to read.
+@functools.lru_cache(maxsize=16)
+def _installed(group: str, places: tuple[tuple[str, int], ...]) -> list[Plugin]:
+    """The entry points of a group, while `places` stay as they are."""
+    del places
+    return [
+        Plugin(point.name, group, point.module, point.attr, point.dist.name if point.dist else "unknown")
+        for point in entry_points(group=group)
+    ]
+
+
+def _places() -> tuple[tuple[str, int], ...]:
+    """Where distributions may be installed, and when something last was."""
+    changed = []
+    for place in sys.path:
+        try:
+            changed.append((place, os.stat(place or ".").st_mtime_ns))
+        except OSError:
+            changed.append((place, 0))
+    return tuple(changed)
 
 
 def find(group: str, name: str) -> Plugin:
@@ -266,27 +297,9 @@ def import_file(path: Path) -> ModuleType:
     return module
 
 
-def parameters_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """The keyword parameters of an estimator class or a problem family."""
-    return {
-        name: parameter
-        for name, parameter in inspect.signature(function).parameters.items()
-        if name != "self" and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
-    }
-
-
-def check_parameters(plugin: Plugin, function: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
-    """`given` completed with the defaults. Raises `InvalidParameter` on a name that does not exist or is missing."""
-    known = parameters_of(function)
-    for name in given:
-        if name not in known:
-            kind = f"parameter of {KINDS[plugin.group]} {plugin.name!r}"
-            raise InvalidParameter(one_of(name, known, kind))
-    complete = {name: given.get(name, parameter.default) for name, parameter in known.items()}
-    missing = [name for name, value in complete.items() if value is inspect.Parameter.empty]
-    if missing:
-        raise InvalidParameter(f"{KINDS[plugin.group]} {plugin.name!r} needs {', '.join(missing)}.")
-    return complete
+def completed(plugin: Plugin, function: Callable[..., Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` with the defaults of what was left out, as a plan holds them. Raises `InvalidParameter`."""
+    return parameters.plain(parameters.complete(function, given, plugin.title))
 
 
 def problems() -> list[str]:
@@ -294,7 +307,7 @@ def problems() -> list[str]:
     return list(available(DATASETS))
 
 
-def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
+def problem(name: str, *, base: str | Path = ".", **given: Any) -> Problem:
     """Build a problem.
 
     Parameters
@@ -303,8 +316,8 @@ def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
         One of `problems()`.
     base
         Folder that relative file paths among the parameters are resolved against; no part of the problem's identity.
-    **parameters
-        Of the family; `mongebench show NAME` lists them.
+    **given
+        Parameters of the family; `mongebench show NAME` lists them.
 
     Raises
     ------
@@ -312,33 +325,19 @@ def problem(name: str, *, base: str | Path = ".", **parameters: Any) -> Problem:
     OracleNotDeclared
         While an estimator learns or maps: it may know of a problem what its views tell.
     """
-    import pydantic
-
     from mongebench.core import guard
     from mongebench.core.problem import Problem
 
     guard.refuse(f"problem {name!r}")
     plugin = find(DATASETS, name)
     family = plugin.load()
-    complete = check_parameters(plugin, family, parameters)
-    paths = {key for key, parameter in parameters_of(family).items() if parameter.annotation in ("Path", Path)}
-    resolved = {key: Path(base, value) if key in paths else value for key, value in complete.items()}
-    try:
-        with guarded(f"Problem {name!r} from {plugin.origin}, built with {parameters},", plugin.origin):
-            built = pydantic.validate_call(family)(**resolved)
-    except pydantic.ValidationError as error:
-        details = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise InvalidParameter(f"Problem {name!r} refuses its parameters: {details}.") from None
-    except (MongebenchError, ImportError):
-        raise
-    except Exception as error:
-        raise InvalidParameter(
-            f"Problem {name!r} from {plugin.origin} cannot be built with these parameters: "
-            f"{type(error).__name__}: {error}"
-        ) from error
+    complete = parameters.complete(family, given, plugin.title)
+    resolved = {key: Path(base, value) if isinstance(value, Path) else value for key, value in complete.items()}
+    with _making(plugin, given):
+        built = family(**resolved)
     if not isinstance(built, Problem):
         raise PluginError(f"Problem {name!r} from {plugin.origin} is a {type(built).__name__}, expected a Problem.")
-    return replace(built, name=name, parameters={key: _plain(value) for key, value in complete.items()})
+    return replace(built, name=name, parameters=parameters.plain(complete))
 
 
 def split_of(family: str) -> Split:
@@ -356,10 +355,6 @@ def split_of(family: str) -> Split:
         return Split.TEST
 
 
-def _plain(value: Any) -> Any:
-    return str(value) if isinstance(value, Path) else value
-
-
 def metrics() -> list[str]:
     """Names of all metrics."""
     return list(available(METRICS))
@@ -370,28 +365,40 @@ def estimators() -> list[str]:
     return list(available(ESTIMATORS))
 
 
-def estimator(name: str, **parameters: Any) -> MapEstimator:
+def estimator(name: str, **given: Any) -> MapEstimator:
     """An unfitted estimator; `estimators()` lists the names, `mongebench show NAME` the parameters.
 
     Raises
     ------
     UnknownName, InvalidParameter, PluginError
     """
+    from mongebench.core.estimator import refuse_idle
+
     plugin = find(ESTIMATORS, name)
     cls = plugin.load()
-    check_parameters(plugin, cls, parameters)
+    complete = parameters.complete(cls, given, plugin.title)
     if not hasattr(cls, "needs"):
         raise PluginError(
             f"Estimator {name!r} from {plugin.origin} declares no `needs`; give it a frozenset of Oracles."
         )
+    with _making(plugin, given):
+        built: MapEstimator = cls(**complete)
+        built.check_parameters()
+    refuse_idle(built, plugin.title)
+    return built
+
+
+@contextmanager
+def _making(plugin: Plugin, given: Mapping[str, Any]) -> Iterator[None]:
+    """Around somebody else's constructor: what it raises becomes a sentence."""
+    kind = KINDS[plugin.group].capitalize()
     try:
-        with guarded(f"Estimator {name!r} from {plugin.origin}, made with {parameters},", plugin.origin):
-            built: MapEstimator = cls(**parameters)
-    except HarmfulPlugin:
+        with guarded(f"{kind} {plugin.name!r} from {plugin.origin}, made with {given},", plugin.origin):
+            yield
+    except (MongebenchError, ImportError):
         raise
     except Exception as error:
-        raise InvalidParameter(
-            f"Estimator {name!r} from {plugin.origin} cannot be made with these parameters: "
+        raise CannotBeMade(
+            f"{kind} {plugin.name!r} from {plugin.origin} cannot be made with these parameters: "
             f"{type(error).__name__}: {error}"
         ) from error
-    return built

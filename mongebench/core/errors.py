@@ -29,6 +29,10 @@ class PluginError(MongebenchError):
     """A plugin that cannot be imported, or two that claim one name."""
 
 
+class CannotBeMade(PluginError, InvalidParameter):
+    """A plugin whose own code raised something with the parameters it was given: its mistake, or theirs."""
+
+
 class HarmfulPlugin(PluginError):
     """A plugin that ends the process that imports or builds it, or holds it up."""
 

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import abc
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -34,9 +34,9 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 
-from mongebench.core import guard
+from mongebench.core import guard, parameters
 from mongebench.core.arrays import as_points, as_values, column_names, like, order_by_name
-from mongebench.core.errors import ContractViolation, InvalidInput
+from mongebench.core.errors import ContractViolation, InvalidInput, InvalidParameter
 from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view
 
 Map = Callable[[Any], Any]
@@ -136,6 +136,13 @@ class MapEstimator(BaseEstimator, abc.ABC):
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     tunable
         Parameters that `mongebench tune` searches over, by name: a `Range` of numbers, or a list of choices.
+    matters_with
+        Of parameters that do nothing in some settings: the values of others, by name, with which they matter. Any of
+        several suffices: {"learning_rate": {"inner": ["adam"]}}. Else they are refused unless they are at their
+        default, so that one fit is one cell.
+
+    The annotations of `__init__` say what each parameter may be (see `mongebench.core.parameters`). They are held
+    against it when an estimator is made by its name, and when `fit` is called.
     """
 
     needs: ClassVar[frozenset[Oracle]]
@@ -143,6 +150,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
     claims: ClassVar[frozenset[Claim]] = frozenset()
     fit_together: ClassVar[FitTogether | None] = None
     tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
+    matters_with: ClassVar[Mapping[str, Mapping[str, Collection[Any]]]] = MappingProxyType({})
     column_names_: tuple[str | int, ...] | None = None
     """Of the frames that `fit` was given; None where it was given arrays."""
 
@@ -160,6 +168,9 @@ class MapEstimator(BaseEstimator, abc.ABC):
         if names is None or not all(isinstance(name, str) for name in names):
             raise AttributeError(f"This {type(self).__name__} was not fitted to frames whose columns have names.")
         return np.array(names, dtype=object)
+
+    def check_parameters(self) -> None:
+        """Raise `InvalidParameter` where parameters do not go together, each of which suits its annotation."""
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -205,6 +216,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
         Raises
         ------
+        InvalidParameter
+            A parameter that does not suit its annotation, or does not go with the others.
         InvalidInput
             Data of the wrong shape, with missing, NaN or infinite entries, of two dimensions, or frames whose columns
             have other names.
@@ -233,11 +246,45 @@ class MapEstimator(BaseEstimator, abc.ABC):
             setattr(self, name, value)
 
 
+def refuse_invalid(estimator: MapEstimator) -> None:
+    """Raise `InvalidParameter` where a parameter does not suit its annotation, or does not go with the others."""
+    parameters.check(estimator)
+    estimator.check_parameters()
+
+
+def idle(estimator: MapEstimator) -> dict[str, str]:
+    """Names of the parameters that do nothing in this setting, and what of it makes them idle: "inner='newton'"."""
+    return {
+        name: ", ".join(f"{other}={getattr(estimator, other)!r}" for other in conditions)
+        for name, conditions in estimator.matters_with.items()
+        if not any(getattr(estimator, other) in values for other, values in conditions.items())
+    }
+
+
+def refuse_idle(estimator: MapEstimator, what: str) -> None:
+    """Raise `InvalidParameter` where a parameter is set that does nothing: it would name one fit in two ways.
+
+    `what` is what messages call the estimator.
+    """
+    defaults = parameters.parameters_of(type(estimator))
+    for name, setting in idle(estimator).items():
+        if name in defaults and not parameters.same(getattr(estimator, name), defaults[name].default):
+            raise InvalidParameter(
+                f"{name}={getattr(estimator, name)!r} does nothing with {setting} in {what}: leave it out there, or "
+                f"set {_ways(estimator.matters_with[name])}."
+            )
+
+
+def _ways(conditions: Mapping[str, Collection[Any]]) -> str:
+    return " or ".join(f"{other}={value!r}" for other, values in conditions.items() for value in values)
+
+
 def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
     """Oracles first, budgets next, then the estimator's own word.
 
-    Raises `ContractViolation` where that word is no `Support`.
+    Raises `InvalidParameter` as `fit` does, and `ContractViolation` where that word is no `Support`.
     """
+    refuse_invalid(estimator)
     missing = [oracle for oracle in Oracle if oracle in estimator.needs - problem.offers]
     if missing:
         return Support(False, f"the problem does not offer {', '.join(missing)}")
@@ -275,6 +322,7 @@ def _guarded_fit(method: Callable[..., Any]) -> Callable[..., Any]:
     def fit(
         self: MapEstimator, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None, **extra: Any
     ) -> Any:
+        refuse_invalid(self)
         names, target = _matched(source, target)
         on_views = isinstance(source, View) and isinstance(target, View)
         source = as_view(source, SourceView, declared=self.needs, seed=seed)

@@ -8,7 +8,6 @@ job allows it and the estimator can.
 from __future__ import annotations
 
 import fcntl
-import functools
 import itertools
 import json
 import os
@@ -20,7 +19,7 @@ from typing import Any
 STARTED = time.perf_counter()  # before the imports below, which belong to the first cell's import phase
 
 from mongebench import plugins  # noqa: E402
-from mongebench.core.problem import Problem  # noqa: E402
+from mongebench.run.build import Builder  # noqa: E402
 from mongebench.run.clock import Clock  # noqa: E402
 from mongebench.run.measurement import failed, measure_together, reset_peak  # noqa: E402
 from mongebench.run.planned import Conditions  # noqa: E402
@@ -84,21 +83,18 @@ def main(job_file: str, status: int, nonce: str) -> None:
     for path in job.plugin_files:
         plugins.add_file(path)
 
-    @functools.cache
-    def problem(name: str, parameters: str) -> Problem:
-        return plugins.problem(name, base=job.base, **json.loads(parameters))
+    builder = Builder(job.base)
 
     def measured(cells: list[PlannedCell], clock: Clock) -> list[tuple[Record, Sketch | None]]:
         first = cells[0].cell
         try:
-            built = problem(first.problem.name, json.dumps(first.problem.parameters, sort_keys=True))
-            estimator = plugins.estimator(first.estimator.name, **first.estimator.parameters)
+            problem, estimator = builder.problem(first.problem), builder.estimator(first.estimator)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # somebody else's code, which may do here what it did not when it was planned
             return [(failed(planned, job.conditions, *status_of(error)), None) for planned in cells]
         alone = [planned.cell for planned in cells]
-        return measure_together(alone, built, estimator, job.conditions, clock, line.end_copies)
+        return measure_together(alone, problem, estimator, job.conditions, clock, line.end_copies)
 
     planned = {cell.cell.key: cell for cell in job.cells}
     started: float | None = STARTED

@@ -26,9 +26,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from mongebench import plugins
 from mongebench.core.errors import MongebenchError
 from mongebench.run.batch import Progress, run_batch
+from mongebench.run.build import Builder
 from mongebench.run.child import Job
 from mongebench.run.engine import batches
 from mongebench.run.measurement import failed
@@ -142,6 +142,7 @@ class _Dispatch:
         self.directory = directory
         self.mark = mark
         self.on_progress = on_progress
+        self.builder = Builder(job.base)
         self.in_flight: dict[Any, list[PlannedCell]] = {}
         self.losses: Counter[str] = Counter()
         self.well = self.filled = time.monotonic()
@@ -167,7 +168,7 @@ class _Dispatch:
     def _submit(self, batch: list[PlannedCell]) -> None:
         job = self.job.model_copy(update={"cells": batch})
         first = batch[0].cell  # all of a batch are of one estimator and problem
-        where = places(first, plugins.estimator(first.estimator.name, **first.estimator.parameters))
+        where = places(first, self.builder.estimator(first.estimator))
         words = (job.model_dump_json(), self.mark, json.dumps(asdict(where)))
         future = self.client.submit(run_task, *words, key=f"mongebench-{uuid.uuid4().hex}", pure=False)
         self.in_flight[future] = batch

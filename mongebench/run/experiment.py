@@ -58,7 +58,7 @@ from pydantic import (
 
 from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.experiments import packaged
-from mongebench.plugins import DATASETS, ESTIMATORS, check_parameters, find
+from mongebench.plugins import DATASETS, ESTIMATORS, completed, find
 from mongebench.run import settings
 from mongebench.run.record import Cell, Spec
 from mongebench.run.store import Declaration
@@ -279,7 +279,7 @@ def _span(
         if group == ESTIMATORS and "setting" in chosen:
             chosen = settings.parameters(plugin.name, chosen.pop("setting"), tuned) | chosen
         try:
-            complete = check_parameters(plugin, plugin.load(), chosen)
+            complete = completed(plugin, plugin.load(), chosen)
         except (ImportError, PluginError):
             complete = chosen  # cannot be checked; its cells will say why it cannot be imported
         yield Spec(name=plugin.name, parameters=complete)

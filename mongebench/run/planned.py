@@ -22,6 +22,7 @@ DESCRIPTIVE = frozenset(
     f"mongebench.{name}"
     for name in (
         "core.errors",
+        "core.parameters",
         "core.syntax",
         "core.text",
         "run.planned",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
 from mongebench.run.batch import Progress
+from mongebench.run.build import Builder
 from mongebench.run.child import Job
 from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
@@ -175,6 +176,8 @@ class Execution:
         try:
             known = planned(cell, self.problem(cell.problem), self.estimator(cell.estimator), self.conditions)
             return known.model_copy(update={"setting": self._setting(cell.estimator.model_dump_json())})
+        except InvalidParameter:
+            raise
         except (
             Exception
         ) as error:  # what somebody else's class says of itself, such as its `needs`, is not what it seems
@@ -242,13 +245,10 @@ class Execution:
         """Why a cell need not be tried, if so; whether somebody else's estimator supports it is asked in its child."""
         if cell.key in self._unplannable:
             return self._unplannable[cell.key]
-        estimator = self._estimator(cell.estimator.name, json.dumps(cell.estimator.parameters))
-        problem = self._problem(cell.problem.name, json.dumps(cell.problem.parameters))
-        for found in (problem, estimator):
-            if isinstance(found, Exception):
-                return status_of(found)
-        assert isinstance(problem, Problem)
-        assert isinstance(estimator, MapEstimator)
+        try:
+            problem, estimator = self._builder.problem(cell.problem), self._builder.estimator(cell.estimator)
+        except (ImportError, PluginError) as error:
+            return status_of(error)
         return refusal(cell, problem, estimator) if cell.estimator.name in self._ours else None
 
     @functools.cached_property
@@ -258,40 +258,25 @@ class Execution:
         return frozenset(name for name, plugin in known.items() if plugin.origin == foreign.OURS)
 
     def problem(self, spec: Spec) -> Problem | None:
-        """The problem of a spec, built once; None where it, or a package that it imports, cannot be imported."""
-        problem = self._problem(spec.name, json.dumps(spec.parameters))
-        return None if isinstance(problem, Exception) else problem
+        """The problem of a spec; None where it, or a package that it imports, cannot be imported."""
+        with contextlib.suppress(ImportError, PluginError):
+            return self._builder.problem(spec)
+        return None
 
     def estimator(self, spec: Spec) -> MapEstimator | None:
         """The estimator of a spec; None where it, or a package that it imports, cannot be imported."""
-        estimator = self._estimator(spec.name, json.dumps(spec.parameters))
-        return None if isinstance(estimator, Exception) else estimator
+        with contextlib.suppress(ImportError, PluginError):
+            return self._builder.estimator(spec)
+        return None
+
+    @functools.cached_property
+    def _builder(self) -> Builder:
+        return Builder(self.experiment.base)
 
     @functools.cached_property
     def _setting(self) -> Callable[[str], str]:
         tuned = self.experiment.tuned_settings
         return functools.cache(lambda spec: str(settings.setting_of(Spec.model_validate_json(spec), tuned)))
-
-    # functools.cache on a method would keep every run alive; these are built once a run instead.
-    @functools.cached_property
-    def _problem(self) -> Callable[[str, str], Problem | Exception]:
-        def build(name: str, parameters: str) -> Problem | Exception:
-            try:
-                return plugins.problem(name, base=self.experiment.base, **json.loads(parameters))
-            except (ImportError, PluginError) as error:
-                return error
-
-        return functools.cache(build)
-
-    @functools.cached_property
-    def _estimator(self) -> Callable[[str, str], MapEstimator | Exception]:
-        def build(name: str, parameters: str) -> MapEstimator | Exception:
-            try:
-                return plugins.estimator(name, **json.loads(parameters))
-            except (ImportError, PluginError) as error:
-                return error
-
-        return functools.cache(build)
 
 
 def _absolute(plugin: str) -> str:

@@ -25,7 +25,7 @@ from pydantic import Field, ValidationError
 from pydantic_core import to_jsonable_python
 
 from mongebench.core.errors import ExperimentError, PluginError, one_of
-from mongebench.plugins import ESTIMATORS, check_parameters, find
+from mongebench.plugins import ESTIMATORS, completed, find
 from mongebench.run.record import Model, Spec
 
 PACKAGED = Path(__file__).parents[1] / "estimators" / "tuned.toml"
@@ -109,7 +109,7 @@ def setting_of(spec: Spec, tuned: Mapping[str, Tuned]) -> Setting:
     """Who chose the parameters of an estimator; those of one that cannot be imported count as set by hand."""
     try:
         plugin = find(ESTIMATORS, spec.name)
-        defaults = check_parameters(plugin, plugin.load(), {})
+        defaults = completed(plugin, plugin.load(), {})
     except (ImportError, PluginError):
         return Setting.DEFAULT if not spec.parameters else Setting.HAND_SET
     if _alike(spec.parameters, defaults):

@@ -22,9 +22,9 @@ import numpy as np
 
 from mongebench import plugins
 from mongebench.core.errors import ExperimentError, InvalidParameter
-from mongebench.core.estimator import Range
+from mongebench.core.estimator import Range, idle
 from mongebench.core.problem import Split
-from mongebench.plugins import ESTIMATORS, check_parameters, find
+from mongebench.plugins import ESTIMATORS, completed, find
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
 from mongebench.run.record import Cell, Record, Spec
@@ -110,7 +110,7 @@ class Tuning:
         for _ in range(self.trials):
             asked = study.ask() if found else None
             proposed = {name: _propose(asked, name, choice) for name, choice in space.items()} if asked else {}
-            trial = Trial({name: value for name, value in proposed.items() if value != self._defaults[name]})
+            trial = Trial(self._changed(proposed))
             found.append(trial)
             self._write([known.parameters for known in found])
             run = self._run()
@@ -120,13 +120,19 @@ class Tuning:
                 study.tell(asked, float(np.log(trial.score)))
             yield trial
 
+    def _changed(self, proposed: dict[str, Any]) -> dict[str, Any]:
+        """What of a proposal is not the default, without what does nothing beside the rest."""
+        changed = {name: value for name, value in proposed.items() if value != self._defaults[name]}
+        without_effect = idle(self._cls(**self._defaults | changed))
+        return {name: value for name, value in changed.items() if name not in without_effect}
+
     def _space(self) -> Mapping[str, Any]:
         for path in self.plugins:
             plugins.add_file(path)
         plugin = find(ESTIMATORS, self.estimator)
-        cls = plugin.load()
-        self._defaults = check_parameters(plugin, cls, {})
-        space: Mapping[str, Any] = cls.tunable
+        self._cls = plugin.load()
+        self._defaults = completed(plugin, self._cls, {})
+        space: Mapping[str, Any] = self._cls.tunable
         if not space:
             raise InvalidParameter(
                 f"Estimator {self.estimator!r} declares nothing to tune. Give its class a `tunable`: a dictionary of "

@@ -173,7 +173,7 @@ def test_a_simplex_that_gives_up_is_an_error(gaussian_pair, monkeypatch):
 
 
 def test_unknown_extension_is_named():
-    with pytest.raises(InvalidParameter, match="nearest, translated"):
+    with pytest.raises(InvalidParameter, match="extension must be 'nearest' or 'translated', got 'near'"):
         Exact("near").fit(np.eye(2), np.eye(2))
 
 

@@ -91,5 +91,5 @@ def test_one_dimension_only():
 
 
 def test_unknown_extrapolation_is_named():
-    with pytest.raises(InvalidParameter, match="constant, gaussian, shift"):
+    with pytest.raises(InvalidParameter, match=r"must be 'gaussian', 'constant' or 'shift'.*did you mean 'gaussian'"):
         Sorting("gausian").fit([[1.0]], [[2.0]])

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from mongebench.core.errors import ExperimentError
-from mongebench.plugins import ESTIMATORS, available, check_parameters, find
+from mongebench.plugins import ESTIMATORS, available, completed, find
 from mongebench.report.tables.results import hand_set, legend
 from mongebench.run import settings
 from mongebench.run.experiment import Experiment, read
@@ -25,7 +25,7 @@ TUNED = {
 
 def entropic(**changed):
     plugin = find(ESTIMATORS, "entropic")
-    return Spec(name="entropic", parameters=check_parameters(plugin, plugin.load(), changed))
+    return Spec(name="entropic", parameters=completed(plugin, plugin.load(), changed))
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_a_setting_is_told_by_its_parameters(spec, expected):
 
 def test_every_estimator_has_its_defaults_by_default_in_a_plan_that_was_read_back():
     for name, plugin in available(ESTIMATORS).items():
-        spec = Spec(name=name, parameters=check_parameters(plugin, plugin.load(), {}))
+        spec = Spec(name=name, parameters=completed(plugin, plugin.load(), {}))
         again = Spec.model_validate_json(spec.model_dump_json())
         assert settings.setting_of(spec, {}) is settings.setting_of(again, {}) is Setting.DEFAULT, name
 
@@ -111,7 +111,7 @@ def test_a_damaged_file_of_tuned_settings_is_named(tmp_path, text):
 def test_the_packaged_tuned_settings_can_be_read_and_name_parameters_that_exist():
     for name, tuned in settings.read().items():
         plugin = find(ESTIMATORS, name)
-        check_parameters(plugin, plugin.load(), tuned.parameters)
+        completed(plugin, plugin.load(), tuned.parameters)
         assert tuned.score <= tuned.default_score
 
 

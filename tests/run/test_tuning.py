@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mongebench.core import parameters
 from mongebench.core.errors import ExperimentError, InvalidParameter
 from mongebench.run import settings, tuning
 from mongebench.run.runner import Execution, Machinery
@@ -87,7 +88,7 @@ def test_tunable_parameters_of_every_estimator_exist_and_their_ranges_are_ranges
     for name in plugins.estimators():
         plugin = plugins.find(plugins.ESTIMATORS, name)
         cls = plugin.load()
-        known = plugins.parameters_of(cls)
+        known = parameters.parameters_of(cls)
         for parameter, choice in cls.tunable.items():
             assert parameter in known, (name, parameter)
             found += 1

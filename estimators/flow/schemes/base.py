@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
-from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow.machinery.divergence import Divergence, KullbackLeibler
@@ -17,7 +17,7 @@ from mongebench.estimators.flow.machinery.evaluation import GradientMap, in_bloc
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.sampled import EnergyDistance, KLScore, KLTwoScores, SinkhornDivergence
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
-from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_points, check_positive
+from mongebench.estimators.flow.schemes.checks import check_points
 from mongebench.estimators.flow.schemes.draws import Side
 from mongebench.estimators.flow.schemes.scheme import Phase, Setting
 from mongebench.estimators.flow.schemes.together import fit_together
@@ -37,6 +37,7 @@ else:
     DivergenceName = Literal[tuple(DIVERGENCES)]
 
 Dtype = Literal["float32", "float64"]
+Share = Annotated[float, Field(gt=0, lt=1)]
 START_SHARE = 0.01
 """Of a flow that does not say otherwise: T_0 is the identity to about 1e-2."""
 
@@ -84,6 +85,12 @@ class Flow(MapEstimator):
     """
 
     claims = frozenset({Claim.GRADIENT_OF_CONVEX})
+    matters_with: ClassVar[dict[str, Any]] = {
+        "epsilon": {"divergence": ["kl_score", "kl_two_scores", "sinkhorn_divergence"]},
+        "units": {"family": ["ridge", "icnn", "maxima", "dictionary"]},
+        "depth": {"family": ["icnn"]},
+        "share": {"family": ["ridge", "icnn", "maxima"]},
+    }
     fit_together = staticmethod(fit_together)
     timed: ClassVar[bool] = True
     """Whether the scheme follows a flow."""
@@ -136,18 +143,6 @@ class Flow(MapEstimator):
     @abc.abstractmethod
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         """The flow."""
-
-    def _check(self) -> None:
-        """Raise `InvalidParameter` on the parameters that all flows share; subclasses add their own."""
-        check_choice(self.divergence, DIVERGENCES, "divergence")
-        check_choice(self.family, FAMILIES, "family of potentials")
-        check_choice(self.dtype, ("float32", "float64"), "dtype")
-        check_counts(units=self.units, depth=self.depth, batch_size=self.batch_size)
-        check_positive(epsilon=self.epsilon, share=self.share)
-        if not 0 <= self.held_out < 1:
-            raise InvalidParameter(f"held_out must be at least 0 and less than 1, got {self.held_out!r}.")
-        if self.share >= 1:
-            raise InvalidParameter(f"share must be less than 1, got {self.share!r}.")
 
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         samples_target = Oracle.TARGET_SAMPLER in self.needs

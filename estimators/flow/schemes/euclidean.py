@@ -5,19 +5,19 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.estimator import Range
 from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Schedule
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Family, Potential
-from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Flow
-from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
+from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Flow, Share
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
@@ -61,18 +61,18 @@ class Euclidean(Flow):
     def __init__(
         self,
         family: Family = "ridge",
-        units: int = 64,
-        depth: int = 2,
-        share: float = START_SHARE,
+        units: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        share: Share = START_SHARE,
         optimiser: Literal["adam", "sgd"] = "adam",
-        learning_rate: float = 1e-2,
+        learning_rate: PositiveFloat = 1e-2,
         schedule: Schedule = "cosine",
-        steps: int = 60,
-        inner_steps: int = 50,
-        held_out: float = 0.2,
+        steps: PositiveInt = 60,
+        inner_steps: PositiveInt = 50,
+        held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 256,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 256,
         dtype: Dtype = "float64",
     ) -> None:
         self.family = family
@@ -94,13 +94,6 @@ class Euclidean(Flow):
     def modules(self) -> tuple[str, ...]:
         """Those of all flows and the optimiser's."""
         return (*super().modules, "optax")
-
-    def _check(self) -> None:
-        super()._check()
-        check_choice(self.optimiser, OPTIMISERS, "optimiser")
-        check_choice(self.schedule, SCHEDULES, "schedule")
-        check_positive(learning_rate=self.learning_rate)
-        check_counts(steps=self.steps, inner_steps=self.inner_steps)
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, linear=False)

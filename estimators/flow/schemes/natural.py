@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import diffrax
 import jax
 import jax.numpy as jnp
+from pydantic import PositiveFloat, PositiveInt
 
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Range
@@ -16,7 +17,6 @@ from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential
 from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Flow
-from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 
@@ -58,15 +58,15 @@ class FlowNatural(Flow):
     def __init__(
         self,
         family: Family = "ridge",
-        units: int = 16,
-        depth: int = 2,
-        final_time: float = 4.0,
-        steps: int = 10,
-        tolerance: float = 1e-3,
-        damping: float = 0.1,
+        units: PositiveInt = 16,
+        depth: PositiveInt = 2,
+        final_time: PositiveFloat = 4.0,
+        steps: PositiveInt = 10,
+        tolerance: PositiveFloat = 1e-3,
+        damping: PositiveFloat = 0.1,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 4096,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 4096,
         dtype: Dtype = "float64",
     ) -> None:
         self.family = family
@@ -86,15 +86,13 @@ class FlowNatural(Flow):
         """Those of all flows and the integrator."""
         return (*super().modules, "diffrax")
 
-    def _check(self) -> None:
-        super()._check()
+    def check_parameters(self) -> None:
+        """The velocity is smooth."""
         if FAMILIES[self.family].conic:
             raise InvalidParameter(
                 f"flow_natural integrates a smooth velocity, and that of family {self.family!r} jumps at the faces of "
                 "its cone: take flow_implicit or flow_explicit with a small tau, or another family."
             )
-        check_positive(final_time=self.final_time, tolerance=self.tolerance, damping=self.damping)
-        check_counts(steps=self.steps)
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, linear=True)

@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.estimator import Range
@@ -15,7 +16,6 @@ from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Family, Potential
 from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Flow
-from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 WARM_SHARE = 0.5
@@ -63,18 +63,23 @@ class FlowNewton(Flow):
         "tau": Range(0.3, 1000.0),
     }
 
+    matters_with: ClassVar[dict[str, Any]] = {
+        **Flow.matters_with,
+        "warm_steps": {"family": ["ridge", "icnn", "maxima", "dictionary"]},
+    }
+
     def __init__(
         self,
         family: Family = "ridge",
-        units: int = 128,
-        depth: int = 2,
-        tau: float = 100.0,
-        steps: int = 60,
-        warm_steps: int = 6,
-        curvature_points: int | None = None,
+        units: PositiveInt = 128,
+        depth: PositiveInt = 2,
+        tau: PositiveFloat = 100.0,
+        steps: PositiveInt = 60,
+        warm_steps: NonNegativeInt = 6,
+        curvature_points: PositiveInt | None = None,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 4096,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 4096,
         dtype: Dtype = "float64",
     ) -> None:
         self.family = family
@@ -89,13 +94,9 @@ class FlowNewton(Flow):
         self.batch_size = batch_size
         self.dtype = dtype
 
-    def _check(self) -> None:
-        super()._check()
-        check_positive(tau=self.tau)
-        check_counts(steps=self.steps)
-        if self.curvature_points is not None:
-            check_counts(curvature_points=self.curvature_points)
-        if self.family != "quadratic" and not 0 <= self.warm_steps < self.steps:
+    def check_parameters(self) -> None:
+        """Some steps are left when the quadratic part has taken its own."""
+        if self.family != "quadratic" and self.warm_steps >= self.steps:
             raise InvalidParameter(
                 f"warm_steps must be from 0 to steps - 1 = {self.steps - 1}, got {self.warm_steps!r}."
             )

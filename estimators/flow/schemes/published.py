@@ -23,13 +23,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from mongebench.core.oracle import SourceView, TargetView
 from mongebench.estimators.flow.machinery.objective import Batch, objective, phi
@@ -37,11 +38,9 @@ from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Family, Potential
 from mongebench.estimators.flow.potential.clamped import Clamped
 from mongebench.estimators.flow.schemes.base import Dtype, Flow
-from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 OPTIMISERS = {"adam": optax.adam, "sgd": optax.sgd}
-SCHEMES = ("explicit", "implicit", "descent")
 
 
 class Published(Flow):
@@ -81,21 +80,28 @@ class Published(Flow):
     depth = 2
     divergence = "kl_score"
 
+    matters_with: ClassVar[dict[str, Any]] = {
+        **Flow.matters_with,
+        "tau": {"scheme": ["explicit", "implicit"]},
+        "reduction": {"scheme": ["implicit", "descent"]},
+        "begin": {"scheme": ["implicit"]},
+    }
+
     def __init__(
         self,
         scheme: Literal["explicit", "implicit", "descent"] = "implicit",
         optimiser: Literal["adam", "sgd"] = "adam",
-        learning_rate: float = 0.1,
-        tau: float = 0.4,
-        steps: int = 10,
-        inner_steps: int = 100,
-        units: int = 20,
+        learning_rate: PositiveFloat = 0.1,
+        tau: PositiveFloat = 0.4,
+        steps: PositiveInt = 10,
+        inner_steps: PositiveInt = 100,
+        units: PositiveInt = 20,
         reduction: Literal["sum", "mean"] = "sum",
         begin: Literal["network", "identity"] = "network",
         weights: Literal["clamped", "squares"] = "clamped",
-        curvature: float = 0.0,
-        epsilon: float = 0.05,
-        batch_size: int = 100,
+        curvature: NonNegativeFloat = 0.0,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 100,
         dtype: Dtype = "float32",
     ) -> None:
         self.scheme = scheme
@@ -122,16 +128,6 @@ class Published(Flow):
     def modules(self) -> tuple[str, ...]:
         """Those of all flows and the optimiser's."""
         return (*super().modules, "optax")
-
-    def _check(self) -> None:
-        super()._check()
-        check_choice(self.scheme, SCHEMES, "scheme")
-        check_choice(self.optimiser, OPTIMISERS, "optimiser")
-        check_choice(self.reduction, ("sum", "mean"), "reduction")
-        check_choice(self.begin, ("network", "identity"), "begin")
-        check_choice(self.weights, ("clamped", "squares"), "weights")
-        check_positive(learning_rate=self.learning_rate, tau=self.tau, epsilon=self.epsilon)
-        check_counts(steps=self.steps, inner_steps=self.inner_steps, units=self.units, batch_size=self.batch_size)
 
     @property
     def _from_identity(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
+from pydantic import PositiveFloat, PositiveInt
 
 from mongebench.estimators.flow.machinery.divergence import Divergence, jet_length
 from mongebench.estimators.flow.machinery.gauss_newton import GaussNewton
@@ -16,7 +17,6 @@ from mongebench.estimators.flow.machinery.objective import Batch, jets
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Dictionary, Family, Potential, corners
 from mongebench.estimators.flow.schemes.base import DivergenceName, Dtype, Flow
-from mongebench.estimators.flow.schemes.checks import check_counts, check_positive
 from mongebench.estimators.flow.schemes.newton import AVERAGED, newton_scheme
 from mongebench.estimators.flow.schemes.scheme import Phase, Scheme, Setting
 
@@ -76,13 +76,13 @@ class FlowPursuit(Flow):
 
     def __init__(
         self,
-        units: int = 128,
-        candidates: int = 32,
-        tau: float = 100.0,
-        steps: int = 60,
+        units: PositiveInt = 128,
+        candidates: PositiveInt = 32,
+        tau: PositiveFloat = 100.0,
+        steps: PositiveInt = 60,
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 4096,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 4096,
         dtype: Dtype = "float64",
     ) -> None:
         self.units = units
@@ -93,11 +93,6 @@ class FlowPursuit(Flow):
         self.epsilon = epsilon
         self.batch_size = batch_size
         self.dtype = dtype
-
-    def _check(self) -> None:
-        super()._check()
-        check_positive(tau=self.tau)
-        check_counts(steps=self.steps, candidates=self.candidates)
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, linear=False)

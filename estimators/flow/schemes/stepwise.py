@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import PositiveFloat, PositiveInt
 
 from mongebench.core.estimator import Range
 from mongebench.estimators.flow.machinery.descent import SCHEDULES, Descent, Schedule
@@ -16,8 +17,7 @@ from mongebench.estimators.flow.machinery.gauss_newton import DAMPING, GaussNewt
 from mongebench.estimators.flow.machinery.objective import Batch, objective
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import Family, Potential
-from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Flow
-from mongebench.estimators.flow.schemes.checks import check_choice, check_counts, check_positive
+from mongebench.estimators.flow.schemes.base import START_SHARE, DivergenceName, Dtype, Flow, Share
 from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 Inner = Literal["newton", "adam"]
@@ -69,22 +69,29 @@ class Stepwise(Flow):
         "inner_steps": [5, 10, 20],
     }
 
+    matters_with: ClassVar[dict[str, Any]] = {
+        **Flow.matters_with,
+        "tolerance": {"inner": ["newton"]},
+        "learning_rate": {"inner": ["adam"]},
+        "schedule": {"inner": ["adam"]},
+    }
+
     def __init__(
         self,
         family: Family = "ridge",
-        units: int = 64,
-        depth: int = 2,
-        share: float = START_SHARE,
-        tau: float = 0.4,
-        steps: int = 10,
+        units: PositiveInt = 64,
+        depth: PositiveInt = 2,
+        share: Share = START_SHARE,
+        tau: PositiveFloat = 0.4,
+        steps: PositiveInt = 10,
         inner: Inner = "newton",
-        inner_steps: int = 20,
-        tolerance: float = 1e-3,
-        learning_rate: float = 0.1,
+        inner_steps: PositiveInt = 20,
+        tolerance: PositiveFloat = 1e-3,
+        learning_rate: PositiveFloat = 0.1,
         schedule: Schedule = "constant",
         divergence: DivergenceName = "kl",
-        epsilon: float = 0.05,
-        batch_size: int = 4096,
+        epsilon: PositiveFloat = 0.05,
+        batch_size: PositiveInt = 4096,
         dtype: Dtype = "float64",
     ) -> None:
         self.family = family
@@ -107,13 +114,6 @@ class Stepwise(Flow):
     def modules(self) -> tuple[str, ...]:
         """Those of all flows, and of Adam."""
         return (*super().modules, "optax")
-
-    def _check(self) -> None:
-        super()._check()
-        check_positive(tau=self.tau, tolerance=self.tolerance, learning_rate=self.learning_rate)
-        check_counts(steps=self.steps, inner_steps=self.inner_steps)
-        check_choice(self.inner, ("newton", "adam"), "inner solver")
-        check_choice(self.schedule, SCHEDULES, "schedule")
 
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         subproblem = Subproblem(setting.divergence, self.linear)

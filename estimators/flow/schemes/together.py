@@ -13,7 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from mongebench.core.errors import Diverged, InvalidInput
-from mongebench.core.estimator import Trace
+from mongebench.core.estimator import Trace, refuse_invalid
 from mongebench.core.oracle import SourceView, TargetView
 from mongebench.estimators.flow.machinery.divergence import HOW_TO_WRITE_V, probed
 from mongebench.estimators.flow.machinery.evaluation import images
@@ -57,7 +57,7 @@ def fit_together(
         As `Flow.fit`, before anything is fitted.
     """
     first = estimators[0]
-    first._check()
+    refuse_invalid(first)
     with jax.enable_x64(first.dtype == "float64"):
         fits = [
             _Fit(flow, trace, flow._setting(source, target, seed))

@@ -23,8 +23,9 @@ from rich.text import Text
 from mongebench.check import Check, Outcome, Result
 from mongebench.core.errors import UnknownName, one_of
 from mongebench.core.oracle import tier
+from mongebench.core.parameters import Field, expectation, fields
 from mongebench.core.text import printable
-from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, parameters_of, split_of
+from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, split_of
 from mongebench.report.rates.inequalities import INEQUALITIES
 from mongebench.report.rates.verdict import Verdict
 from mongebench.report.tables.compare import Change
@@ -333,12 +334,15 @@ def registered(name: str) -> RenderableType:
         if group == METRICS:
             facts.append(f"unit: {found.unit or 'none'}; {found.direction} is better; needs T*: {found.needs_truth}")
         else:
-            defaults = {name: parameter.default for name, parameter in parameters_of(found).items()}
-            facts += [
-                name if default is Parameter.empty else f"{name} = {default!r}" for name, default in defaults.items()
-            ]
+            facts += [_parameter(name, field) for name, field in fields(found).items()]
         parts.append(Text("\n".join([*facts, "", inspect.getdoc(found) or ""])))
     return Group(*parts)
+
+
+def _parameter(name: str, field: Field) -> str:
+    """`name = default: what it may be`."""
+    default = "" if field.default is Parameter.empty else f" = {field.default!r}"
+    return f"{name}{default}" + ("" if field.adapter is None else f": {expectation(field.annotation)}")
 
 
 def checks(name: str, results: Sequence[Result]) -> RenderableType:
