@@ -241,7 +241,7 @@ def test_a_record_says_what_the_budget_did_to_its_fit() -> None:
     assert not any("CPU" in warning for warning in free.warnings)
 
 
-@pytest.mark.parametrize("family", ["quadratic", "ridge"])
+@pytest.mark.parametrize("family", [{"family": "quadratic"}, {"family": "ridge", "units": 6}])
 def test_flows_hand_over_log_det_of_their_maps(points, family) -> None:
     """Against central differences of the map itself, at the start and after a step."""
     x = points.x[:20]
@@ -253,7 +253,7 @@ def test_flows_hand_over_log_det_of_their_maps(points, family) -> None:
         pairs.append((map.log_det(x), np.linalg.slogdet(np.stack(columns, axis=2))[1]))
         return True
 
-    flow = mb.estimator(FLOW, family=family, units=6, tau=0.3, steps=1, batch_size=200, inner_steps=2)
+    flow = mb.estimator(FLOW, **family, tau=0.3, steps=1, batch_size=200, inner_steps=2)
     flow.fit(points.problem.source, points.problem.target, trace=watch)
     assert len(pairs) == 2
     for found, exact in pairs:

@@ -81,7 +81,7 @@ def test_seeds_are_a_median_in_a_band_and_kl_has_a_figure_of_its_own(write_run) 
     rates = (2.0, 3.0, 5.0)
     entries = [(cell("flow_implicit", seed=k), with_kl(exponential(rate, 0.1), 0.5)) for k, rate in enumerate(rates)]
     run = write_run(entries, strong_convexity=0.8)
-    for figure in (traces.rate(run), traces.rate_kl(run)):
+    for figure in (traces.rate(read_run(run.path)), traces.rate_kl(read_run(run.path))):
         (axis,) = figure.axes
         times, middle = lines(axis)["flow_implicit"].T
         np.testing.assert_allclose(middle, np.exp(-3.0 * times))
@@ -90,7 +90,7 @@ def test_seeds_are_a_median_in_a_band_and_kl_has_a_figure_of_its_own(write_run) 
         np.testing.assert_allclose(edges[:, 1].min(), np.exp(-5.0 * 2.0))
         at_one = edges[np.isclose(edges[:, 0], 1.0), 1]
         np.testing.assert_allclose([at_one.min(), at_one.max()], np.exp([-5.0, -2.0]))
-    drawn = lines(traces.rate(run).axes[0])
+    drawn = lines(traces.rate(read_run(run.path)).axes[0])
     by_kl, proposition = (
         drawn[r"$(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$, v3"],
         drawn[r"$(1 + \lambda^2\tau^2/4)^{-k}$, implicit, v3"],
@@ -101,18 +101,18 @@ def test_seeds_are_a_median_in_a_band_and_kl_has_a_figure_of_its_own(write_run) 
 
 def test_without_strong_convexity_the_line_of_kl_is_one_over_t(write_run) -> None:
     run = write_run([(cell("flow"), with_kl(exponential(3.0, 0.1), 0.5))], strong_convexity=0.0)
-    drawn = lines(traces.rate_kl(run).axes[0])
+    drawn = lines(traces.rate_kl(read_run(run.path)).axes[0])
     times, line = drawn[r"$W_2^2 / (2 t)$"].T
     np.testing.assert_allclose(line, 1 / 0.5 / (2 * times))
-    assert set(lines(traces.rate(run).axes[0])) == {"flow"}
+    assert set(lines(traces.rate(read_run(run.path)).axes[0])) == {"flow"}
 
 
 def test_nothing_is_drawn_below_the_floor(write_run) -> None:
     """A curve down to 1e-176 of its start, and one to a known floor of 1e-3."""
     run = write_run([(cell("flow"), exponential(200.0, 0.1))])
-    assert traces.rate(run).axes[0].get_ylim()[0] >= 1e-9
+    assert traces.rate(read_run(run.path)).axes[0].get_ylim()[0] >= 1e-9
     run = write_run([(cell("flow"), exponential(20.0, 0.1))], floor=3e-3)
-    assert traces.rate(run).axes[0].get_ylim()[0] == pytest.approx(5e-4)
+    assert traces.rate(read_run(run.path)).axes[0].get_ylim()[0] == pytest.approx(5e-4)
 
 
 def test_a_bound_that_underflows_leaves_the_curves_their_room(write_run) -> None:

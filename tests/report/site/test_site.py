@@ -53,14 +53,14 @@ class Page(HTMLParser):
             self.text += data
 
 
-def pages(folder: Path) -> dict[Path, Page]:
+def parsed(folder: Path) -> dict[Path, Page]:
     found = {path: Page(path) for path in folder.glob("*.html")}
     assert found
     return found
 
 
 def check_links(folder: Path) -> None:
-    found = pages(folder)
+    found = parsed(folder)
     for path, page in found.items():
         targets = [
             (name, value) for _, attrs in page.elements for name, value in attrs.items() if name in ("href", "src")
@@ -78,7 +78,7 @@ def check_links(folder: Path) -> None:
 
 
 def check_harmless(folder: Path) -> None:
-    for page in pages(folder).values():
+    for page in parsed(folder).values():
         for tag, attrs in page.elements:
             assert tag not in ("img", "b", "iframe", "object")
             assert not any(name.startswith("on") or name == "style" for name in attrs)
@@ -98,7 +98,7 @@ def test_every_link_resolves_and_nothing_comes_from_a_network(real: Path) -> Non
 
 
 def test_every_page_has_a_title_a_heading_a_language_and_labels(real: Path) -> None:
-    for page in pages(real / "site").values():
+    for page in parsed(real / "site").values():
         tags = [tag for tag, _ in page.elements]
         assert tags.count("h1") == tags.count("title") == tags.count("main") == 1
         assert ("html", {"lang": "en"}) in page.elements
