@@ -120,7 +120,7 @@ def rate(
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Whether the flows of a run keep |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 up to a horizon."""
+    """Whether flows keep the theory's inequalities, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 and those of KL."""
     from mongebench.report.rates import flows
     from mongebench.report.tables import terminal
     from mongebench.run.reading import read_run

@@ -50,7 +50,10 @@ class Trace(Protocol):
     """What an iterative `fit` calls at each outer step; False means: the budget is spent, stop here."""
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
-        """Record the map reached at `flow_time` (sum of the steps), with the solver's own diagnostics."""
+        """Record the map reached at `flow_time` (sum of the steps), with the solver's own diagnostics.
+
+        A map with a method `log_det`, x (n, d) -> log det DT(x) (n,), has its KL to the target recorded as well.
+        """
         ...
 
 

@@ -57,14 +57,21 @@ def watched(trace: Callable[..., bool]) -> Callable[..., bool]:
     """The trace of whoever watches a fit, who may compare with the exact map; the maps it is handed may not."""
 
     def call(map: Callable[[Any], Any], **told: Any) -> bool:
-        def mapped(x: Any) -> Any:
-            with closed():
-                return map(x)
-
+        mapped = _closing(map)
+        if hasattr(map, "log_det"):
+            mapped.log_det = _closing(map.log_det)  # type: ignore[attr-defined]
         with opened():
             return trace(mapped, **told)
 
     return call
+
+
+def _closing(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def called(x: Any) -> Any:
+        with closed():
+            return function(x)
+
+    return called
 
 
 def refuse(what: str) -> None:

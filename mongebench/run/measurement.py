@@ -34,7 +34,7 @@ from mongebench.run.provenance import provenance
 from mongebench.run.record import Cell, PlannedCell, Provenance, Record, Status, Times
 from mongebench.run.sketch import Sketch
 from mongebench.run.status import judged, refusal, status_of
-from mongebench.run.trace import RunTrace, kl_offset
+from mongebench.run.trace import RunTrace
 
 OVERDRAFT = 1.1
 """Of a CPU budget: a fit that took more than so many times it is told of in its record."""
@@ -214,8 +214,7 @@ def _fit_all(fits: Sequence[_Fit], points: Sequence[EvaluationPoints], clock: Cl
     limit = conditions.time_limit and 0.9 * conditions.time_limit
     with clock.phase("evaluate"):
         for fit, own in zip(fits, points, strict=True):
-            offset = kl_offset(fit.fitted, own)
-            fit.trace = RunTrace(clock, own, (fit.meter,), limit, offset, len(fits), cpu_budget=conditions.cpu_budget)
+            fit.trace = RunTrace(clock, own, (fit.meter,), limit, len(fits), cpu_budget=conditions.cpu_budget)
     with clock.phase("fit"):
         _fit_untimed(fits)
 

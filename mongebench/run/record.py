@@ -308,7 +308,12 @@ class TracePoint(Model):
     energy_distance
         Between T#mu0 and gamma on the same points, U-statistic.
     kl
-        KL(T#mu0 | gamma) in nats, where the fit's objective tells it: see `trace.kl_offset`, also for its noise.
+        KL(T#mu0 | gamma) in nats on the same points, where it is known: see `mongebench.run.trace`. In records without
+        `kl_se` it is the fit's own objective, with the noise of its batches.
+    kl_se, kl_ratio_se
+        As those of `l2_error`.
+    l2_to_kl_se, kl_to_l2_se
+        Of the ratios of `l2_error` to the start's `kl`, and of `kl` to the start's `l2_error`.
     diagnostics
         What the fit says about itself.
     """
@@ -322,6 +327,10 @@ class TracePoint(Model):
     l2_ratio_se: float | None = None
     energy_distance: float | None = None
     kl: float | None = None
+    kl_se: float | None = None
+    kl_ratio_se: float | None = None
+    l2_to_kl_se: float | None = None
+    kl_to_l2_se: float | None = None
     diagnostics: dict[str, float] = {}
 
 

@@ -1,15 +1,26 @@
-"""The trace of one fit: errors against flow time, iterations, oracle calls and seconds, all from a single run."""
+"""The trace of one fit: errors against flow time, iterations, oracle calls and seconds, all from a single run.
+
+KL(T#mu0 | gamma) is the mean over mu0 of
+
+    l(x) = log mu0(x) + log Z + V(T(x)) - log det DT(x),
+
+which by the change of variables is 0 at every x for T = T*: so D* = 0, and the noise of the points cancels as T nears
+T*. E[e^{-l}] = 1 for any injective T, so that l + b (e^{-l} - 1) has the same mean; with the b of least variance (a
+control variate) its noise falls with KL itself, to a few percent of it at 2000 points, however small KL is.
+
+Where log Z or the density of mu0 is not known, log mu0 + log Z is read off T* at the same points, log det DT* by
+central differences. Where that is not known either, or V, or in more than `KL_DIMENSIONS`, or for a scheme that follows
+no flow, there is no KL.
+"""
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mongebench.core.arrays import as_values
-from mongebench.core.estimator import Map, MapEstimator
-from mongebench.core.oracle import Meter, Oracle
+from mongebench.core.estimator import Map
+from mongebench.core.oracle import Meter
 from mongebench.metrics.base import Evaluation, EvaluationPoints, variance_of_mean
 from mongebench.metrics.pairwise import Kernel, discrepancy
 from mongebench.run.clock import Clock
@@ -19,8 +30,10 @@ Vector = NDArray[np.float64]
 
 POINTS = 2000
 """Evaluation points of a trace: fewer than of the final metrics, because a trace is scored at every step."""
-OBJECTIVE = "objective"
-"""The diagnostic by which a flow tells what it moves down."""
+KL_DIMENSIONS = 64
+"""The most in which log det DT is computed at every point of every step."""
+DIFFERENCE = 1e-5
+"""Of central differences of T*, in units of the data."""
 
 
 class RunTrace:
@@ -36,8 +49,6 @@ class RunTrace:
         Whose counts make the oracle calls.
     fit_limit
         Seconds of fitting; None for no limit.
-    kl_offset
-        What turns the diagnostic `OBJECTIVE` into KL, see `kl_offset`; None where it does not.
     share
         Fits that go on together under this clock: each is charged an equal share of its seconds.
     cpu_budget
@@ -55,7 +66,6 @@ class RunTrace:
         points: EvaluationPoints,
         meters: tuple[Meter, ...],
         fit_limit: float | None,
-        kl_offset: float | None = None,
         share: int = 1,
         *,
         cpu_budget: float | None = None,
@@ -64,80 +74,95 @@ class RunTrace:
         self.scored = points.once(POINTS, lambda: _first(points, POINTS))
         self.meters = meters
         self.fit_limit = fit_limit
-        self.kl_offset = kl_offset
         self.share = share
         self.cpu_budget = cpu_budget
         self.stopped = False
         self.points: list[TracePoint] = []
-        self._start: Vector | None = None
+        self._minimum = self.scored.once(RunTrace, lambda: _minimum(self.scored))
+        self._start: dict[str, Vector] = {}
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
         """Record the map reached at `flow_time`; whether to go on."""
         with self.clock.phase("evaluate"):
             fit_seconds = self.clock.seconds("fit") / self.share
             # A map on its way to infinity is recorded as what it is; the fit, or the final metrics, will say so.
-            with np.errstate(over="ignore", invalid="ignore"):
-                errors, distance = self._scores(map)
-                accuracy = {} if errors is None else self._accuracy(errors)
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                pushed = as_values(map(self.scored.x), "The map of a trace")
+                distance = discrepancy(Evaluation(self.scored, map, pushed), Kernel.DISTANCE).value
+                told = self._told(pushed, getattr(map, "log_det", None) if flow_time is not None else None)
             self.points.append(
                 TracePoint(
                     iteration=len(self.points),
                     flow_time=flow_time,
                     oracle_calls=sum(sum(meter.counts.values()) for meter in self.meters),
                     fit_seconds=fit_seconds,
-                    l2_error=accuracy.get("l2_error"),
-                    l2_error_se=accuracy.get("l2_error_se"),
-                    l2_ratio_se=accuracy.get("l2_ratio_se"),
                     energy_distance=distance,
-                    kl=self._kl(diagnostics),
                     diagnostics={key: float(value) for key, value in diagnostics.items()},
+                    **{"l2_error": None, **told},
                 )
             )
         self.stopped = self.cpu_budget is not None and self.clock.cpu("fit") / self.share >= self.cpu_budget
         return not self.stopped and (self.fit_limit is None or fit_seconds < self.fit_limit)
 
-    def _scores(self, map: Map) -> tuple[Vector | None, float]:
-        """(n,) squared errors, where T* is known, and energy distance (U-statistic)."""
-        pushed = as_values(map(self.scored.x), "The map of a trace")
-        exact = self.scored.exact
-        errors = None if exact is None else ((pushed - exact) ** 2).sum(axis=1)
-        return errors, discrepancy(Evaluation(self.scored, map, pushed), Kernel.DISTANCE).value
-
-    def _accuracy(self, errors: Vector) -> dict[str, float]:
-        """Mean of the squared errors, its standard error, and that of its ratio to the start's (delta method)."""
-        if self._start is None:
-            self._start = errors
-        mean, start = errors.mean(), self._start.mean()
-        found = {"l2_error": float(mean), "l2_error_se": float(np.sqrt(variance_of_mean(errors)))}
-        if start > 0:
-            found["l2_ratio_se"] = float(np.sqrt(variance_of_mean(errors - mean / start * self._start)) / start)
+    def _told(self, pushed: Vector, log_det: Map | None) -> dict[str, float]:
+        """Squared error and KL where they are known, with their standard errors and those of the paired ratios."""
+        values: dict[str, Vector] = {}
+        if self.scored.exact is not None:
+            values["l2_error"] = ((pushed - self.scored.exact) ** 2).sum(axis=1)
+        if self._minimum is not None and log_det is not None:
+            potential = self.scored.problem.target.potential
+            values["kl"] = _controlled(potential(pushed) - log_det(self.scored.x) - self._minimum)
+        self._start = self._start or values
+        found: dict[str, float] = {}
+        for name, own in values.items():
+            found |= {name: float(own.mean()), f"{name}_se": float(np.sqrt(variance_of_mean(own)))}
+            for other, start in self._start.items():
+                if start.mean() > 0:
+                    found[_RATIOS[name, other]] = _ratio_error(own, start)
         return found
 
-    def _kl(self, diagnostics: Mapping[str, float]) -> float | None:
-        if self.kl_offset is None or OBJECTIVE not in diagnostics:
-            return None
-        return float(diagnostics[OBJECTIVE]) + self.kl_offset
+
+_RATIOS = {
+    ("l2_error", "l2_error"): "l2_ratio_se",
+    ("kl", "kl"): "kl_ratio_se",
+    ("l2_error", "kl"): "l2_to_kl_se",
+    ("kl", "l2_error"): "kl_to_l2_se",
+}
+"""(of the map, of the start) -> the field that has the standard error of their ratio."""
+
+
+def _ratio_error(values: Vector, start: Vector) -> float:
+    """Standard error of the ratio of two means over the same points (delta method)."""
+    ratio = values.mean() / start.mean()
+    return float(np.sqrt(variance_of_mean(values - ratio * start)) / start.mean())
+
+
+def _controlled(log_ratio: Vector) -> Vector:
+    """(n,) whose mean is that of l in expectation, with the variate e^{-l} - 1 of mean 0 taken off; see above."""
+    variate = np.expm1(-log_ratio)
+    spread = variate.var()
+    if not 0 < spread < np.inf:
+        return log_ratio
+    slope = float(np.mean((variate - variate.mean()) * log_ratio) / spread)
+    return np.asarray(log_ratio - slope * variate)
+
+
+def _minimum(points: EvaluationPoints) -> Vector | None:
+    """(n,) V(T*(x)) - log det DT*(x), which is -log mu0(x) - log Z; None where neither side of that is known."""
+    problem = points.problem
+    source, target = problem.source, problem.target
+    if problem.dim > KL_DIMENSIONS or not target.potential:
+        return None
+    if source.log_density and target.log_normaliser is not None:
+        return -np.asarray(source.log_density(points.x)) - target.log_normaliser
+    if points.exact is None:
+        return None
+    slopes = [(problem.truth(points.x + h) - problem.truth(points.x - h)) / 2 for h in DIFFERENCE * np.eye(problem.dim)]
+    log_det = np.linalg.slogdet(np.stack(slopes, axis=2) / DIFFERENCE)[1]
+    return np.asarray(target.potential(points.exact) - log_det)
 
 
 def _first(points: EvaluationPoints, n: int) -> EvaluationPoints:
     """The first n points of each side: what depends on them alone is computed once for all traces of a problem."""
     exact = None if points.exact is None else points.exact[:n]
     return EvaluationPoints(points.problem, points.x[:n], points.y[:n], exact, points.seed)
-
-
-def kl_offset(estimator: MapEstimator, points: EvaluationPoints) -> float | None:
-    """log Z + E_mu0[log mu0], which added to F(T) = E_mu0[V(T) - log det DT] gives KL(T#mu0 | gamma).
-
-    The target's log Z is exact and E_mu0[log mu0] the mean over all evaluation points `points.x`, while F, the
-    diagnostic `OBJECTIVE`, is the flow's own mean over the batch of its last step (over at most 1000 points at the
-    start). So a trace's KL carries the noise of two independent draws, about sd(log mu0) (1/n_batch + 1/n)^(1/2): near
-    T* it can be negative.
-
-    None where log Z or the source's density is not known, or where the estimator's objective is not that F: it is for
-    estimators that ask for V and whose parameter `divergence`, if they have one, is "kl".
-    """
-    source, target = points.problem.source, points.problem.target
-    moves_f = Oracle.TARGET_POTENTIAL in estimator.needs and estimator.get_params().get("divergence", "kl") == "kl"
-    if not moves_f or target.log_normaliser is None or not source.log_density:
-        return None
-    return target.log_normaliser + points.once(kl_offset, lambda: float(np.mean(source.log_density(points.x))))

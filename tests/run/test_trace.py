@@ -1,4 +1,4 @@
-"""A trace scores every map it is handed: against T*, against gamma, and in KL where the fit's objective tells it."""
+"""A trace scores every map it is handed: against T*, against gamma, and in KL where densities or T* tell it."""
 
 import time
 
@@ -13,7 +13,7 @@ from mongebench.run.clock import Clock
 from mongebench.run.measurement import measure
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, Spec
-from mongebench.run.trace import POINTS, RunTrace, kl_offset
+from mongebench.run.trace import POINTS, RunTrace
 
 FLOW = "flow_implicit"
 
@@ -23,8 +23,8 @@ def points() -> EvaluationPoints:
     return EvaluationPoints.draw(mb.problem("gaussian", dim=2, seed=3), 3000, seed=0)
 
 
-def traced(points: EvaluationPoints, kl_offset: float | None = None) -> RunTrace:
-    return RunTrace(Clock(), points, (Meter(),), None, kl_offset)
+def traced(points: EvaluationPoints) -> RunTrace:
+    return RunTrace(Clock(), points, (Meter(),), None)
 
 
 def test_scores_are_the_metrics_on_the_first_points(points) -> None:
@@ -74,54 +74,110 @@ def test_scoring_is_charged_to_evaluate(points) -> None:
     assert trace.clock.seconds("fit") < 0.1
 
 
-def test_kl_is_that_of_two_gaussians(points) -> None:
-    """F of the identity has a closed form, and so has KL(N(m0, S0) | N(m, S)) = F + log Z + E[log mu0]."""
+class Affine:
+    """x -> x A + b, A symmetric and positive definite, as flows hand it to the trace."""
+
+    def __init__(self, matrix, shift):
+        self.matrix, self.shift = np.asarray(matrix, dtype=float), np.asarray(shift, dtype=float)
+
+    def __call__(self, x):
+        return x @ self.matrix + self.shift
+
+    def log_det(self, x):
+        return np.full(len(x), np.linalg.slogdet(self.matrix)[1])
+
+
+def moments(measure):
+    """(mean, covariance) of a Gaussian, read off the density: log p at 0, at units and at sums of two of them."""
+    density = getattr(measure, "log_density", None) or (lambda x: -measure.potential(x))
+    units = np.eye(2)
+    at = lambda *points: np.asarray(density(np.array(points)), dtype=float)  # noqa: E731
+    zero, one, two = at([0.0, 0.0]), at(*units), at(*-units)
+    diagonal = 2 * zero - one - two
+    mixed = zero + at(units[0] + units[1]) - one[0] - one[1]
+    precision = np.diag(diagonal) - mixed * (1 - np.eye(2))
+    return np.linalg.solve(precision, (one - two) / 2), np.linalg.inv(precision)
+
+
+def exact_kl(problem, map):
+    """KL(N(A m0 + b, A S0 A) | N(m, S))."""
+    (m0, s0), (m, s) = moments(problem.source), moments(problem.target)
+    mean, covariance = map(m0), map.matrix @ s0 @ map.matrix
+    gap, inverse = mean - m, np.linalg.inv(s)
+    log_det = np.linalg.slogdet(s)[1] - np.linalg.slogdet(covariance)[1]
+    return (np.trace(inverse @ covariance) + gap @ inverse @ gap - 2 + log_det) / 2
+
+
+def exact_map(problem):
+    slopes = problem.truth(np.eye(2)) - problem.truth(np.zeros((2, 2)))
+    return Affine(slopes, problem.truth(np.zeros((1, 2)))[0])
+
+
+@pytest.mark.parametrize("away", [1.0, 1e-1, 1e-3])
+def test_kl_is_that_of_two_gaussians_however_small(points, away):
+    """By the closed form, to a few percent of itself: at 1e-3 of the way to the identity it is about 1e-6."""
+    best, trace = exact_map(points.problem), traced(points)
+    maps = [Affine(np.eye(2), np.zeros(2))]
+    maps += [Affine(best.matrix + away * (np.eye(2) - best.matrix), (1 - away) * best.shift)]
+    for step, one in enumerate(maps):
+        trace(one, flow_time=float(step))
+    start, point = trace.points
+    for found, one in zip(trace.points, maps, strict=True):
+        exact = exact_kl(points.problem, one)
+        assert abs(found.kl - exact) < 4 * found.kl_se
+        assert found.kl_se < 0.1 * exact
+    assert point.kl_ratio_se <= point.kl_se / start.kl + point.kl / start.kl**2 * start.kl_se + 1e-12  # paired
+    assert point.kl_to_l2_se > 0
+    assert point.l2_to_kl_se > 0
+    assert start.kl_ratio_se == pytest.approx(0, abs=1e-12)
+
+
+def test_standard_errors_of_kl_and_of_its_ratios_are_those_of_other_draws(points):
+    """Over 60 draws of 300 points each, whose own spread the mean standard error must be."""
+    best = exact_map(points.problem)
+    maps = [Affine(np.eye(2), np.zeros(2)), Affine(0.8 * best.matrix + 0.2 * np.eye(2), 0.9 * best.shift)]
+    found = []
+    for seed in range(60):
+        trace = traced(EvaluationPoints.draw(points.problem, 300, seed=seed))
+        for step, one in enumerate(maps):
+            trace(one, flow_time=float(step))
+        a, b = trace.points
+        ratios = (b.kl / a.kl, b.l2_error / a.kl, b.kl / a.l2_error, b.kl)
+        found.append((*ratios, b.kl_ratio_se, b.l2_to_kl_se, b.kl_to_l2_se, b.kl_se))
+    spread, told = np.std(found, axis=0)[:4], np.mean(found, axis=0)[4:]
+    assert told == pytest.approx(spread, rel=0.4)
+
+
+def test_without_densities_the_exact_map_tells_kl(points):
+    """By differences of T* at the same points: the same number, to rounding of the differences."""
     problem = points.problem
-    big = problem.source.sample(200_000, seed=1), problem.target.sample(200_000, seed=1)
-    (m0, m), (s0, s) = ([cloud.mean(axis=0) for cloud in big], [np.cov(cloud.T) for cloud in big])
-    inverse = np.linalg.inv(s)
-    quadratic = (np.trace(inverse @ s0) + (m0 - m) @ inverse @ (m0 - m)) / 2
-    exact = quadratic - 1 + np.linalg.slogdet(s)[1] / 2 - np.linalg.slogdet(s0)[1] / 2
-    trace = traced(points, kl_offset(mb.estimator(FLOW), points))
-    trace(lambda x: x, objective=quadratic)
-    # log mu0 has standard deviation 1 in the plane; its mean is over 3000 points.
-    assert trace.points[0].kl == pytest.approx(exact, abs=4 / np.sqrt(3000))
+    target = problem.target
+    unnormalised = mb.Target(dim=2, sampler=target.sampler, potential=target.potential)
+    told = {"truth": problem.truth, "truth_tier": problem.truth_tier}
+    by_map = mb.Problem(source=problem.source, target=unnormalised, dim=2, version=1, **told)
+    unknown = mb.Problem(source=problem.source, target=unnormalised, dim=2, version=1)
+    one = Affine(np.diag([1.5, 0.7]), [0.3, 0.0])
+    found = []
+    for given in (problem, by_map, unknown):
+        trace = traced(EvaluationPoints.draw(given, 500, seed=0))
+        trace(one, flow_time=0.0)
+        found.append(trace.points[0].kl)
+    assert found[1] == pytest.approx(found[0], rel=1e-6)
+    assert found[2] is None
 
 
-class Sampled(mb.MapEstimator):
-    """Asks for V, but moves another divergence down."""
-
-    needs = frozenset({mb.Oracle.SOURCE_SAMPLER, mb.Oracle.TARGET_POTENTIAL})
-
-    def __init__(self, divergence="kl_score"):
-        self.divergence = divergence
-
-    def fit(self, source, target, *, seed=0, trace=None):
-        return self
-
-    def transform(self, X):
-        return X
-
-
-def test_kl_is_unknown_where_a_term_is_or_the_objective_is_another(points) -> None:
-    assert kl_offset(mb.estimator(FLOW), points) is not None
-    assert kl_offset(Sampled("kl"), points) == kl_offset(mb.estimator(FLOW), points)
-    assert kl_offset(Sampled(), points) is None
-    assert kl_offset(mb.estimator("bures"), points) is None
-    problem = points.problem
-    for source, target in (
-        (mb.Source(dim=2, sampler=problem.source.sampler), problem.target),
-        (problem.source, mb.Target(dim=2, sampler=problem.target.sampler, potential=problem.target.potential)),
-    ):
-        unknown = mb.Problem(source=source, target=target, dim=2, version=1)
-        assert kl_offset(mb.estimator(FLOW), EvaluationPoints.draw(unknown, 50, seed=0)) is None
+def test_no_kl_without_flow_time_or_jacobian(points):
+    trace = traced(points)
+    trace(Affine(np.eye(2), np.zeros(2)))
+    trace(lambda x: x, flow_time=1.0)
+    assert [point.kl for point in trace.points] == [None, None]
 
 
 def test_a_flow_leaves_both_on_its_way(points) -> None:
     flow = mb.estimator(FLOW, family="quadratic", tau=0.5, steps=4, batch_size=1000)
     record = mb.run_cell(points.problem, flow, n_source=None, n_target=10, evaluation_points=1000)
     kl = [point.kl for point in record.trace]
-    assert kl[0] > 5 * abs(kl[-1])
+    assert kl[0] > 5 * kl[-1] > 0
     assert record.trace[0].energy_distance > 5 * abs(record.trace[-1].energy_distance)
 
 
@@ -183,3 +239,23 @@ def test_a_record_says_what_the_budget_did_to_its_fit() -> None:
     free, _ = measure(cell, problem, estimator, Conditions(evaluation_points=200))
     assert len(free.trace) == 51
     assert not any("CPU" in warning for warning in free.warnings)
+
+
+@pytest.mark.parametrize("family", [{"family": "quadratic"}, {"family": "ridge", "units": 6}])
+def test_flows_hand_over_log_det_of_their_maps(points, family) -> None:
+    """Against central differences of the map itself, at the start and after a step."""
+    x = points.x[:20]
+    pairs = []
+
+    def watch(map, *, flow_time=None, **diagnostics):
+        h = 1e-5
+        columns = [(map(x + h * unit) - map(x - h * unit)) / (2 * h) for unit in np.eye(2)]
+        pairs.append((map.log_det(x), np.linalg.slogdet(np.stack(columns, axis=2))[1]))
+        return True
+
+    flow = mb.estimator(FLOW, **family, tau=0.3, steps=1, batch_size=200, inner_steps=2)
+    flow.fit(points.problem.source, points.problem.target, trace=watch)
+    assert len(pairs) == 2
+    for found, exact in pairs:
+        np.testing.assert_allclose(found, exact, atol=1e-6)
+    assert np.abs(pairs[1][0]).max() > 0.01

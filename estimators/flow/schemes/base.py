@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from mongebench.core.arrays import Points
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow.machinery.divergence import Divergence, KullbackLeibler
-from mongebench.estimators.flow.machinery.evaluation import images, in_blocks, values
+from mongebench.estimators.flow.machinery.evaluation import GradientMap, in_blocks, values
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.sampled import EnergyDistance, KLScore, KLTwoScores, SinkhornDivergence
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
@@ -189,6 +188,5 @@ class Flow(MapEstimator):
     def _keep(self, potential: Potential, objective: float, flow_time: float | None) -> None:
         self.parameters_, self.objective_, self.flow_time_ = potential, objective, flow_time
 
-    def _map(self) -> Callable[[Any], Points]:
-        potential = self.parameters_
-        return lambda x: in_blocks(images, potential, np.asarray(x))
+    def _map(self) -> GradientMap:
+        return GradientMap(self.parameters_)

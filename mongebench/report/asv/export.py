@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 
 from mongebench.report.rates import flows
+from mongebench.report.rates.inequalities import MAP
 from mongebench.report.tables import results
 from mongebench.run.frame import FIT_COLUMNS
 from mongebench.run.reading import Run
@@ -88,6 +89,7 @@ def tracked(run: Run) -> list[Tracked]:
         rows[column] = rows.get(column, pd.Series(np.nan, rows.index)).where(measured)
     try:
         verdicts = flows.frame(run)
+        verdicts = verdicts[verdicts["inequality"] == MAP.name]
     except RunError:  # no estimator here follows a flow
         verdicts = pd.DataFrame(columns=["problem", "dim", "estimator", "rate"])
     experiment = _slug(Path(run.plan.invocation.experiment).stem)

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from mongebench.report.figures.style import look
-from mongebench.report.rates.flows import Flow
+from mongebench.report.rates.flows import TracedFlow, along, fits, together
+from mongebench.report.rates.inequalities import KL_CONVEX, MAP, MAP_BY_KL, Inequality
 from mongebench.report.tables.leaderboard import PLACE
 from mongebench.report.tables.results import number, row_order
 from mongebench.run.record import Record, TracePoint
@@ -239,33 +240,58 @@ def _thinned(trace: Sequence[TracePoint]) -> list[TracePoint]:
     return [trace[k] for k in np.linspace(0, len(trace) - 1, CURVE).round().astype(int)]
 
 
-def rate(found: Sequence[Flow], look_of: Looks) -> Chart | None:
-    """Squared error over that at the start, against flow time, with the line of the theory."""
-    drawing = _Drawing("rate", "Rate of the flows", {"flow time t": "linear"})
+def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) -> Chart | None:
+    """What an inequality of one quantity observes, over that at the start, against flow time, with its lines.
+
+    A line an estimator, the median over seeds; thin lines are its lowest and highest seed.
+    """
+    of_map = inequality is MAP
+    title = "Rate of the map" if of_map else "Rate of KL"
+    drawing = _Drawing("rate" if of_map else "rate-kl", title, {"flow time t": "linear"})
+    label = "|T_t - T*|^2 / |T_0 - T*|^2" if of_map else "(D_t - D*) / (D_0 - D*)"
+    known = [flow for flow in found if along(flow.trace, inequality.observed)]
     ends: dict[tuple[int, float], float] = {}
-    kept = _fair(found, lambda flow: (flow.problem, flow.planned.dim), lambda flow: flow.planned.cell.seed)
-    for flow in kept:
-        index = drawing.view(f"{flow.problem}, d = {flow.planned.dim}", "|T_t - T*|^2 / |T_0 - T*|^2")
-        seed = f"seed {flow.planned.cell.seed}"
-        for trace, dash, note in (
-            (flow.trace, "solid", seed),
-            (flow.refinement or (), "dot", f"{seed}, half the step"),
+    ratios: dict[int, float] = {}
+    for (problem, dim, name, steps), seeds in fits(known).items():
+        index = drawing.view(f"{problem}, d = {dim}", label)
+        for traces, dash, note in (
+            ([flow.trace for flow in seeds], "solid", steps),
+            ([flow.refinement or () for flow in seeds], "dot", "half the step"),
         ):
-            points = [(p.flow_time, p.l2_error) for p in _thinned(trace) if p.flow_time is not None and p.l2_error]
-            if points:
-                times, ratios = zip(*((time, error / points[0][1]) for time, error in points), strict=True)
-                look = look_of(flow.estimator) | {"dash": dash}
-                drawing.add(index, flow.estimator, look, times, ratios, note=note)
-                convexity = flow.planned.strong_convexity or 0.0
-                ends[index, convexity] = max(ends.get((index, convexity), 0.0), times[-1])
+            curves = [curve for trace in traces if (curve := along(trace, inequality.observed))]
+            if not curves:
+                continue
+            time, values = together(curves)
+            kept = np.unique(np.linspace(0, len(time) - 1, min(len(time), CURVE)).round().astype(int))
+            low, middle, high = np.nanquantile(values[:, kept], (0, 0.5, 1), axis=0)
+            look = look_of(name) | {"dash": dash}
+            if len(curves) > 1 and dash == "solid":
+                for edge, words in ((low, "lowest seed"), (high, "highest seed")):
+                    drawing.add(index, name, look, time[kept], edge, mode="lines", width=0.6, note=words)
+            drawing.add(index, name, look, time[kept], middle, mode="lines", note=note)
+            convexity = seeds[0].planned.strong_convexity
+            if convexity is not None:
+                ends[index, convexity] = max(ends.get((index, convexity), 0.0), float(time[-1]))
+        start = seeds[0].trace[0]
+        if start.l2_error and start.kl and start.kl_se is not None:
+            ratios[index] = start.kl / start.l2_error
     for (index, convexity), end in ends.items():
-        if 0 < convexity < math.inf:
-            theory = np.linspace(0, end, CURVE)
-            name = f"theory: e^(-2 lambda t), lambda = {number(convexity)}"
-            drawing.add(index, name, _line(_BLACK, "dash"), theory, np.exp(-2 * convexity * theory), mode="lines")
+        lines = [(inequality, 1.0)]
+        if of_map and index in ratios:
+            lines.append((MAP_BY_KL, ratios[index]))
+        if convexity == 0:
+            lines = [] if of_map or index not in ratios else [(KL_CONVEX, 1 / ratios[index])]
+        time = np.linspace(0, end, CURVE)[1:]
+        for one, factor in lines:
+            if one.speaks_of(convexity):
+                name = f"theory: {one.line}, lambda = {number(convexity)}".replace(
+                    "lambda", "\N{GREEK SMALL LETTER LAMDA}"
+                )
+                line = factor * np.exp(one.of_flow(time, convexity))
+                drawing.add(index, name, _line(_BLACK, "dash" if one.own else "dashdot"), time, line, mode="lines")
     return drawing.finished(
-        "One curve a fit; dotted where the same fit was made at half the step. Black and dashed: the bound of the "
-        f"theory.{_left_out(len(found) - len(kept))}"
+        "One line a fit, the median over its seeds, thin the lowest and the highest; dotted at half the step. Black: "
+        "the lines of the theory, which the curves may not cross."
     )
 
 

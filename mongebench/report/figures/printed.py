@@ -24,14 +24,15 @@ LINE = 0.17
 def draw(run: Run, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
-    `error` always; `rate` and `anytime` where there are traces; `clouds` where maps of the plane were measured, and
-    `distribution` where there are many seeds.
+    `error` always; `rate`, `rate_kl` and `anytime` where there are traces; `clouds` where maps of the plane were
+    measured, and `distribution` where there are many seeds.
     """
     rows = run.frame()
     with plt.rc_context(STYLE):
         drawn = {
             "error": error_overview(rows),
             "rate": traces.rate(run),
+            "rate_kl": traces.rate_kl(run),
             "anytime": traces.anytime(run, rows),
             "clouds": clouds.clouds(run, rows),
             "distribution": clouds.distribution(rows),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,8 +32,10 @@ STYLE: Any = {
     "figure.dpi": 150,
 }
 FORMATS = ("png", "svg", "pdf")
-CHARACTERS, HANDLE = 13, 7
-"""Of a legend: characters an inch, and the width of a handle in characters."""
+CHARACTERS, HANDLE, LINE = 13, 7, 0.2
+"""Of a legend: characters an inch, the width of a handle in characters, and inches of a line."""
+FORMULA = re.compile(r"\\[a-zA-Z]+|[${}^_\\]")
+"""What takes no room in a label."""
 
 
 def panels(
@@ -64,11 +67,13 @@ def plain(text: str) -> str:
 
 
 def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend below all panels, each label once, no wider than they are."""
+    """One legend below all panels, each label once, no wider than they are; the figure grows with its lines."""
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
             found.setdefault(name, handle)
-    width = max((len(name) for name in found), default=0) + HANDLE
+    width = max((len(FORMULA.sub("", name)) for name in found), default=0) + HANDLE
     columns = max(1, min(len(found), int(figure.get_figwidth() * CHARACTERS / width)))
+    lines = -(-len(found) // columns)
+    figure.set_figheight(figure.get_figheight() + LINE * max(0, lines - 2))
     figure.legend(list(found.values()), list(found), loc="outside lower center", ncols=columns, frameon=False)

@@ -1,9 +1,10 @@
-"""Figures of traces: error against flow time with the theory's line, and against seconds and oracle calls."""
+"""Figures of traces: against flow time with the lines of the theory, and against seconds and oracle calls."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import groupby
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mongebench.report.figures.style import QUIET, legend, look, panels, plain
-from mongebench.report.rates.flows import Flow, flows
+from mongebench.report.rates.flows import SCHEMES, TracedFlow, along, fits, flows, together
+from mongebench.report.rates.inequalities import KL_CONVEX, MAP, MAP_BY_KL, PROPOSITION
+from mongebench.report.rates.noise import Vector
 from mongebench.report.tables.results import row_order
 from mongebench.run.reading import Run
 from mongebench.run.record import Record, TracePoint
@@ -20,62 +23,110 @@ from mongebench.run.store import RunError
 
 Curve = tuple[np.ndarray, ...]
 """x and y."""
+LOWEST, HIGHEST = 1e-8, 30.0
+"""Of the start's value: nothing further down or up is drawn."""
+TITLE = 44
+"""Characters of a line of a panel's title."""
 
 
 def rate(run: Run) -> Figure | None:
-    """Squared error against flow time, both in units of the flow: a panel a problem, e^{-2 lambda t} in each.
+    """Squared error over that at the start, against flow time: a panel a problem, with the lines of the theory.
 
-    None where no estimator of the run follows a flow.
+    A line an estimator, the median over seeds, in the band from the lowest to the highest. None where no estimator of
+    the run follows a flow.
     """
+    return _rates(run, "l2_error", r"$|T_t - T^*|^2 \; / \; |T_0 - T^*|^2$")
+
+
+def rate_kl(run: Run) -> Figure | None:
+    """The same of KL; None where the records do not tell it."""
+    return _rates(run, "kl", r"$(D_t - D^*) \; / \; (D_0 - D^*)$")
+
+
+def _rates(run: Run, field: str, label: str) -> Figure | None:
     try:
-        found = [flow for flow in flows(run) if any(point.l2_error for point in flow.trace)]
+        found = [flow for flow in flows(run) if along(flow.trace, field)]
     except RunError:
+        return None
+    if not found:
         return None
     blocks = [(key, list(block)) for key, block in groupby(found, key=_place)]
     names = list(dict.fromkeys(flow.estimator for flow in found))
     figure, axes = panels(len(blocks), (3.4, 2.9))
     for axis, (place, block) in zip(axes, blocks, strict=True):
-        axis.set_title(plain(place))
-        _against_flow_time(axis, block, names)
+        convexity = block[0].planned.strong_convexity
+        shown = "" if convexity is None else rf", $\lambda$ = {convexity:.3g}"
+        axis.set_title(fill(plain(place), TITLE) + shown)
+        _against_flow_time(axis, block, names, field)
+        axis.set_ylabel(label)
     legend(figure, axes)
     return figure
 
 
-def _place(flow: Flow) -> str:
+def _place(flow: TracedFlow) -> str:
     return f"{flow.problem}, d = {flow.planned.dim}"
 
 
-def _against_flow_time(axis: Axes, block: Sequence[Flow], names: list[str]) -> None:
+def _against_flow_time(axis: Axes, block: Sequence[TracedFlow], names: list[str], field: str) -> None:
+    """The curves of one problem, the lines that they may not cross, and the known floor."""
     lowest, end = 1.0, 0.0
-    for name in dict.fromkeys(flow.estimator for flow in block):
-        own = [flow for flow in block if flow.estimator == name]
-        coarse = look(name, names)
-        fine = {"color": coarse["color"], "linestyle": ":"}
-        traces = [flow.trace for flow in own], [flow.refinement or () for flow in own]
-        for found, drawn in zip(traces, ({**coarse, "label": plain(name)}, fine), strict=True):
-            curves = [curve for curve in map(_relative, found) if len(curve[0])]
-            if curves:
-                _plot(axis, curves, 6, linewidth=1.2, **drawn)
-                lowest = min(lowest, *(error.min() for _, error in curves))
-                end = max(end, *(time[-1] for time, _ in curves))
-    if any(flow.refinement for flow in block):
-        axis.plot([], [], ":", color=QUIET, label="at half the step")
-    convexity = block[0].planned.strong_convexity
-    if convexity is not None and 0 < convexity < np.inf:
-        time = np.array([0.0, end])
-        axis.plot(time, np.exp(-2 * convexity * time), "--", color="black", label=r"theory: $e^{-2\lambda t}$")
-        axis.text(0.97, 0.95, rf"$\lambda$ = {convexity:.3g}", transform=axis.transAxes, ha="right", va="top")
-        # A long flow's bound underflows: two decades below the curves say as much.
-        lowest = min(lowest, max(np.exp(-2 * convexity * end), lowest / 100))
+    for (_, _, name, _), seeds in fits(block).items():
+        colour = look(name, names)["color"]
+        coarse = [curve for flow in seeds if (curve := along(flow.trace, field))]
+        fine = [curve for flow in seeds if (curve := along(flow.refinement or (), field))]
+        time, values = together(coarse)
+        low, middle, high = np.nanquantile(values, (0, 0.5, 1), axis=0)
+        axis.plot(time, middle, color=colour, linewidth=1.2, label=plain(name))
+        if len(coarse) > 1:
+            axis.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
+        if fine:
+            times, values = together(fine)
+            axis.plot(times, np.nanmedian(values, axis=0), ":", color=colour, linewidth=1.2)
+            axis.plot([], [], ":", color=QUIET, label="at half the step")
+        lowest, end = min(lowest, np.min(low[low > 0], initial=1.0)), max(end, time[-1])
+    floors = [flow.floor / flow.trace[0].l2_error for flow in block if flow.trace[0].l2_error]
+    floor = max(floors, default=0.0) if field == "l2_error" else 0.0
+    highest, theory = _theory(axis, block, field, end)
+    # A long flow's line underflows: two decades below the curves say as much.
+    bottom = max(min(lowest, max(theory, lowest / 100)), floor, LOWEST) / 2
+    if floor > bottom:
+        axis.axhspan(bottom, floor, color="0.9", zorder=0, label="floor")
     axis.set_yscale("log")
-    axis.set_ylim(bottom=lowest / 2)
+    axis.set_ylim(bottom, 1.5 * min(highest, HIGHEST))
     axis.set_xlim(left=0)
     axis.set_xlabel("flow time t")
-    axis.set_ylabel(r"$|T_t - T^*|^2 \; / \; |T_0 - T^*|^2$")
-    floors = [flow.floor / flow.trace[0].l2_error for flow in block if flow.trace[0].l2_error]
-    floor = max(floors, default=0.0)
-    if floor > lowest / 2:
-        axis.axhspan(lowest / 2, floor, color="0.9", zorder=0, label="floor")
+
+
+def _theory(axis: Axes, block: Sequence[TracedFlow], field: str, end: float) -> tuple[float, float]:
+    """Draw the lines; the highest value at the start, and the lowest at the end, 1 among both."""
+    convexity = block[0].planned.strong_convexity
+    if convexity is None or not 0 <= convexity < np.inf or not end > 0:
+        return 1.0, 1.0
+    starts = [flow.trace[0] for flow in block if along(flow.trace, "kl") and along(flow.trace, "l2_error")]
+    ratio = np.median([point.l2_error / point.kl for point in starts]) if starts else np.nan  # type: ignore[operator]
+    time = np.linspace(0, end, 200)[1:]
+    tau = max((flow.steps[0] for flow in block if flow.planned.cell.estimator.name in SCHEMES), default=end)
+    steps = np.full(round(end / tau), tau)
+    lines: list[tuple[str, Any, Vector, Vector]] = []
+    if convexity == 0 and field == "kl":
+        lines = [(r"$W_2^2 / (2 t)$", "--", time, ratio * np.exp(KL_CONVEX.of_flow(time, 0.0)))]
+    elif convexity > 0:
+        lines = [(r"$e^{-2\lambda t}$", "--", time, np.exp(MAP.of_flow(time, convexity)))]
+        if len(steps) > 1:
+            own = np.exp(MAP.of_steps(steps, convexity))
+            lines.append((r"$(1 + \lambda\tau)^{-2k}$, implicit", (0, (1, 1)), np.cumsum(steps), own))
+    if convexity > 0 and field == "l2_error":
+        by_kl = np.exp(MAP_BY_KL.of_flow(time, convexity)) / ratio
+        lines.append((r"$(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$, v3", "-.", time, by_kl))
+        if len(steps) > 1:
+            weaker = np.exp(PROPOSITION.of_steps(steps, convexity))
+            label = r"$(1 + \lambda^2\tau^2/4)^{-k}$, implicit, v3"
+            lines.append((label, (0, (3, 1, 1, 1, 1, 1)), np.cumsum(steps), weaker))
+    for label, style, times, line in lines:
+        if np.isfinite(line).all():
+            axis.plot(times, line, linestyle=style, color="black", linewidth=0.9, label=label)
+    seen = [line for _, _, _, line in lines if line[-1] <= HIGHEST]  # none that leaves the panel, or is not known
+    return max([1.0, *(line[0] for line in seen)]), min([1.0, *(line[-1] for line in seen)])
 
 
 def _plot(axis: Axes, curves: Sequence[Curve], marks: int, **drawn: Any) -> None:
@@ -89,17 +140,6 @@ def _plot(axis: Axes, curves: Sequence[Curve], marks: int, **drawn: Any) -> None
         start += len(x) + 1
     x, y = (np.concatenate([part for curve in curves for part in (curve[side], [np.nan])][:-1]) for side in (0, 1))
     axis.plot(x, y, markevery=marked, **drawn)
-
-
-def _relative(trace: Sequence[TracePoint]) -> Curve:
-    """Flow time and error over that at the start, of the points that have both."""
-    known = [
-        (point.flow_time, point.l2_error)
-        for point in trace
-        if point.flow_time is not None and point.l2_error is not None
-    ]
-    time, error = np.array(known, dtype=float).reshape(-1, 2).T
-    return time, error / error[0] if len(error) else error
 
 
 def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:

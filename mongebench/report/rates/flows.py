@@ -1,4 +1,4 @@
-"""Rate verdicts of a run: each trace against the line of the theory, that at tau together with that at tau / 2."""
+"""Rate verdicts of a run: each trace against the lines of the theory, that at tau together with that at tau / 2."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pandas as pd
 
 from mongebench import plugins
 from mongebench.core.errors import InvalidInput
+from mongebench.report.rates.inequalities import MAP, Inequality, speaking
 from mongebench.report.rates.verdict import RateVerdict, Scheme, Verdict, rate_verdict
 from mongebench.run.frame import INSTANCE, labels, labels_by_problem
 from mongebench.run.reading import Run
@@ -31,7 +32,7 @@ KULLBACK_LEIBLER = ("kl", "kl_score")
 
 
 @dataclass(frozen=True)
-class Flow:
+class TracedFlow:
     """The trace of one planned cell, and that of its refinement.
 
     Attributes
@@ -95,11 +96,12 @@ class Flow:
         0 for no family, and where the flow itself came lower: then the search has not found the best map.
         """
         from mongebench.estimators.flow.machinery.floor import family_floor
-        from mongebench.estimators.flow.schemes.base import Flow as Fitted
+        from mongebench.estimators.flow.potential import FAMILIES
+        from mongebench.estimators.flow.schemes.base import Flow
 
         cell = self.planned.cell
         estimator = plugins.estimator(cell.estimator.name, **cell.estimator.parameters)
-        if not isinstance(estimator, Fitted) or estimator.family == "dictionary" or self.obstacle or not self.trace:
+        if self.obstacle or not self.trace or not isinstance(estimator, Flow) or FAMILIES[estimator.family].conic:
             return 0.0
         key = f"{cell.problem.label}: {estimator.family}, {estimator.units}, {estimator.depth}"
         if key not in known:
@@ -108,12 +110,20 @@ class Flow:
         lowest = min((point.l2_error for point in self.trace if point.l2_error is not None), default=0.0)
         return known[key] if known[key] <= LEEWAY * lowest else 0.0
 
-    def verdict(self, horizon: float | None = None, family_floor: float = 0.0) -> RateVerdict:
+    @property
+    def inequalities(self) -> tuple[Inequality, ...]:
+        """Those that it is held against; where none speaks of it, that of the map, whose verdict says why."""
+        return (MAP,) if self.obstacle else speaking(self.planned.strong_convexity)
+
+    def verdict(
+        self, horizon: float | None = None, family_floor: float = 0.0, inequality: Inequality = MAP
+    ) -> RateVerdict:
         """The trace, extrapolated to tau -> 0 where there is one at half the step, against the theory."""
         try:
             return rate_verdict(
                 self.trace,
                 self.planned.strong_convexity,
+                inequality=inequality,
                 refined=self.refinement,
                 scheme=SCHEMES.get(self.planned.cell.estimator.name, Scheme.FLOW),
                 horizon=horizon,
@@ -122,7 +132,8 @@ class Flow:
                 obstacle=self.obstacle,
             )
         except InvalidInput as error:  # what one estimator got wrong must not hide the others
-            return RateVerdict(Verdict.INCONCLUSIVE, str(error), "", float("nan"), 0, self.floor)
+            nothing = (Verdict.INCONCLUSIVE, str(error), "", float("nan"), 0, self.floor)
+            return RateVerdict(*nothing, inequality=inequality.name)
 
 
 def _step(trace: Sequence[TracePoint]) -> float:
@@ -131,7 +142,31 @@ def _step(trace: Sequence[TracePoint]) -> float:
     return float(np.median(np.diff(times))) if len(times) > 1 else float("nan")
 
 
-def flows(run: Run) -> list[Flow]:
+def fits(found: Sequence[TracedFlow]) -> dict[tuple[str, int, str, str], list[TracedFlow]]:
+    """(problem, dimension, estimator, steps) -> the flows that differ in seed or instance alone, in their order."""
+    grouped: dict[tuple[str, int, str, str], list[TracedFlow]] = {}
+    for flow in found:
+        parameters = flow.planned.cell.estimator.parameters
+        step = ", ".join(f"{name} = {parameters[name]}" for name in STEP_PARAMETERS if name in parameters)
+        grouped.setdefault((flow.problem, flow.planned.dim, flow.estimator, step), []).append(flow)
+    return grouped
+
+
+def along(trace: Sequence[TracePoint], field: str) -> list[tuple[float, float]]:
+    """(flow time, value) of the points that have both, the start first; none without a start above 0."""
+    timed = [point for point in trace if point.flow_time is not None and not (field == "kl" and point.kl_se is None)]
+    known = [(float(p.flow_time or 0.0), float(getattr(p, field))) for p in timed if getattr(p, field) is not None]
+    return known if known and known[0][1] > 0 else []
+
+
+def together(traces: Sequence[list[tuple[float, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """(n,) times of the longest trace, and (traces, n) values over those at the start; NaN where a trace has ended."""
+    time = np.array(max(traces, key=lambda trace: trace[-1][0]))[:, 0]
+    curves = [np.array(trace).T for trace in traces]
+    return time, np.array([np.interp(time, own, values / values[0], right=np.nan) for own, values in curves])
+
+
+def flows(run: Run) -> list[TracedFlow]:
     """The flows of a run, in the plan's order; a refinement that serves another flow, and has none, not on its own.
 
     A flow is a cell of an estimator that left, on any cell, a trace with flow time.
@@ -159,7 +194,7 @@ def flows(run: Run) -> list[Flow]:
         raise RunError(f"No trace in {run.path} has an error: no exact map is known for its problems.")
     planned = [one for one in plan if one.cell.estimator.name in names]
     found = [
-        Flow(problem, estimator, one, there[one.cell.key], records[finer] if finer else None)
+        TracedFlow(problem, estimator, one, there[one.cell.key], records[finer] if finer else None)
         for problem, estimator, one, finer in _paired(planned)
     ]
     used = {flow.refined.cell.key for flow in found if flow.refined is not None and flow.refinement is not None}
@@ -200,17 +235,18 @@ def _refined_identity(cell: Cell) -> str | None:
 
 
 def frame(run: Run, horizon: float | None = None, *, family_floors: bool = False) -> pd.DataFrame:
-    """One row per flow of `flows`: identity, `steps`, the numbers of its `RateVerdict`, `verdict` and `reason`.
+    """A row for each flow of `flows` and each `inequality` that it is held against: identity, numbers, verdict.
 
-    A flow without a trace has its status, or the `State` of its record, in place of a verdict. The horizon is a flow
-    time; by default the experiment's, and without one each trace's end. With `family_floors`, what the best map of each
-    flow's family leaves is found by regression on the exact map, in minutes, and taken off.
+    The numbers are those of its `RateVerdict`. A flow without a trace has its status, or the `State` of its record, in
+    place of a verdict. The horizon is a flow time; by default the experiment's, and without one each trace's end. With
+    `family_floors`, what the best map of each flow's family leaves is found by regression on the exact map, in minutes,
+    and taken off.
     """
     rows, floors = [], dict[str, float]()
     horizon = run.plan.horizon if horizon is None else horizon
     for flow in flows(run):
-        cell = flow.planned.cell
-        row: dict[str, Any] = {
+        cell, record = flow.planned.cell, flow.record
+        identity: dict[str, Any] = {
             "problem": flow.problem,
             "dim": flow.planned.dim,
             "budget": f"n = {budget(cell.n_source)} / {budget(cell.n_target)}",
@@ -221,18 +257,25 @@ def frame(run: Run, horizon: float | None = None, *, family_floors: bool = False
             "horizon": horizon,
             "steps": " and ".join(f"{step:.3g}" for step in flow.steps),
         }
-        record = flow.record
-        if record is None:
-            row |= {"verdict": str(flow.found.status), "reason": flow.found.reason}
-        elif not record.trace:
-            row |= {"verdict": str(record.status), "reason": record.reason}
-        else:
-            found = flow.verdict(horizon, flow.family_floor(floors) if family_floors else 0.0)
-            ended = "" if record.status.measured else f"the fit ended as {record.status}; "
-            row |= dict(zip(("rate", "low", "high"), (found.rate, *found.interval), strict=True))
-            constant = (found.constant, *found.constant_interval)
-            row |= dict(zip(("constant", "constant_low", "constant_high"), constant, strict=True))
-            row |= {"until": found.until, "plateau": found.plateau, "floor": found.floor, "line": found.line}
-            row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
-        rows.append(row)
+        floor = flow.family_floor(floors) if family_floors and flow.trace else 0.0
+        for inequality in flow.inequalities:
+            row = identity | {"inequality": inequality.name}
+            if record is None:
+                row |= {"verdict": str(flow.found.status), "reason": flow.found.reason}
+            elif not record.trace:
+                row |= {"verdict": str(record.status), "reason": record.reason}
+            else:
+                ended = "" if record.status.measured else f"the fit ended as {record.status}; "
+                row |= _numbers(flow.verdict(horizon, floor, inequality), ended)
+            rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _numbers(found: RateVerdict, ended: str) -> dict[str, Any]:
+    """The columns of one verdict; `ended` is what comes before its reason."""
+    row: dict[str, Any] = dict(zip(("rate", "low", "high"), (found.rate, *found.interval), strict=True))
+    constant = (found.constant, *found.constant_interval)
+    row |= dict(zip(("constant", "constant_low", "constant_high"), constant, strict=True))
+    row |= {"until": found.until, "plateau": found.plateau, "floor": found.floor, "line": found.line}
+    row |= {"verdict": str(found.verdict), "reason": ended + found.reason, "extrapolated": found.extrapolated}
+    return row | {"weaker": found.weaker}

@@ -1,42 +1,40 @@
-"""The rate verdict: does one trace keep the inequality of the constrained gradient flow, at every t up to a horizon?
+"""The rate verdict: does one trace keep an inequality of the constrained gradient flow, at every t up to a horizon?
 
-If V is lambda-convex, the flow T_t of F(T) = KL(T#mu0 | gamma) over gradients of convex functions obeys
-
-    |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2,    norms of L2(mu0)
-
-(our own proof, docs/theory.md; the theorem of the paper has another constant). The verdict is about that inequality and
-about nothing else: a curve may fall as it likes below the line. Each point has a band, at 95 % for all points of the
-trace together. The bound `holds` where the whole band is below the line at every point up to the horizon. It is
-`broken` where the whole band is above the line at some point; where the error has stopped falling by then, the verdict
-is `plateau`, and says until when the bound held. All else is `inconclusive`, and says why.
+Which inequality is for `inequalities` to say: an observed curve (squared error or KL, over its start's or the other's)
+and a line that it may not cross. The verdict is about that and about nothing else: a curve may fall as it likes below
+the line. Each point has a band, at 95 % for all points of the trace together. The bound `holds` where the whole band is
+below the line at every point up to the horizon. It is `broken` where the whole band is above the line at some point;
+where the curve has stopped falling by then, the verdict is `plateau`, and says until when the bound held. All else is
+`inconclusive`, and says why: a band that has the line in it and is narrow all along is "on the line".
 
 **The line.** Steps of size tau contract by other factors than the flow (`step_bounds`). With a second trace at a
-shorter step, the curve is extrapolated to tau -> 0, point by point, and held against e^{-2 lambda t}; what Richardson's
+shorter step, the curve is extrapolated to tau -> 0, point by point, and held against the flow's line; what Richardson's
 first order leaves is taken to be at most lambda tau times the correction. Without one, implicit steps are held against
 the bound that is proved for them, (1 + lambda tau)^{-2} a step; so they are where the extrapolated curve is too
 uncertain to tell, the shorter ones. Nothing is proved of explicit steps: they are held against the flow's line.
+Implicit steps that do not keep the line of the map are also asked for the weaker factor of proposition 3.1.
 
-**The band.** Noise of the evaluation points, which the record carries as a standard error of the ratio to the start's
-error (all steps share the points), and that of the fit (`rate_noise`).
+**The band.** Noise of the evaluation points, which the record carries as a standard error of the ratio to the start
+(all steps share the points), and that of the fit (`noise`).
 
 **Floor.** Only a known floor is taken into account, never one that is read off the trace: `floor`, the error of the
 exact map itself, by the triangle inequality; `family_floor`, what the best map of the family leaves, by subtraction.
-Points that have come within four times the two together tell nothing more, and are left out.
-
-Reference: Dumont, Lacombe, Vialard 2026, arXiv 2603.25182.
+Points that have come within four times the two together tell nothing more, and are left out. Both are floors of the
+squared error; KL has none.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
-from itertools import takewhile
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mongebench.core.errors import InvalidInput, InvalidParameter
+from mongebench.core.errors import InvalidParameter
+from mongebench.report.rates.curve import Curve, extrapolated, read
+from mongebench.report.rates.inequalities import MAP, PROPOSITION, Inequality
 from mongebench.report.rates.noise import FEWEST, ROUNDING, Vector, noise_paths
 from mongebench.run.record import TracePoint
 
@@ -46,10 +44,10 @@ RESAMPLES = 2000
 """Paths of noise."""
 RESOLUTION = 0.01
 """Relative excess of squared errors over the line that counts as none, such as that of a start nearly the identity."""
-MARGIN = 4.0
-"""Squared errors up to this many times the known floor have reached it."""
 STALLED = 0.25
 """A plateau falls at less than this share of the line's rate, over the second half of what follows the line."""
+ON_THE_LINE = 0.1
+"""Relative width of a band about the line, all along, that is called "on the line"."""
 INNER = "decrement"
 """The diagnostic of a point that tells how well its subproblem was solved; 0 is exactly."""
 
@@ -70,10 +68,10 @@ class Verdict(StrEnum):
 
 
 _MEANING = {
-    Verdict.HOLDS: "the upper confidence bound of the error is below the line at every point up to the horizon",
-    Verdict.PLATEAU: "the bound holds until the error stops falling, at a plateau that no known floor explains",
-    Verdict.BROKEN: "the lower confidence bound of the error is above the line, and the error still falls",
-    Verdict.INCONCLUSIVE: "the trace does not tell",
+    Verdict.HOLDS: "the upper confidence bound of the curve is below the line at every point up to the horizon",
+    Verdict.PLATEAU: "the bound holds until the curve stops falling, at a plateau that no known floor explains",
+    Verdict.BROKEN: "the lower confidence bound of the curve is above the line, and the curve still falls",
+    Verdict.INCONCLUSIVE: "the trace does not tell, or lies on the line",
     Verdict.NOT_APPLICABLE: "the inequality is not one about this fit",
 }
 
@@ -99,9 +97,9 @@ class RateVerdict:
         One of `Verdict` and a sentence with the numbers; "inner solve: ..." where unsolved subproblems forbid calling
         the flow slow.
     line
-        The formula that the error was held against.
+        The formula that the curve was held against.
     bound
-        2 lambda, the rate of the line as tau -> 0; NaN where lambda is not known or not positive.
+        2 lambda, the rate of an exponential line as tau -> 0; NaN where lambda is not known or not positive.
     points
         How many were used, the start included.
     floor
@@ -112,11 +110,15 @@ class RateVerdict:
         Of e^{-rate t} fitted to the points, before a plateau, per unit of flow time, and its (low, high): a
         description, on which the verdict does not depend.
     constant, constant_interval
-        C = sup of the error over the line, after the start, and the (low, high) of the band there.
+        C = sup of the curve over the line, after the start, and the (low, high) of the band there.
     until
-        Flow time of the last point before the error left the line for good; NaN where it did not.
+        Flow time of the last point before the curve left the line for good; NaN where it did not.
     plateau
-        The squared error there relative to the start's, or NaN.
+        The squared error, or KL, there relative to the start's, or NaN.
+    inequality
+        Its name.
+    weaker
+        The verdict on `inequalities.PROPOSITION`, where it was asked.
     """
 
     verdict: Verdict
@@ -132,31 +134,18 @@ class RateVerdict:
     constant_interval: tuple[float, float] = (float("nan"), float("nan"))
     until: float = float("nan")
     plateau: float = float("nan")
+    inequality: str = MAP.name
+    weaker: str = ""
 
     def __str__(self) -> str:
         return self.reason if self.reason.startswith(_SPELLED) else f"{self.verdict}: {self.reason}"
-
-
-class StepBounds(NamedTuple):
-    """Bounds on the factor by which one step changes the squared error, of the shape of tau."""
-
-    explicit: Vector
-    implicit: Vector
-
-
-def step_bounds(tau: Vector | float, strong_convexity: float) -> StepBounds:
-    """(1 - lambda tau)^2 of an explicit Euler step, (1 + lambda tau)^-2 of an implicit one; flow: e^{-2 lambda tau}.
-
-    The explicit one needs tau <= 2 / (lambda + L), with L the Lipschitz constant of grad F on the family.
-    """
-    product = strong_convexity * np.asarray(tau, dtype=np.float64)
-    return StepBounds((1 - product) ** 2, (1 + product) ** -2)
 
 
 def rate_verdict(
     trace: Sequence[TracePoint],
     strong_convexity: float | None,
     *,
+    inequality: Inequality = MAP,
     refined: Sequence[TracePoint] | None = None,
     scheme: Scheme = Scheme.FLOW,
     horizon: float | None = None,
@@ -166,12 +155,14 @@ def rate_verdict(
     inner_tolerance: float = 1e-2,
     seed: int = 0,
 ) -> RateVerdict:
-    """Hold one trace, its start first, against the line of the theory.
+    """Hold one trace, its start first, against the line of an inequality.
 
     Parameters
     ----------
     strong_convexity
-        lambda > 0 of V, per unit of flow time; for anything else the inequality says nothing.
+        lambda of V, per unit of flow time; where the inequality asks for another, it says nothing.
+    inequality
+        One of `inequalities`.
     refined
         The trace of the same fit at a shorter step, such as half of it.
     scheme
@@ -204,155 +195,60 @@ def rate_verdict(
             raise InvalidParameter(f"{name} must be finite and not negative, got {given}.")
     if horizon is not None and not horizon > 0:
         raise InvalidParameter(f"horizon must be a positive flow time, got {horizon}.")
-    applies = strong_convexity is not None and 0 < strong_convexity < np.inf
-    lam = float(strong_convexity) if strong_convexity is not None and applies else np.nan
-    if not applies:
+    lam = float(strong_convexity) if strong_convexity is not None and inequality.speaks_of(strong_convexity) else np.nan
+    if np.isnan(lam):
         known = "is not known" if strong_convexity is None else f"= {strong_convexity:.3g}"
-        obstacle = obstacle or f"lambda {known}: the inequality is one for lambda > 0"
-    curve = _curve(trace, floor, family_floor)
+        asked = "> 0" if inequality.strictly_convex else ">= 0"
+        obstacle = obstacle or f"lambda {known}: the inequality is one for lambda {asked}"
+    floors = (floor, family_floor)
+    curve = read(trace, inequality, floors)
     if refined is not None and not curve.flaw:
-        curve = _extrapolated(curve, _curve(refined, floor, family_floor), lam)
+        curve = extrapolated(curve, read(refined, inequality, floors), lam)
     own = scheme is Scheme.IMPLICIT and not curve.extrapolated
-    line = "(1 + lambda tau)^{-2k}, the bound of k implicit steps" if own else "e^{-2 lambda t}"
     curve = curve.up_to(horizon)
     bare = RateVerdict(
         Verdict.NOT_APPLICABLE if obstacle else Verdict.INCONCLUSIVE,
         obstacle
         or curve.flaw
         or f"too few points: {len(curve.time)} of {len(trace)} {curve.used}, of which {FEWEST + 1} are needed",
-        line,
-        2 * lam,
+        inequality.implicit_line if own else inequality.line,
+        2 * lam if inequality.strictly_convex else np.nan,
         len(curve.time),
-        floor + family_floor,
+        curve.floor,
         curve.extrapolated,
+        inequality=inequality.name,
     )
     if len(curve.time) <= FEWEST:
         return bare
-    found = _judged(curve, bare, lam, own, horizon, inner_tolerance, (trace, refined or ()), seed)
-    if refined is not None and scheme is Scheme.IMPLICIT and found.verdict is Verdict.INCONCLUSIVE:
-        shorter = rate_verdict(
-            refined,
+    found = _judged(curve, bare, inequality, lam, own, horizon, inner_tolerance, (trace, refined or ()), seed)
+
+    def again(other: Inequality, points: Sequence[TracePoint]) -> RateVerdict:
+        return rate_verdict(
+            points,
             strong_convexity,
+            inequality=other,
             scheme=scheme,
             horizon=horizon,
             floor=floor,
             family_floor=family_floor,
+            inner_tolerance=inner_tolerance,
             seed=seed,
         )
-        return shorter if shorter.verdict is Verdict.HOLDS else found
+
+    if scheme is Scheme.IMPLICIT and refined is not None and found.verdict is Verdict.INCONCLUSIVE:
+        shorter = again(inequality, refined)
+        found = shorter if shorter.verdict is Verdict.HOLDS else found
+    if scheme is Scheme.IMPLICIT and inequality is MAP and found.verdict in (Verdict.BROKEN, Verdict.PLATEAU):
+        weaker = again(PROPOSITION, trace)
+        keeps = f"; it keeps {weaker.line}" if weaker.verdict is Verdict.HOLDS else ""
+        found = replace(found, weaker=str(weaker.verdict), reason=found.reason + keeps)
     return found
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """The points of a trace that tell something: log error (known floors taken off), and what it is uncertain by."""
-
-    time: Vector  # (n,) since the start
-    log_error: Vector  # (n,)
-    slack: Vector  # (n,), by how much log_error may be off in any case
-    standard_error: Vector  # (n,) of log_error less that of the start
-    start: float  # flow time of the start
-    end: float  # last flow time of the trace, whether told or not
-    flaw: str = ""  # what ended it before its end, in words
-    floored: bool = False  # whether the known floor ended it
-    silent: bool = False  # whether the record tells nothing of the evaluation's noise
-    extrapolated: bool = False
-
-    @property
-    def used(self) -> str:
-        return "points are above the known floor" if self.floored else "points are sound and within the horizon"
-
-    def up_to(self, horizon: float | None) -> _Curve:
-        """The points within the horizon, which rounding in sums of steps must not cut."""
-        if horizon is None or not len(self.time):
-            return self
-        n = int(np.sum(self.start + self.time <= horizon * (1 + 1e-6)))
-        if n == len(self.time):
-            return self
-        parts = (self.time[:n], self.log_error[:n], self.slack[:n], self.standard_error[:n])
-        return _Curve(*parts, self.start, self.end, silent=self.silent, extrapolated=self.extrapolated)
-
-
-def _curve(trace: Sequence[TracePoint], floor: float, family_floor: float) -> _Curve:
-    sound = list(takewhile(lambda point: not _flaw(point), trace))
-    flaw = _flaw(trace[len(sound)]) if len(sound) < len(trace) else ""
-    time, error = np.array([(point.flow_time, point.l2_error) for point in sound], dtype=float).reshape(-1, 2).T
-    if (np.diff(time) <= 0).any():
-        raise InvalidInput("Flow times must increase along a trace: give one trace, its start first.")
-    end = time[-1] if len(time) else np.nan
-    reached = np.append(error <= MARGIN * (floor + family_floor), True)
-    n = int(np.argmax(reached))
-    floored, flaw = n < len(error), flaw if n == len(error) else ""
-    standard_error, silent = _standard_errors(sound[:n])
-    time, error = time[:n], error[:n]
-    slack = -2 * np.log1p(-np.sqrt(floor / error))
-    start = float(time[0]) if n else 0.0
-    log_error = np.log(error - family_floor)
-    standard_error = standard_error * error / (error - family_floor)
-    return _Curve(time - start, log_error, slack, standard_error, start, float(end), flaw, floored, silent)
-
-
-def _flaw(point: TracePoint) -> str:
-    if point.flow_time is None or not np.isfinite(point.flow_time):
-        return "the trace has no flow time: the scheme follows no flow"
-    if point.l2_error is None:
-        return "the trace has no error: the exact map is not known"
-    return "" if np.isfinite(point.l2_error) else f"the error is {point.l2_error} at t = {point.flow_time:.3g}"
-
-
-def _standard_errors(points: Sequence[TracePoint]) -> tuple[Vector, bool]:
-    """(n,) of log(error / the start's) over the draw of the evaluation points; and whether nothing is known of it.
-
-    Without the paired one, those of the two errors add up at worst.
-    """
-    first = points[0] if points else None
-    found, silent = np.zeros(len(points)), False
-    for k, point in enumerate(points[1:], start=1):
-        assert first is not None
-        assert first.l2_error
-        assert point.l2_error
-        if point.l2_ratio_se is not None:
-            found[k] = point.l2_ratio_se * first.l2_error / point.l2_error
-        elif point.l2_error_se is not None and first.l2_error_se is not None:
-            found[k] = point.l2_error_se / point.l2_error + first.l2_error_se / first.l2_error
-        else:
-            silent = True
-    return found, silent
-
-
-def _extrapolated(coarse: _Curve, fine: _Curve, lam: float) -> _Curve:
-    """The curve at tau -> 0, on the times of the coarse one that the fine one has reached."""
-    n = int(np.sum(coarse.time <= np.max(fine.time, initial=-np.inf) + ROUNDING))
-    if min(n, len(fine.time)) <= FEWEST:
-        return coarse
-    time = coarse.time[:n]
-    step, fine_step = np.median(np.diff(coarse.time)), np.median(np.diff(fine.time))
-    if not fine_step < step:
-        raise InvalidInput(f"The refined trace has steps of {fine_step:.3g}, the trace itself of {step:.3g}.")
-    # A curve of log errors is nearly straight between its points, so that the times of the two need not agree.
-    log_error, slack, standard_error = (
-        np.interp(time, fine.time, values) for values in (fine.log_error, fine.slack, fine.standard_error)
-    )
-    move = log_error - coarse.log_error[:n]
-    share = fine_step / (step - fine_step)
-    left = float(np.nan_to_num(lam) * step * share) * np.abs(move - move[0])
-    return _Curve(
-        time,
-        log_error + share * move,
-        (1 + share) * slack + share * coarse.slack[:n] + left,
-        standard_error + share * np.abs(standard_error - coarse.standard_error[:n]),  # of the same points
-        coarse.start,
-        min(coarse.end, fine.end),
-        fine.flaw,
-        coarse.floored or fine.floored,
-        coarse.silent or fine.silent,
-        extrapolated=True,
-    )
-
-
 def _judged(
-    curve: _Curve,
+    curve: Curve,
     bare: RateVerdict,
+    inequality: Inequality,
     lam: float,
     own: bool,
     horizon: float | None,
@@ -362,22 +258,28 @@ def _judged(
 ) -> RateVerdict:
     """`bare` with its numbers, and the verdict on a curve of enough points."""
     rng, time = np.random.default_rng(seed), curve.time[1:]
-    ratio = curve.log_error[1:] - curve.log_error[0]
-    line = np.cumsum(np.log(step_bounds(np.diff(curve.time), lam).implicit)) if own else -2 * lam * time
-    excess = ratio - np.nan_to_num(line)
-    paths = noise_paths(time, excess, ratio, RESAMPLES, rng)
+    fallen = curve.log_value[1:] - curve.log_value[0]
+    flow = inequality.of_flow(time, lam)
+    line = inequality.of_steps(np.diff(curve.time), lam) if own else flow
+    line = line if np.isfinite(lam) else np.zeros(len(time))
+    excess = fallen + curve.lead - line
+    # Noise is read off the curve relative to a smooth one that starts where it does: the line moved there, or, where
+    # the line comes down from infinity, the curve from there to the line.
+    origin = inequality.of_flow(np.zeros(1), lam)[0]
+    smooth = -np.log1p(np.exp(curve.lead - line)) if np.isinf(origin) else line - np.nan_to_num(origin)
+    paths = noise_paths(time, fallen - smooth, fallen, RESAMPLES, rng)
     paths += curve.standard_error[1:] * rng.standard_normal(paths.shape)
     scale = np.maximum(np.median(np.abs(paths), axis=0), ROUNDING)
-    margin = np.quantile((np.abs(paths) / scale).max(axis=1), CONFIDENCE) * scale + curve.slack[1:] + curve.slack[0]
+    margin = np.quantile((np.abs(paths) / scale).max(axis=1), CONFIDENCE) * scale
+    margin += curve.slack[1:] + (curve.slack[0] if inequality.own else curve.lead_slack)
     above = excess - margin > RESOLUTION
-    lost = 2 * np.nan_to_num(lam) * np.max([_lost(steps, time, inner_tolerance) for steps in traces], axis=0)
     left = _left(excess, above)
     fitted = slice(None) if left is None or left < FEWEST else slice(left)
-    rate, spread = _slope(time[fitted], -ratio[fitted]), _slope(time[fitted], paths[:, fitted])
+    rate, spread = _slope(time[fitted], -fallen[fitted]), _slope(time[fitted], paths[:, fitted])
     half = float(np.quantile(np.abs(spread), CONFIDENCE))
-    numbers = {"rate": float(rate), "interval": (float(rate) - half, float(rate) + half)}
+    numbers: dict[str, Any] = {"rate": float(rate), "interval": (float(rate) - half, float(rate) + half)}
     if bare.verdict is Verdict.NOT_APPLICABLE:
-        return RateVerdict(**{**vars(bare), **numbers})
+        return replace(bare, **numbers)
     with np.errstate(over="ignore"):  # after a long flow the line is 0 to machine precision
         low, constant, high = (float(np.exp((excess + sign * margin).max())) for sign in (-1, 0, 1))
     numbers |= {"constant": constant, "constant_interval": (low, high)}
@@ -393,27 +295,33 @@ def _judged(
         numbers["until"] = float(until)
         verdict, reason = Verdict.BROKEN, f"broken at t = {curve.start + time[first]:.3g}"
         tail = slice((first + len(time)) // 2, None)
-        stalled = len(time[tail]) >= 3 and _slope(time[tail], -ratio[tail]) < STALLED * 2 * lam
+        stalled = len(time[tail]) >= 3 and _slope(time[tail], -fallen[tail]) < STALLED * _slope(time[tail], -flow[tail])
         if left and stalled:
-            numbers["plateau"] = level = float(np.exp(np.median(ratio[tail])))
+            numbers["plateau"] = level = float(np.exp(np.median(fallen[tail])))
             verdict, reason = Verdict.PLATEAU, f"holds until t = {until:.3g}, then a plateau at {100 * level:.3g} %"
-            reason += " of the start's error"
+            reason += f" of the start's {inequality.what}"
         reason += f": {_times(low, high)} {against} by t = {last:.3g}"
-        if not (above & (excess - lost - margin > RESOLUTION)).any():
+        lost = np.max([_lost(steps, time, inner_tolerance) for steps in traces], axis=0)
+        late = inequality.of_flow(np.maximum(time - lost, 0.0), lam) - flow
+        if not (above & (excess - late - margin > RESOLUTION)).any():
             verdict = Verdict.INCONCLUSIVE
             reason = f"inner solve: {reason}, but subproblems that were not solved ({INNER} up to "
             reason += f"{max(_unsolved(steps).max(initial=0) for steps in traces):.2g} of a step) may explain it"
     elif curve.flaw and (horizon is None or _short(curve, horizon)):
         reason = curve.flaw
     elif (excess + margin > RESOLUTION).any():
-        reason = f"noise: the error is {_times(low, high)} {against}"
+        widest = float(np.expm1((np.abs(excess) + margin).max()))
+        if widest <= ON_THE_LINE:
+            reason = f"on the line, within {100 * widest:.2g} % of {against} at every point"
+        else:
+            reason = f"noise: the {inequality.what} is {_times(low, high)} {against}"
     elif not curve.floored and _short(curve, horizon):
         reason = f"the trace ends at t = {last:.3g}, before the horizon {horizon:.3g}; until then it keeps {against}"
     else:
         ended = ", where the known floor is reached" if curve.floored else ""
         verdict = Verdict.HOLDS
         reason = f"holds up to t = {last:.3g}{ended}: at most {high:.3g} times {against}"
-    return RateVerdict(**{**vars(bare), **numbers, "verdict": verdict, "reason": reason + silent})
+    return replace(bare, **numbers, verdict=verdict, reason=reason + silent)
 
 
 def _left(excess: Vector, above: Vector) -> int | None:
@@ -424,7 +332,7 @@ def _left(excess: Vector, above: Vector) -> int | None:
     return int(kept[-1]) + 1 if len(kept) else 0
 
 
-def _short(curve: _Curve, horizon: float | None) -> bool:
+def _short(curve: Curve, horizon: float | None) -> bool:
     """Whether another step would still have been within the horizon."""
     return horizon is not None and curve.end + curve.time[-1] - curve.time[-2] <= horizon * (1 + 1e-6)
 

@@ -18,10 +18,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mongebench.plugins import DATASETS, ESTIMATORS, SHOWN, available
 from mongebench.report.figures import interactive, printed
 from mongebench.report.rates import flows
+from mongebench.report.rates.flows import WORST_FIRST
+from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
+from mongebench.report.rates.verdict import Verdict
 from mongebench.report.tables import exports, leaderboard, results
 from mongebench.report.tables.formats import Format
-from mongebench.report.rates.verdict import Verdict
-from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.run.record import Record, Status, meaning
 from mongebench.run.frame import notes
 from mongebench.run.reading import Run
@@ -126,18 +127,21 @@ class _Site:
         write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
-        kept, spoken = verdicts["verdict"] == Verdict.HOLDS, verdicts["verdict"] != Verdict.NOT_APPLICABLE
+        spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
         looks = interactive.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
-            kept=int(kept.sum()),
-            others=verdicts.loc[~kept, "verdict"].value_counts().to_dict(),
+            counts={
+                one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
+                for one in INEQUALITIES
+                if one.name in set(spoken["inequality"])
+            },
+            beyond=int((verdicts["verdict"] == Verdict.NOT_APPLICABLE).sum()),
             planned=len(verdicts),
-            spoken=int(spoken.sum()),
             horizon=self.run.plan.horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
-            charts=_drawn(interactive.rate(self.flows, looks)),
+            charts=_drawn(interactive.rate(self.flows, looks, MAP), interactive.rate(self.flows, looks, KL)),
         )
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:

@@ -65,9 +65,54 @@ def test_curves_and_theory_start_at_one(write_run) -> None:
     drawn = lines(axis)
     times, errors = drawn["flow"].T
     np.testing.assert_allclose(errors, np.exp(-3.0 * times))
-    (start, end) = drawn[r"theory: $e^{-2\lambda t}$"]
-    np.testing.assert_allclose([start[1], end[1]], np.exp(-2 * 0.7 * np.array([start[0], end[0]])))
+    times, line = drawn[r"$e^{-2\lambda t}$"].T
+    np.testing.assert_allclose(line, np.exp(-2 * 0.7 * times))
+    assert times[-1] == 2.0
     assert axis.get_yscale() == "log"
+
+
+def with_kl(points, share):
+    """The same trace with a KL that is a constant share of the squared error."""
+    known = {"kl_se": 0.0, "kl_ratio_se": 0.0, "kl_to_l2_se": 0.0, "l2_to_kl_se": 0.0}
+    return [point.model_copy(update={"kl": share * point.l2_error, **known}) for point in points]
+
+
+def test_seeds_are_a_median_in_a_band_and_kl_has_a_figure_of_its_own(write_run) -> None:
+    rates = (2.0, 3.0, 5.0)
+    entries = [(cell("flow_implicit", seed=k), with_kl(exponential(rate, 0.1), 0.5)) for k, rate in enumerate(rates)]
+    run = write_run(entries, strong_convexity=0.8)
+    for figure in (traces.rate(read_run(run.path)), traces.rate_kl(read_run(run.path))):
+        (axis,) = figure.axes
+        times, middle = lines(axis)["flow_implicit"].T
+        np.testing.assert_allclose(middle, np.exp(-3.0 * times))
+        (band,) = axis.collections
+        edges = band.get_paths()[0].vertices
+        np.testing.assert_allclose(edges[:, 1].min(), np.exp(-5.0 * 2.0))
+        at_one = edges[np.isclose(edges[:, 0], 1.0), 1]
+        np.testing.assert_allclose([at_one.min(), at_one.max()], np.exp([-5.0, -2.0]))
+    drawn = lines(traces.rate(read_run(run.path)).axes[0])
+    by_kl, proposition = (
+        drawn[r"$(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$, v3"],
+        drawn[r"$(1 + \lambda^2\tau^2/4)^{-k}$, implicit, v3"],
+    )
+    np.testing.assert_allclose(by_kl[:, 1], 4 / 0.8 * 0.5 * np.exp(-1.6 * by_kl[:, 0]))
+    np.testing.assert_allclose(proposition[:, 1], (1 + 0.08**2 / 4) ** -np.arange(1.0, 21.0))
+
+
+def test_without_strong_convexity_the_line_of_kl_is_one_over_t(write_run) -> None:
+    run = write_run([(cell("flow"), with_kl(exponential(3.0, 0.1), 0.5))], strong_convexity=0.0)
+    drawn = lines(traces.rate_kl(read_run(run.path)).axes[0])
+    times, line = drawn[r"$W_2^2 / (2 t)$"].T
+    np.testing.assert_allclose(line, 1 / 0.5 / (2 * times))
+    assert set(lines(traces.rate(read_run(run.path)).axes[0])) == {"flow"}
+
+
+def test_nothing_is_drawn_below_the_floor(write_run) -> None:
+    """A curve down to 1e-176 of its start, and one to a known floor of 1e-3."""
+    run = write_run([(cell("flow"), exponential(200.0, 0.1))])
+    assert traces.rate(read_run(run.path)).axes[0].get_ylim()[0] >= 1e-9
+    run = write_run([(cell("flow"), exponential(20.0, 0.1))], floor=3e-3)
+    assert traces.rate(read_run(run.path)).axes[0].get_ylim()[0] == pytest.approx(5e-4)
 
 
 def test_a_bound_that_underflows_leaves_the_curves_their_room(write_run) -> None:

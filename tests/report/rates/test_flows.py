@@ -10,8 +10,10 @@ from typer.testing import CliRunner
 from mongebench import cli, plugins
 from mongebench.estimators.flow.machinery.floor import family_floor
 from mongebench.estimators.flow.schemes.implicit import FlowImplicit
-from mongebench.report.rates.flows import flows, frame
-from mongebench.report.rates.verdict import Scheme, rate_verdict, step_bounds
+from mongebench.report.rates.flows import flows
+from mongebench.report.rates.flows import frame as all_rows
+from mongebench.report.rates.inequalities import KL, KL_CONVEX, MAP, MAP_BY_KL, step_bounds
+from mongebench.report.rates.verdict import Scheme, rate_verdict
 from mongebench.report.tables import terminal
 from mongebench.run.reading import read_run
 from mongebench.run.record import Spec, Status
@@ -24,6 +26,12 @@ def shown(renderable) -> str:
     console = Console(file=io.StringIO(), width=200)
     console.print(renderable)
     return console.file.getvalue()
+
+
+def frame(run, horizon=None, *, family_floors=False):
+    """The rows about the map, one a flow."""
+    rows = all_rows(run, horizon, family_floors=family_floors)
+    return rows[rows["inequality"] == MAP.name].reset_index(drop=True)
 
 
 def implicit(tau: float, end: float = 2.0) -> list:
@@ -223,3 +231,55 @@ def test_a_scheme_that_shortened_its_steps_has_no_refinement(write_run) -> None:
     run = write_run([(cell("flow", tau=tau, steps=steps), implicit(0.05)) for tau, steps in ((0.4, 20), (0.2, 40))])
     assert frame(read_run(run.path))["steps"].tolist() == ["0.05", "0.05"]
     assert not frame(read_run(run.path))["extrapolated"].any()
+
+
+def with_kl(points, share=0.5):
+    """The same trace with an exactly known KL, a constant share of the squared error."""
+    known = {"kl_se": 0.0, "kl_ratio_se": 0.0, "kl_to_l2_se": 0.0, "l2_to_kl_se": 0.0}
+    return [point.model_copy(update={"kl": share * point.l2_error, **known}) for point in points]
+
+
+def test_a_flow_has_a_row_for_each_inequality_that_speaks_of_it(write_run) -> None:
+    entries = [(cell("flow", seed=seed), with_kl(exponential(rate, 0.1))) for seed, rate in enumerate((3.0, 1.0))]
+    rows = all_rows(read_run(write_run(entries).path))
+    assert rows["inequality"].tolist() == [MAP.name, MAP_BY_KL.name, KL.name] * 2
+    # At t = 2 a rate of 1 has e^{-2} left of the error, and 4 e^{-4} / (1/2) has more: 0.135 against 0.0366 * 4 * 0.5.
+    assert rows["verdict"].tolist() == ["holds", "holds", "holds", "broken", "broken", "broken"]
+    assert rows["until"].isna().tolist() == [True] * 3 + [False] * 3
+    said = shown(terminal.rates(rows))
+    for inequality in (MAP, MAP_BY_KL, KL):
+        assert f"{inequality.name}: {inequality.formula}" in said
+        assert "1/2" in said
+    assert KL_CONVEX.name not in said
+    assert "holds 1, broken 1" in said
+
+
+def test_at_lambda_0_there_is_a_verdict_on_kl(write_run) -> None:
+    points = with_kl(exponential(3.0, 0.1))
+    rows = all_rows(read_run(write_run([(cell("flow"), points)], strong_convexity=0.0).path)).to_dict("records")
+    assert [(row["inequality"], row["verdict"]) for row in rows] == [
+        (MAP.name, "not applicable"),
+        (KL_CONVEX.name, "holds"),
+    ]
+    # 2 t D_t / |T_0 - T*|^2 = t e^{-3 t} is largest at the step next to t = 1/3.
+    assert rows[1]["constant"] == pytest.approx(0.3 * np.exp(-0.9))
+
+
+def test_records_that_know_no_kl_say_so_and_keep_the_verdict_on_the_map(write_run) -> None:
+    rows = all_rows(read_run(write_run([(cell("flow"), exponential(3.0, 0.1))]).path))
+    assert rows["verdict"].tolist() == ["holds", "inconclusive", "inconclusive"]
+    assert rows["reason"][2].startswith("the trace has no D_t - D*")
+
+
+def test_implicit_steps_too_slow_for_their_bound_may_keep_the_weaker_one(write_run) -> None:
+    slow = trace(0.1 * np.arange(21), 3.0 * step_bounds(0.1, 0.5).implicit ** np.arange(21))
+    (row,) = frame(read_run(write_run([(cell("flow_implicit", tau=0.1, steps=20), slow)]).path)).to_dict("records")
+    assert (row["verdict"], row["weaker"]) == ("broken", "holds")
+    assert "it keeps (1 + lambda^2 tau^2 / 4)^{-k}" in row["reason"]
+
+
+def test_seeds_share_a_line_of_the_table(write_run) -> None:
+    run = write_run([(cell("flow", seed=seed), exponential(3.0, 0.1)) for seed in (0, 1, 2, 5)])
+    said = shown(terminal.rates(frame(read_run(run.path))))
+    assert "0-2, 5" in said
+    assert "4/4" in said

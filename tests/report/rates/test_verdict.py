@@ -9,7 +9,8 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import solve_sylvester, sqrtm
 
 from mongebench.core.errors import InvalidInput, InvalidParameter
-from mongebench.report.rates.verdict import RESOLUTION, Scheme, Verdict, rate_verdict, step_bounds
+from mongebench.report.rates.inequalities import step_bounds
+from mongebench.report.rates.verdict import RESOLUTION, Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
 HOLDS, PLATEAU, BROKEN, INCONCLUSIVE, NOT_APPLICABLE = Verdict

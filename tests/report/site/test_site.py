@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from mongebench import cli
 from mongebench.metrics.base import Value
 from mongebench.report.figures import interactive, printed
+from mongebench.report.rates.inequalities import KL, MAP, MAP_BY_KL
 from mongebench.report.site import pages
 from mongebench.report.tables import results
 from mongebench.run.record import Facts, Record, Status
@@ -52,14 +53,14 @@ class Page(HTMLParser):
             self.text += data
 
 
-def pages(folder: Path) -> dict[Path, Page]:
+def parsed(folder: Path) -> dict[Path, Page]:
     found = {path: Page(path) for path in folder.glob("*.html")}
     assert found
     return found
 
 
 def check_links(folder: Path) -> None:
-    found = pages(folder)
+    found = parsed(folder)
     for path, page in found.items():
         targets = [
             (name, value) for _, attrs in page.elements for name, value in attrs.items() if name in ("href", "src")
@@ -77,7 +78,7 @@ def check_links(folder: Path) -> None:
 
 
 def check_harmless(folder: Path) -> None:
-    for page in pages(folder).values():
+    for page in parsed(folder).values():
         for tag, attrs in page.elements:
             assert tag not in ("img", "b", "iframe", "object")
             assert not any(name.startswith("on") or name == "style" for name in attrs)
@@ -97,7 +98,7 @@ def test_every_link_resolves_and_nothing_comes_from_a_network(real: Path) -> Non
 
 
 def test_every_page_has_a_title_a_heading_a_language_and_labels(real: Path) -> None:
-    for page in pages(real / "site").values():
+    for page in parsed(real / "site").values():
         tags = [tag for tag, _ in page.elements]
         assert tags.count("h1") == tags.count("title") == tags.count("main") == 1
         assert ("html", {"lang": "en"}) in page.elements
@@ -179,7 +180,12 @@ def test_names_and_reasons_are_text_and_nothing_else(hostile, tmp_path) -> None:
 def test_flows_have_a_page_with_the_line_of_the_theory(hostile, tmp_path) -> None:
     report(hostile.path, "--out", tmp_path / "site")
     page = Page(tmp_path / "site" / "rates.html")
-    assert "2/2 planned flows that the theorem speaks of keep the bound" in page.text
+    assert "of those planned that it speaks of" in page.text
+    for inequality in (MAP, MAP_BY_KL, KL):
+        assert inequality.formula in page.text
+        assert inequality.source in page.text
+    assert page.text.count("2/2") == 1  # of the map: these records know no KL
+    assert page.text.count("0/2") == 2
     (chart,) = [one for one in page.data if one.get("name") == "rate"]
     assert redrawn(tmp_path / "site" / "downloads") == ["anytime", "clouds", "error", "rate"]
     (theory,) = [one for one in chart["series"] if one["name"].startswith("theory")]

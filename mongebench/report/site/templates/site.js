@@ -236,7 +236,7 @@ function figure(frame) {
       named.add(one.name);
       return {
         type: "scatter", mode: one.mode, text: one.x[a].map(() => `  ${plain(one.name)}  `), textposition: one.x[a].map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
-        line: { color: one.colour, dash: one.dash, width: 1.8, shape: one.shape ?? "linear" },
+        line: { color: one.colour, dash: one.dash, width: one.width ?? 1.8, shape: one.shape ?? "linear" },
         marker: { color: one.colour, symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
         error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: one.colour } : undefined,
         hovertemplate: `${plain(one.name)}${one.note ? `, ${plain(one.note)}` : ""}<br>%{x:.4g}: %{y:.4g}<extra></extra>`,
