@@ -4,7 +4,6 @@
 """
 
 import enum
-import inspect
 import math
 import types
 from collections import Counter
@@ -335,8 +334,8 @@ class Theirs(mb.MapEstimator):
 def test_somebody_elses_annotations_hold_where_they_can_be_read(tmp_path) -> None:
     (tmp_path / "theirs.py").write_text(THEIRS)
     plugins.add_file(tmp_path / "theirs.py")
-    made = mb.estimator("theirs", bare="x", thing=inspect, layers=[4])
-    assert (made.bare, made.thing, made.layers) == ("x", inspect, (4,))
+    made = mb.estimator("theirs", bare="x", thing=Path("thing"), layers=[4])
+    assert (made.bare, made.thing, made.layers) == ("x", Path("thing"), (4,))
     assert clone(made).fit([[0.0]], [[1.0]]).transform([[2.0]]).tolist() == [[2.0]]
     with pytest.raises(mb.InvalidParameter, match="size must be a whole number, got 'x'"):
         mb.estimator("theirs", size="x")

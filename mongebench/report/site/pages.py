@@ -23,9 +23,9 @@ from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
 from mongebench.report.rates.verdict import Verdict
 from mongebench.report.tables import exports, leaderboard, results
 from mongebench.report.tables.formats import Format
-from mongebench.run.record import Record, Status, meaning
 from mongebench.run.frame import notes
 from mongebench.run.reading import Run
+from mongebench.run.record import Record, Status, meaning
 from mongebench.run.store import RunError, write_atomically
 
 TRUTHS = {
@@ -128,7 +128,8 @@ class _Site:
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
         spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
-        looks = interactive.looks([flow.estimator for flow in self.flows], anchors=[])  # their labels leave out the step
+        # Their labels leave out the step.
+        looks = interactive.looks([flow.estimator for flow in self.flows], anchors=[])
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
@@ -151,7 +152,8 @@ class _Site:
     def _assets(self) -> None:
         """Our script and style, and plotly's script from the installed package."""
         folder = self.out / "assets"
-        own, plotly = resources.files("mongebench.report.site") / "templates", resources.files("plotly") / "package_data"
+        own = resources.files("mongebench.report.site") / "templates"
+        plotly = resources.files("plotly") / "package_data"
         for source in (own / "site.js", own / "site.css", plotly / "plotly.min.js"):
             write_atomically(folder / source.name, source.read_bytes())
 

@@ -6,7 +6,6 @@ import runpy
 import shlex
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
@@ -17,12 +16,11 @@ from mongebench.report.figures import interactive, printed
 from mongebench.report.rates.inequalities import KL, MAP, MAP_BY_KL
 from mongebench.report.site import pages
 from mongebench.report.tables import results
+from mongebench.run.reading import Held, Run, read_run
 from mongebench.run.record import Facts, Record, Status
 from mongebench.run.store import Found, Invocation, Plan, PlannedCell, RunDirectory
-from mongebench.run.reading import Held, Run, read_run
 
-from ..conftest import MANIFEST, PROVENANCE, TIMES, cell, exponential, report
-from ..conftest import sketch
+from ..conftest import MANIFEST, PROVENANCE, TIMES, cell, exponential, report, sketch
 
 HOSTILE = '"><img src=x onerror=alert(1)><b>'
 REASON = "</script><script>alert(1)</script>"
