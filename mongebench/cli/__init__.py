@@ -1,7 +1,7 @@
 """The command line.
 
-Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a night failed; 2 usage; 3 nothing could run; and
-those of `progress` for runs that had to stop or left cells without a record.
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a nightly run failed; 2 usage; 3 nothing could run;
+and those of `progress` for runs that had to stop or left cells without a record.
 """
 
 from __future__ import annotations

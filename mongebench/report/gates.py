@@ -1,10 +1,10 @@
-"""What a night says of a commit: was everything measured, is an error above its gate, does `compare` cry wolf.
+"""What a nightly run says of a commit: was everything measured, is an error above its gate, does `compare` cry wolf.
 
 A *gate* is the largest factor by which the errors of an estimator at a place may have grown since a recorded run.
 Instances and seeds are the same every night, so that each recorded error comes back up to rounding, and each fit is
 held against its own: the mean of these ratios breaks the gate. A change of the code that changes no quality may draw
 other numbers; the factor lets pass what that does, from what the fits of the place scatter, and never half as much
-again. Times have no gate: machines of a night differ.
+again. Times have no gate: machines of nightly runs differ.
 """
 
 from __future__ import annotations
