@@ -24,6 +24,8 @@ DISTRIBUTIONS = {"sklearn": "scikit-learn", "ot": "POT", "ott": "ott-jax"}
 """Distributions that are not called what they are imported as; others are looked for among all that are installed."""
 ALWAYS = ("numpy", "scipy")
 """Libraries that every number goes through."""
+WITHOUT_NUMBERS = {"pydantic"}
+"""Libraries that estimators import to annotate their parameters: another version changes no number."""
 IMPORTERS = ("import_module", "__import__")
 """Functions whose first argument, where it is written out, is a module's name."""
 # Without the folder of the script (the current one of `python -m`), which child processes do not see.
@@ -102,7 +104,12 @@ def libraries(place: str, modules: Iterable[str] = ()) -> dict[str, str]:
     found = files(place) if place.partition(".")[0] != OURS else files(place, lambda name: "estimators" in name)
     own = {name.partition(".")[0] for name in found}
     named = [*modules, *(name for path in found.values() for name in _imports(path, ""))]
-    names = {*ALWAYS, *(name.partition(".")[0] for name in named)} - own - {OURS, *sys.stdlib_module_names}
+    names = (
+        {*ALWAYS, *(name.partition(".")[0] for name in named)}
+        - own
+        - WITHOUT_NUMBERS
+        - {OURS, *sys.stdlib_module_names}
+    )
     names |= {"jaxlib"} if "jax" in names else set()
     versions = {DISTRIBUTIONS.get(name, name): _version(name) for name in names}
     return {name: version for name, version in sorted(versions.items()) if version}

@@ -48,7 +48,7 @@ def call(*words: str) -> str:
 def test_run_leaves_records_a_table_and_a_figure(ran: Path) -> None:
     said = (ran.parent / "said.txt").read_text(encoding="utf-8")
     assert "20 cells, 0 already recorded, 20 to run" in said
-    for words in ("d = 1", "d = 2", "bures", "exact(extension=translated)", "at floor", "2/2", "floor"):
+    for words in ("d = 1", "d = 2", "bures", "exact_coupling(extension=translated)", "at floor", "2/2", "floor"):
         assert words in said, words
     assert len(list((ran / "cells").glob("*.json"))) == 20
     for name in ("error", "clouds"):

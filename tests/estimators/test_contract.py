@@ -94,7 +94,8 @@ def test_parameters_survive_clone_and_set_params(name):
     assert original.set_params(**original.get_params()) is original
     assert not [key for key in vars(original) if key.endswith("_")]
     for key, parameter in inspect.signature(type(original)).parameters.items():
-        assert getattr(original, key) is parameter.default
+        assert getattr(type(original)(), key) is parameter.default  # stored as it was given
+        assert getattr(original, key) == parameter.default
 
 
 @every_name

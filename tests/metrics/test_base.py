@@ -16,9 +16,8 @@ from mongebench.metrics import (
     base,
     compute,
     evaluate,
-    metrics,
 )
-from mongebench.plugins import METRICS, find
+from mongebench.plugins import METRICS, find, metrics
 
 ALL = {name: find(METRICS, name).load() for name in metrics()}
 by_metric = pytest.mark.parametrize("name", ALL)

@@ -135,8 +135,8 @@ def test_anytime_has_every_iterative_fit_and_the_anchors(write_run) -> None:
     entries = [(cell("flow"), exponential(2.0, 0.1)), (cell("euclidean"), trace([0.0, None], [3.0, 1.0]))]
     run = write_run([*entries, (cell("exact"), [])])
     seconds, calls = traces.anytime(read_run(run.path), read_run(run.path).frame()).axes
-    assert lines(seconds).keys() == lines(calls).keys() == {"flow", "euclidean"}
-    assert lines(calls)["euclidean"].tolist() == [[0, 3.0], [100, 1.0]]
+    assert lines(seconds).keys() == lines(calls).keys() == {"flow", "plain_descent"}
+    assert lines(calls)["plain_descent"].tolist() == [[0, 3.0], [100, 1.0]]
 
 
 def test_every_value_is_on_the_axis_and_failures_are_counted(write_run) -> None:
