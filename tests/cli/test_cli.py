@@ -33,7 +33,8 @@ n_target = 50
 def ran(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     (folder / "small.toml").write_text(SMALL, encoding="utf-8")
-    result = CliRunner().invoke(cli.app, ["run", str(folder / "small.toml"), "--out", str(folder / "run")])
+    words = ["run", str(folder / "small.toml"), "--out", str(folder / "run")]
+    result = CliRunner().invoke(cli.app, words, env={"COLUMNS": "120"})  # nothing is broken over two lines
     assert result.exit_code == 0, result.output
     (folder / "said.txt").write_text(result.output, encoding="utf-8")
     return folder / "run"
