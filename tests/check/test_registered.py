@@ -21,7 +21,7 @@ SMALL = {
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
 EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
 """Not installed: its library is compiled against a system package (`make extras`)."""
-NEURAL = [name for name, plugin in available(ESTIMATORS).items() if plugin.module.endswith(".neural")]
+NEURAL = [name for name, plugin in available(ESTIMATORS).items() if plugin.module.endswith((".neural", ".drifting"))]
 CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *NEURAL, *EXTRA]]
 
 
