@@ -48,6 +48,10 @@ def fit(
     from mongebench.saved import save
     from mongebench.selection.choose import candidates, select
 
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidParameter(f"--out {out} cannot be made a folder: {error.strerror}.") from error
     layout = _layout(header, index, separator, decimal)
     chosen: Columns = _names(columns) or "auto"
     try:
@@ -68,7 +72,6 @@ def fit(
     for used, given, path in zip(found.used, found.given, (source, target), strict=True):
         if used < given:
             typer.echo(f"{path}: a random {used} of {given} points were used; --most 0 uses all.")
-    out.mkdir(parents=True, exist_ok=True)
     save(found.best, out / "map.npz")
     found.table.to_csv(out / "selection.csv", index=False)
     terminal.show(terminal.selection(found))
@@ -92,6 +95,8 @@ def apply(
     fitted = load(map)
     if out.resolve() == rows.resolve():
         raise InvalidParameter(f"--out {out} is the file that is read; give another name.")
+    if not out.parent.is_dir():
+        raise InvalidParameter(f"--out {out}: there is no folder {out.parent}.")
     result = moved(fitted, read_rows(rows, _layout(header, "no", separator, decimal)), str(rows))
     write_rows(result.rows, out)
     count = len(result.rows)

@@ -127,25 +127,30 @@ def select(
     UnknownName
         An estimator that is not registered.
     InvalidParameter
-        Fewer than 2 folds; an estimator that learns from something other than samples, or that none could be fitted.
+        Fewer than 2 folds, or fewer points than they need; no estimator, one that learns from something other than
+        samples, or none that could be fitted.
     """
     names = tuple(dict.fromkeys(DEFAULT if estimators is None else estimators))
+    if not names:
+        raise InvalidParameter("estimators is empty; name at least one, or leave it out.")
     x, y, columns = _pair(source, target, folds)
+    if most is not None and (isinstance(most, bool) or not isinstance(most, int) or most < FEWEST * folds):
+        raise InvalidParameter(f"most must be None or a whole number of at least {FEWEST} x folds, got {most!r}.")
     given = (len(x), len(y))
     rng = np.random.default_rng(seed)
     x, y = (points[np.sort(rng.permutation(len(points))[:most])] for points in (x, y))
-    candidates = [Scaled(name, scale=scale) for name in names]
+    scaled = [Scaled(name, scale=scale) for name in names]
     for name in names:
         _check(name)
     # Scores are in scaled coordinates, of one scale for all folds and estimators.
     unit = units(x, y, scale)
     parts = list(folds_of(x / unit, y / unit, folds, np.random.default_rng((seed, 1))))
-    rows = [_Row.of(candidate, parts, folds, most, seed, progress) for candidate in candidates]
+    rows = [_Row.of(candidate, parts, folds, most, seed, progress) for candidate in scaled]
     table = _table(rows, float((y / unit).var(axis=0).sum()), np.random.default_rng((seed, 2)))
     if table["reason"].ne("").all():
         raise InvalidParameter(f"No estimator could be fitted: {table['estimator'][0]}: {table['reason'][0]}")
     progress(f"{table['estimator'][0]}, once more on all points")
-    best = next(candidate for candidate in candidates if candidate.estimator == table["estimator"][0])
+    best = next(candidate for candidate in scaled if candidate.estimator == table["estimator"][0])
     best.fit(x, y, seed=seed)
     best.column_names_ = columns
     return Selection(best, table, (len(x), len(y)), given)

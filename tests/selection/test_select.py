@@ -94,6 +94,11 @@ def test_what_cannot_be_selected_is_refused(samples) -> None:
         mb.select(*samples, ["flow_newton"])
     with pytest.raises(mb.InvalidParameter, match="folds must be a whole number of at least 2, got 1"):
         mb.select(*samples, ["bures"], folds=1)
+    for most in (-5, 3, True, 7.5):
+        with pytest.raises(mb.InvalidParameter, match="most must be None or a whole number"):
+            mb.select(*samples, ["bures"], folds=2, most=most)
+    with pytest.raises(mb.InvalidParameter, match="estimators is empty"):
+        mb.select(*samples, [])
     with pytest.raises(mb.UnknownName, match="bures"):
         mb.select(*samples, ["burres"])
     with pytest.raises(mb.UnknownName, match="joint"):
