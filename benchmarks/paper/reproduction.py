@@ -11,6 +11,12 @@ and theirs, a bootstrap interval of our mean, and whether the two agree; and dra
 
 prints, for each method, the learning rate with the lowest mean over the tuning seeds.
 
+    mongebench run paper_differences
+    python benchmarks/paper/reproduction.py --paired results/runs/paper_differences
+
+prints each row beside the first of its scheme, and `--paired` of a run of `paper_fair` beside the first of all: mean,
+standard deviation, and the interval of the difference, paired by seed.
+
 What is reported: arXiv 2603.25182, version 3, figure 2: mean and standard deviation over a hundred seeds.
 """
 
@@ -123,6 +129,36 @@ def rates(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(lines)
 
 
+def paired(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per estimator: its mean, and how far that is from the first one of its scheme, with an interval.
+
+    Differences are taken seed by seed: all methods of a seed begin with one network, and share that part of the noise.
+    Where plain descent is among them, or every scheme has one row, all are held against the first.
+    """
+    asked = rows["estimator_parameters"].map(json.loads)
+    schemes = asked.map(lambda given: given.get("scheme")).fillna(rows["estimator_name"].str.removeprefix("flow_"))
+    labels = dict(zip(rows["estimator"], schemes, strict=True))
+    together = len(set(schemes)) == len(labels) or "descent" in set(schemes)
+    by_seed = rows.pivot(index="seed", columns="estimator", values=METRIC)[list(labels)]
+    lines, firsts = [], {}
+    for label, scheme in labels.items():
+        own = by_seed[label]
+        first = firsts.setdefault("all" if together else scheme, label)
+        apart = (own - by_seed[first]).dropna().to_numpy(float)
+        low, high = interval(apart, np.random.default_rng(0))
+        lines.append(
+            {
+                "estimator": label,
+                "mean": round(float(own.mean()), 4),
+                "sd": round(float(own.std(ddof=1)), 4),
+                "UVP %": round(float(rows.loc[rows["estimator"] == label, "uvp"].mean()), 2),
+                "from the first": "" if label == first else f"{apart.mean():+.4f} ({low:+.4f} .. {high:+.4f})",
+                "n_ok/n_planned": f"{int(own.notna().sum())}/{len(own)}",
+            }
+        )
+    return pd.DataFrame(lines)
+
+
 def histograms(rows: pd.DataFrame) -> Figure:
     """Their figure 2: the energy distance over the seeds, one row per method on one axis, both means marked."""
     figure = Figure(figsize=(6.4, 6.0), layout="constrained")
@@ -172,12 +208,15 @@ def main() -> None:
     """Print one table, and draw figures where they are asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="directory of a run of paper_fig2, or of paper_rates")
-    parser.add_argument("--rates", action="store_true", help="the run is one of paper_rates")
+    shown = parser.add_mutually_exclusive_group()
+    shown.add_argument("--rates", action="store_true", help="the run is one of paper_rates")
+    shown.add_argument("--paired", action="store_true", help="the run is one of paper_differences or paper_fair")
     parser.add_argument("--figures", type=Path, help="folder to draw the two figures into")
     given = parser.parse_args()
     run = mb.read_run(given.run)
     rows = run.frame()
-    print((rates if given.rates else agreement)(rows).to_string(index=False))
+    table = rates if given.rates else paired if given.paired else agreement
+    print(table(rows).to_string(index=False))
     if given.figures:
         given.figures.mkdir(parents=True, exist_ok=True)
         histograms(rows).savefig(given.figures / "paper_fig2.png", dpi=150)
