@@ -80,6 +80,7 @@ def _measured(record: Record) -> dict[str, Any]:
         "status": str(record.status),
         "reason": record.reason,
         "device": record.provenance.device,
+        "processor": record.provenance.processor,
         "threads": record.provenance.threads,
         "workers": record.provenance.workers,
         "exclusive": record.provenance.exclusive,
