@@ -24,6 +24,7 @@ from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
 from mongebench.run.measurement import failed
 from mongebench.run.planned import Conditions, forget_code, planned
+from mongebench.run.provenance import working_commit
 from mongebench.run.record import Cell, PlannedCell, Spec, Status
 from mongebench.run.status import refusal, status_of
 from mongebench.run.store import Declaration, Invocation, Plan, RunDirectory
@@ -165,11 +166,14 @@ class Execution:
         cells = self.cells
         forget_code()  # files may have changed since this process planned another run
         files = tuple(_absolute(path) for path in self.invocation.plugins)
+        commit, dirty = working_commit()
         return Plan(
             invocation=self.invocation,
             declaration=self.experiment.declaration.model_copy(update={"plugins": files}),
             cells=[self._planned(cell) for cell in cells],
             horizon=self.experiment.horizon,
+            commit=commit,
+            dirty=dirty,
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:

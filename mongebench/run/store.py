@@ -74,12 +74,18 @@ class Declaration(Model):
 
 
 class Plan(Model):
-    """What a run is to record, and the experiment's horizon in flow time; earlier versions kept no `declaration`."""
+    """What a run is to record, and the experiment's horizon in flow time; earlier versions kept no `declaration`.
+
+    `commit` is that of the repository in whose folder the run was asked for, which is what it measures where an
+    estimator comes from there; `dirty` says whether files there differed from it. None where there is no repository.
+    """
 
     invocation: Invocation
     declaration: Declaration | None = None
     cells: list[PlannedCell]
     horizon: float | None = None
+    commit: str | None = None
+    dirty: bool | None = None
 
 
 @contextlib.contextmanager
