@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": look.show,
     "check": extend.check,
     "new-estimator": extend.new_estimator,
+    "init-ci": extend.init_ci,
     "table": look.table,
     "rate": look.rate,
     "figures": write.figures,
