@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import typer
 
-from mongebench.cli import extend, look, own, run, write
+from mongebench.cli import extend, join, look, own, run, write
 from mongebench.cli.common import USAGE
 from mongebench.core.errors import MongebenchError
 from mongebench.core.text import printable
@@ -37,6 +37,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": own.fit,
     "apply": own.apply,
     "compare": look.compare,
+    "submit": join.submit,
+    "verify": join.verify,
     "status": look.status,
     "why-rerun": run.why_rerun,
 }

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mongebench.cli.common import CHECK_FAILED, NOTHING_RAN, Metric, Plugins, RunPath, add_plugins, checked_metric, note
+from mongebench.cli.common import (
+    CHECK_FAILED,
+    NOTHING_RAN,
+    Metric,
+    Plugins,
+    RunPath,
+    add_plugins,
+    checked_metric,
+    note,
+    share,
+)
 from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
 from mongebench.report.tables.formats import FailOn
 
@@ -160,7 +169,7 @@ def compare(
 
     if not 0 < level < 1:
         raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
-    over = None if fail_over is None else _share(fail_over)
+    over = None if fail_over is None else share(fail_over, "--fail-over")
     if (a is None) != (b is None) or (second is None and a is None):
         raise InvalidParameter("Compare two runs, RUN AFTER, or two estimators by --a NAME and --b NAME.")
     add_plugins(plugin)
@@ -187,15 +196,3 @@ def compare(
     if failed.any():
         typer.echo(f"FAILED: {failed.sum()} of {len(found)} places.", err=True)
         raise typer.Exit(CHECK_FAILED)
-
-
-def _share(text: str) -> float:
-    """0.1 of "10%" or "0.1". Raises `InvalidParameter`."""
-    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
-    try:
-        share = float(number) / (100 if percent else 1)
-    except ValueError:
-        share = math.nan
-    if not 0 <= share < math.inf:
-        raise InvalidParameter(f"--fail-over is a share of the loss, such as 10% or 0.1; got {text!r}.")
-    return share

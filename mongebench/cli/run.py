@@ -28,11 +28,15 @@ def run(
         bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Show it on the board of a published run; what that has measured is not run."),
+    ] = None,
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.cli import progress
     from mongebench.report.figures import printed
-    from mongebench.report.tables import terminal
+    from mongebench.report.tables import joint, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.reading import read_run
     from mongebench.run.record import Status
@@ -46,6 +50,7 @@ def run(
         plugins=tuple(map(str, plugin or ())),
         exclusive=exclusive,
         device=device,
+        against=None if against is None else str(against),
     )
     machinery = Machinery(engine, scheduler, workers)
     name = experiments.read(experiment).name
@@ -63,6 +68,11 @@ def run(
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
     note(rows)
+    if against is not None:
+        both = joint.joined(directory.path, against)
+        terminal.show(terminal.board(both.rows))
+        for remark in both.remarks:
+            typer.echo(remark)
     if set(rows["status"]) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
         typer.echo("Nothing could run: every cell is unsupported or lacks a package.", err=True)
         raise typer.Exit(NOTHING_RAN)

@@ -141,7 +141,7 @@ def _places(common: pd.DataFrame) -> pd.DataFrame:
         ratio=ratio,
         moved=ratio.abs() > ROUNDING,
         paired=ratio.notna(),
-        fate="status: " + common["status"] + " -> " + common["status_after"],
+        fate=("status: " + common["status"] + " -> " + common["status_after"]).where(ratio.isna(), ""),
         value=common["value"].where(ratio.notna()),
         value_after=common["value_after"].where(ratio.notna()),
         of_points=np.hypot(common["error"] / common["loss"], common["error_after"] / common["loss_after"]),
@@ -156,11 +156,11 @@ def _places(common: pd.DataFrame) -> pd.DataFrame:
         n_paired=("paired", "sum"),
         n_planned=("paired", "size"),
         of_points=("of_points", "first"),
-        changed=("changed", _listed),
-        unlike=("unlike", _listed),
-        fates=("fate", _listed),
         **{name: (name, "any") for name in ("lost", "won", "other", "moved")},
     )
+    for name in ("changed", "unlike", "fate"):
+        said = cells[cells[name] != ""].groupby(IDENTITY_COLUMNS, sort=False)[name].agg(_listed)
+        found[name] = said.reindex(found.index).fillna("")
     units = cells.groupby([*IDENTITY_COLUMNS, "instance"], sort=False)["ratio"]
     means = units.agg(["mean", "count"]).dropna()["mean"].groupby(level=IDENTITY_COLUMNS, sort=False)
     fits = cells.groupby(IDENTITY_COLUMNS, sort=False)["ratio"]
@@ -184,8 +184,8 @@ def _places(common: pd.DataFrame) -> pd.DataFrame:
         found.loc[rule, "change"] = change
     found.loc[found["other"], ["before", "after", "ratio", "worst"]] = np.nan
     found.loc[found["other"], "n_paired"] = 0
-    found["unlike"] = found["unlike"].mask((found["change"] == Change.INCOMPARABLE) & ~found["other"], found["fates"])
-    return found.drop(columns=["lost", "won", "other", "moved", "fates"]).reset_index()
+    found["unlike"] = found["unlike"].mask((found["change"] == Change.INCOMPARABLE) & ~found["other"], found["fate"])
+    return found.drop(columns=["lost", "won", "other", "moved", "fate"]).reset_index()
 
 
 def _unlike(common: pd.DataFrame, both: pd.Series) -> pd.Series:
@@ -202,8 +202,8 @@ def _unlike(common: pd.DataFrame, both: pd.Series) -> pd.Series:
 
 
 def _listed(texts: pd.Series) -> str:
-    """The different ones, the empty left out."""
-    return "; ".join(dict.fromkeys(text for text in texts if text))
+    """The different ones."""
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _loss(cells: pd.DataFrame, metric: str, suffix: str) -> pd.Series:

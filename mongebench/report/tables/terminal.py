@@ -27,6 +27,7 @@ from mongebench.core.text import printable
 from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, split_of
 from mongebench.report.rates.inequalities import INEQUALITIES
 from mongebench.report.rates.verdict import Verdict
+from mongebench.report.tables import leaderboard
 from mongebench.report.tables.results import (
     NO_GPU,
     Block,
@@ -72,6 +73,21 @@ def _cell(cell: Shown) -> str:
     style = {"failed": "yellow", "unsupported": "dim"}.get(cell.kind)
     text = f"[{style}]{cell.text}[/{style}]" if style else cell.text
     return f"{text} [dim]{cell.count}[/dim]"
+
+
+def board(rows: pd.DataFrame) -> RenderableType:
+    """The leaderboard, a table a tier; without times where there are none."""
+    parts: list[RenderableType] = []
+    for shown in leaderboard.shown(leaderboard.board(rows)):
+        lines = [shown.cells(line) for line in shown.lines]
+        kept = [place for place in range(len(shown.headings)) if any(line[place] for line in lines)]
+        table = Table(title=escape(shown.title), title_justify="left", title_style="bold")
+        for place in kept:
+            table.add_column(escape(shown.headings[place]), justify="right" if place in shown.NUMBERS else "left")
+        for line in lines:
+            table.add_row(*(escape(line[place]) for place in kept))
+        parts.append(table)
+    return Group(*parts, escape(leaderboard.legend(rows)))
 
 
 def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
