@@ -189,7 +189,7 @@ def page(lines: list[list[str]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("runs", nargs="?", type=int, default=100)
+    parser.add_argument("runs", nargs="?", type=int, default=30)
     parser.add_argument("--write", action="store_true", help="Put the tables into docs/protocol.md.")
     asked = parser.parse_args()
     rows = measured()

@@ -157,15 +157,12 @@ def verify(path: Path, share: float = 0.1, tolerance: float = 0.05, seed: int | 
             faults.append(f"{missing} cells that its experiment plans are not in it.")
         known = [key for key in keys if key in theirs and run.found[key].record is not None]
         chosen = np.random.default_rng(seed).permutation(known)[: math.ceil(share * len(known))]
-        again = _again(run, submission, Path(scratch), frozenset(chosen.tolist()))
+        checked = []
         if len(chosen):
+            again = _again(run, submission, Path(scratch), frozenset(chosen.tolist()))
             again.execute()
-        recorded = {key: run.found[key].record for key in chosen}
-        checked = [
-            _compared(ours, theirs_, tolerance)
-            for ours in again.directory.records()
-            if (theirs_ := recorded[ours.cell.key]) is not None
-        ]
+            recorded = {record.cell.key: record for record in run.records}
+            checked = [_compared(one, recorded[one.cell.key], tolerance) for one in again.directory.records()]
     return Verification(submission, faults, checked, len(keys))
 
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "benchmarks" / "simulations" / "power.py"
-RUNS, PUBLISHED = 12, 100
+RUNS, PUBLISHED = 8, 30
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +60,6 @@ def test_the_table_of_gates_is_what_the_script_finds(power, rows) -> None:
     for number, factor in enumerate(power.FACTORS):
         exactly = power.gates_tried(rows, None, factor, 1, seed=0).mean()
         np.testing.assert_allclose(shown["none: the same numbers"][number], exactly, atol=6e-4)
-    found = power.gates_tried(rows, power.SAME_CODE, 1.2, 5, seed=123)
+    found = power.gates_tried(rows, power.SAME_CODE, 1.2, 3, seed=123)
     expected = shown[f"correlation {power.SAME_CODE:g}"][power.FACTORS.index(1.2)]
-    assert (np.abs(found.mean() - expected) < 4 * found.std() * np.sqrt(1 / 5 + 1 / 10) + 0.03).all()
+    assert (np.abs(found.mean() - expected) < 4 * found.std() * np.sqrt(1 / 3 + 1 / 3) + 0.03).all()

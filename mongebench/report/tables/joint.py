@@ -40,7 +40,7 @@ def joined(mine: Path, published: Path) -> Joint:
     own = ~rows["key"].isin(theirs)
     rows["standing"] = rows["standing"].mask(own, OWN)
     remarks = []
-    known = rows[~own].drop_duplicates(SPOT).set_index(SPOT)
+    known = rows[~own & rows["problem_digest"].notna()].drop_duplicates(SPOT).set_index(SPOT)
     at = pd.MultiIndex.from_frame(rows[SPOT])
     elsewhere = own & ~at.isin(known.index)
     if elsewhere.any():

@@ -341,6 +341,8 @@ class Table:
     NUMBERS: ClassVar = (2, 3, 6, 7, 8, 9, 10)
     """Columns of numbers."""
     WORST: ClassVar = 5
+    FEW: ClassVar = (0, 1, 2, 4, 10)
+    """What a terminal has room for."""
     tier: str
     group: str
     lines: list[dict[str, Any]]

@@ -76,16 +76,15 @@ def _cell(cell: Shown) -> str:
 
 
 def board(rows: pd.DataFrame) -> RenderableType:
-    """The leaderboard, a table a tier; without times where there are none."""
+    """The leaderboard, a table a tier; what a terminal has no room for is in an export and a report."""
     parts: list[RenderableType] = []
     for shown in leaderboard.shown(leaderboard.board(rows)):
-        lines = [shown.cells(line) for line in shown.lines]
-        kept = [place for place in range(len(shown.headings)) if any(line[place] for line in lines)]
         table = Table(title=escape(shown.title), title_justify="left", title_style="bold")
-        for place in kept:
-            table.add_column(escape(shown.headings[place]), justify="right" if place in shown.NUMBERS else "left")
-        for line in lines:
-            table.add_row(*(escape(line[place]) for place in kept))
+        for place in shown.FEW:
+            table.add_column(escape(shown.headings[place]), no_wrap=place < 2, overflow="fold")
+        for line in shown.lines:
+            cells = shown.cells(line)
+            table.add_row(*(escape(cells[place]) for place in shown.FEW))
         parts.append(table)
     return Group(*parts, escape(leaderboard.legend(rows)))
 
