@@ -238,11 +238,11 @@ def test_a_night_in_a_repository_of_ones_own(tmp_path, monkeypatch) -> None:
 
     (top / "benchmarks" / "own.toml").write_text(OWN, encoding="utf-8")
     (top / "mine.py").write_text(MINE, encoding="utf-8")
-    with pytest.raises(ExperimentError, match="A night measures a commit"):
+    with pytest.raises(ExperimentError, match="A nightly run measures a commit"):
         call()
     git(top, "init", "--quiet")
     git(top, "add", ".")
-    with pytest.raises(ExperimentError, match="A night measures a commit"):
+    with pytest.raises(ExperimentError, match="A nightly run measures a commit"):
         call()
     git(top, "commit", "--quiet", "--message", "mine")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
