@@ -1,7 +1,8 @@
 """The command line.
 
-Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a nightly run failed; 2 usage; 3 nothing could run;
-and those of `progress` for runs that had to stop or left cells without a record.
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check, a nightly run, a comparison that may fail or a
+verification failed; 2 usage; 3 nothing could run, or be compared; and those of `progress` for runs that had to stop or
+left cells without a record.
 """
 
 from __future__ import annotations
