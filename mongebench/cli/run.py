@@ -108,7 +108,7 @@ def nightly(
     measured = commit or working_commit()[0]
     if measured is None:
         raise ExperimentError(
-            f"A nightly run measures a commit, and {Path.cwd()} has none: git init, and git commit, or run it in a checkout."
+            f"A nightly run measures a commit, and {Path.cwd()} has none: git init, git commit; or run it in a checkout."
         )
     invocation = Invocation(experiment=experiment, plugins=tuple(map(str, plugin or ())))
     found = configuration(config)

@@ -148,7 +148,7 @@ def _scatter(errors: pd.DataFrame) -> pd.Series:
     freedom = (within["count"] - 1).groupby(level=IDENTITY_COLUMNS, sort=False).sum()
     squares = (within["var"].fillna(0) * (within["count"] - 1)).groupby(level=IDENTITY_COLUMNS, sort=False).sum()
     over = logs.groupby(IDENTITY_COLUMNS, sort=False)["log"].std()
-    return np.sqrt(squares / freedom.where(freedom > 0)).clip(upper=over).fillna(over)
+    return pd.Series((squares / freedom.where(freedom > 0)) ** 0.5).clip(upper=over).fillna(over)
 
 
 def read(path: Path) -> pd.DataFrame:

@@ -73,11 +73,12 @@ def failing(found: pd.DataFrame, on: FailOn, over: float = 0.0) -> pd.Series:
 
     `FailOn.CHANGED` asks for no change at all: those that are better, or fail less, fail too.
     """
-    with np.errstate(divide="ignore", over="ignore"):
-        size = np.exp(np.log(found["ratio"].astype(float)).abs())
+    ratio = found["ratio"].astype(float)
+    size = ratio.where(ratio >= 1, 1 / ratio)
     decided = [Change.WORSE] if on is FailOn.WORSE else [Change.WORSE, Change.BETTER]
     certain = [Change.FAILS] if on is FailOn.WORSE else [Change.FAILS, Change.RECOVERED]
-    return (found["change"].isin(decided) & (size > 1 + over)) | found["change"].isin(certain)
+    failed: pd.Series = (found["change"].isin(decided) & (size > 1 + over)) | found["change"].isin(certain)
+    return failed
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None, level: float = LEVEL) -> pd.DataFrame:
