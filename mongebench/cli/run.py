@@ -107,9 +107,7 @@ def nightly(
     recorded = gates.read(path) if path.exists() or (declared.gates and not record) else gates.none()
     measured = commit or working_commit()[0]
     if measured is None:
-        raise ExperimentError(
-            f"A nightly run measures a commit, and {Path.cwd()} has none: git init, git commit; or run it in a checkout."
-        )
+        raise ExperimentError(f"A nightly run measures a commit, and {Path.cwd()} has none: git init, then git commit.")
     invocation = Invocation(experiment=experiment, plugins=tuple(map(str, plugin or ())))
     found = configuration(config)
     full, _ = export.known_commit(measured, Path(found["repo"]))

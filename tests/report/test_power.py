@@ -40,7 +40,9 @@ def test_the_table_has_every_situation_and_the_rule_holds_its_level(power, rows)
     shown = published("compare")
     assert list(shown) == [title for title, _ in power.situations(rows)]
     three_deviations = 3 * np.sqrt(0.05 * 0.95 / PUBLISHED)
-    assert all(columns[0][1] < 0.05 + three_deviations for columns in shown.values())
+    exchanged, *drawn = shown.values()  # the first has no fresh noise: the page says what its false claims are
+    assert all(columns[0][1] < 0.05 + three_deviations for columns in drawn)
+    assert 0.05 < exchanged[0][1] < 0.3
     assert all(columns[-1][1] > columns[-1][0] for columns in shown.values()), "a doubling was found more often before"
 
 
