@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: help install extras bench test browser lint docs clean
+.PHONY: help install extras bench test browser lint docs address clean
 
 help:
 	@echo "make bench   install, run the experiment quickstart, print its table, draw its figure (minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make extras  the optional solvers; installs Debian's libeigen3-dev as root, says so otherwise (minutes)"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    the documentation, site/index.html"
+	@echo "make address REPOSITORY=OWNER/NAME   where the project lives, in every file that says so"
 
 install: $(STAMP)
 
@@ -52,6 +53,13 @@ lint: install
 docs: install
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[docs]"
 	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict
+
+# One variable: what mongebench/core/address.py says now is replaced in all files that name it.
+address:
+	@test -n "$(REPOSITORY)" || { echo "Say where: make address REPOSITORY=OWNER/NAME"; exit 2; }
+	@now=$$(sed -n 's/^REPOSITORY = "\(.*\)"/\1/p' mongebench/core/address.py); \
+	  grep -rlF "$$now" mongebench/core/address.py CITATION.cff asv.conf.json pyproject.toml README.md docs/*.md \
+	  | xargs sed -i "s|$$now|$(REPOSITORY)|g"
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info results/runs site

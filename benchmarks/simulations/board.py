@@ -1,26 +1,18 @@
-"""What the board, `compare` and the gates of a night conclude from runs whose truth is known, before and after.
+"""What the board concludes from runs whose truth is known, before and after; `power.py` has `compare` and the gates.
 
-python benchmarks/simulations/board.py [RUNS] prints the tables of docs/protocol.md. "Before" is the rule of ranks at
-two standard errors and the paired t-test on differences under Bonferroni, which they replaced. `compare` and the gates
-are tried on the records of the reference run, results/nightly.zip.
+python benchmarks/simulations/board.py [RUNS] prints the table of docs/protocol.md. "Before" is the rule of ranks at two
+standard errors, which the rule of today has replaced.
 """
 
 import sys
-import tempfile
-import zipfile
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mongebench.report import gates
-from mongebench.report.tables import ranking, results
-from mongebench.report.tables.compare import Change, compare
-from mongebench.report.tables.results import IDENTITY_COLUMNS
-from mongebench.run.reading import read_run
+from mongebench.report.tables import ranking
 
 Array = NDArray[np.float64]
 FAMILY = np.array([0, 0, 1, 2, 3, 4, 5])
@@ -28,8 +20,6 @@ FAMILY = np.array([0, 0, 1, 2, 3, 4, 5])
 SEEDS = 4
 TOGETHER = 0.86
 """Correlation of the log errors of two estimators over the seeds of a place: the median of the reference run."""
-UNLIKE = 0.5
-"""Standard deviation of the log of the scatter of a place where a code is run again, over the scatter of its fits."""
 BAD = 1000.0
 """A fit that fails badly, over one that does not."""
 
@@ -109,90 +99,9 @@ def board_table(runs: int, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows).T
 
 
-def reference_run(archive: Path) -> pd.DataFrame:
-    """The frame of a zipped run."""
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)
-        rows = read_run(folder).frame()
-    return rows[(rows["status"] != "unsupported") & ~rows["anchor"]].reset_index(drop=True)
-
-
-def again(
-    rows: pd.DataFrame, rng: np.random.Generator, factor: float, changed: float
-) -> tuple[pd.DataFrame, pd.Series]:
-    """The run as new code of equal quality might repeat it, a share of its places worse by a factor; and which those.
-
-    A fit of other random numbers on the same draws: its log error scatters as fits of one place do, give or take a
-    factor that differs between places, correlated over seeds as errors of two estimators are.
-    """
-    place = rows.groupby(IDENTITY_COLUMNS, sort=False).ngroup()
-    scatter = np.log(rows["uvp"]).groupby(place).transform("std").fillna(0)
-    worse = pd.Series(rng.random(place.max() + 1) < changed)[place].set_axis(rows.index)
-    scatter = scatter * np.exp(UNLIKE * rng.normal(size=place.max() + 1))[place]
-    noise = np.exp(np.sqrt(2 * (1 - TOGETHER)) * scatter * rng.normal(size=len(rows)))
-    return rows.assign(uvp=rows["uvp"] * noise * np.where(worse, factor, 1.0)), worse
-
-
-def worse_before(first: pd.DataFrame, second: pd.DataFrame) -> pd.Series:
-    """Places called worse by Student's t on paired differences under Bonferroni, by place."""
-    difference = (second["uvp"] - first["uvp"]).groupby([first[name] for name in IDENTITY_COLUMNS], sort=False)
-    size = difference.size()
-    quantile = stats.t.isf(0.025 / len(size), size - 1)
-    return difference.mean() > quantile * difference.sem()
-
-
-def compare_table(rows: pd.DataFrame, runs: int, seed: int = 0) -> pd.DataFrame:
-    """Shares of a tenth of the places that are worse, found before and after; and runs with a false claim."""
-    rng = np.random.default_rng(seed)
-    table = {}
-    for seeds in (2, 3, 4):
-        own = rows[rows["seed"] < seeds].reset_index(drop=True)
-        for factor in (1.2, 1.5, 2.0):
-            found = [_found(own, *again(own, rng, factor, 0.1)) for _ in range(runs)]
-            table[f"{seeds} seeds, {factor:g} times the error"] = np.mean(found, axis=0)
-    columns = ["found before", "found after", "false claims before", "false claims after"]
-    return pd.DataFrame(table, index=columns).T
-
-
-def _found(first: pd.DataFrame, second: pd.DataFrame, worse: pd.Series) -> tuple[float, ...]:
-    planted = worse.groupby([first[name] for name in IDENTITY_COLUMNS], sort=False).first()
-    before = worse_before(first, second).reindex(planted.index)
-    judged = compare(first, second).set_index(IDENTITY_COLUMNS)["change"].reindex(planted.index)
-    claimed = judged.isin([Change.WORSE, Change.BETTER])
-    return (
-        float(before[planted].mean()),
-        float((judged == Change.WORSE)[planted].mean()),
-        float(before[~planted].any()),
-        float(claimed[~planted].any()),
-    )
-
-
-def gates_table(rows: pd.DataFrame, runs: int, seed: int = 0) -> pd.DataFrame:
-    """Shares of gates that break where all errors grow by a factor: exactly, and as `again` repeats them."""
-    rng = np.random.default_rng(seed)
-    recorded = gates.record(rows)
-    summary = results.aggregate(rows, "uvp")
-    high = summary["mean"] + np.maximum(4 * summary["standard_error"].fillna(0), 0.1 * summary["mean"])
-    old = summary[IDENTITY_COLUMNS].assign(metric="uvp", recorded=summary["mean"], n=summary["n_ok"], high=high)
-
-    def broken(found: pd.DataFrame) -> list[float]:
-        return [len(gates.judge(found, one).broken) / len(one) for one in (old, recorded)]
-
-    table = {}
-    for factor in (1.0, 1.2, 1.5, 2.0):
-        exact = broken(rows.assign(uvp=factor * rows["uvp"]))
-        noisy = np.mean([broken(again(rows, rng, factor, 1.0)[0]) for _ in range(runs)], axis=0)
-        table[f"{factor:g} times the error"] = [*exact, *noisy]
-    columns = ["exactly, before", "exactly, after", "with other random numbers, before", "and after"]
-    return pd.DataFrame(table, index=columns).T
-
-
 def main(runs: int = 400) -> None:
     pd.set_option("display.width", 200, "display.max_columns", 10, "display.max_colwidth", 100)
-    print("Shares of runs, board\n", (100 * board_table(runs)).round(1).to_string(), sep="")
-    rows = reference_run(Path(__file__).resolve().parents[2] / "results" / "nightly.zip")
-    print("\nShares, compare\n", (100 * compare_table(rows, max(1, runs // 20))).round(1).to_string(), sep="")
-    print("\nShares, gates\n", (100 * gates_table(rows, max(1, runs // 40))).round(1).to_string(), sep="")
+    print("Shares of runs\n", (100 * board_table(runs)).round(1).to_string(), sep="")
 
 
 if __name__ == "__main__":

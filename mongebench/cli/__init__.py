@@ -1,7 +1,8 @@
 """The command line.
 
-Exit codes: 0 all cells recorded, or all checks passed; 1 a check or a nightly run failed; 2 usage; 3 nothing could run;
-and those of `progress` for runs that had to stop or left cells without a record.
+Exit codes: 0 all cells recorded, or all checks passed; 1 a check, a nightly run, a comparison that may fail or a
+verification failed; 2 usage; 3 nothing could run, or be compared; and those of `progress` for runs that had to stop or
+left cells without a record.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from collections.abc import Callable
 
 import typer
 
-from mongebench.cli import extend, look, own, run, write
+from mongebench.cli import extend, join, look, own, run, write
 from mongebench.cli.common import USAGE
 from mongebench.core.errors import MongebenchError
 from mongebench.core.text import printable
@@ -25,6 +26,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": look.show,
     "check": extend.check,
     "new-estimator": extend.new_estimator,
+    "init-ci": extend.init_ci,
     "table": look.table,
     "rate": look.rate,
     "figures": write.figures,
@@ -36,6 +38,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "fit": own.fit,
     "apply": own.apply,
     "compare": look.compare,
+    "submit": join.submit,
+    "verify": join.verify,
     "status": look.status,
     "why-rerun": run.why_rerun,
 }

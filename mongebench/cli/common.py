@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from mongebench.core.errors import MongebenchError, UnknownName, one_of
+from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
 
 CHECK_FAILED, USAGE, NOTHING_RAN = 1, 2, 3
 """Exit codes, beside those of `progress`."""
@@ -54,3 +55,15 @@ def inside(run: Path, name: str) -> Path:
     if folder.is_symlink():
         raise MongebenchError(f"{folder} is a link, and what it leads to would be overwritten; say where with --out.")
     return folder
+
+
+def share(text: str, option: str) -> float:
+    """0.1 of "10%" or "0.1". Raises `InvalidParameter`."""
+    number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
+    try:
+        found = float(number) / (100 if percent else 1)
+    except ValueError:
+        found = math.nan
+    if not 0 <= found < math.inf:
+        raise InvalidParameter(f"{option} is a share, such as 10% or 0.1; got {text!r}.")
+    return found

@@ -45,14 +45,38 @@ def new_estimator(
     name: Annotated[str, typer.Argument(help="What it will be called, such as my_map.")],
     directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it [default: NAME].")] = None,
     framework: Annotated[str, typer.Option(help="numpy, jax or torch.")] = "numpy",
+    ci: Annotated[bool, typer.Option("--ci", help="With workflows that measure it, as init-ci writes them.")] = False,
 ) -> None:
     """Begin a package of your own: a working estimator with its entry point, tests and README."""
+    from mongebench.cli.ci import Measured
+    from mongebench.cli.ci import init_ci as add_ci
     from mongebench.cli.scaffold import Framework
     from mongebench.cli.scaffold import new_estimator as write
 
     if framework not in list(Framework):
         raise UnknownName(one_of(framework, [str(known) for known in Framework], "framework"))
     directory = directory or Path(name)
-    for path in write(name, directory, Framework(framework)):
+    written = write(name, directory, Framework(framework))
+    for path in [*written, *(add_ci(directory, Measured((name,))) if ci else [])]:
         typer.echo(str(path))
     typer.echo(f"Next: pip install -e {directory} && mongebench check {name}")
+
+
+def init_ci(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Top folder of the repository.")] = Path(),
+    estimator: Annotated[
+        list[str] | None, typer.Option(help="To measure [default: those that DIR/pyproject.toml registers].")
+    ] = None,
+    plugin: Annotated[str, typer.Option(help="file.py of DIR, of estimators that are not installed.")] = "",
+    install: Annotated[
+        str | None, typer.Option(help="Shell command that installs DIR [default: pip install .].")
+    ] = None,
+) -> None:
+    """Have your CI measure pull requests and nights: two workflows, an experiment, and a file for its gates."""
+    from mongebench.cli.ci import EXPERIMENT, found_in
+    from mongebench.cli.ci import init_ci as write
+
+    for path in write(directory, found_in(directory, tuple(estimator or ()), plugin, install)):
+        typer.echo(str(path))
+    given = f" --plugin {plugin}" if plugin else ""
+    typer.echo(f"Next: commit them, and mongebench nightly {EXPERIMENT}{given} --record, which fills in the gates")

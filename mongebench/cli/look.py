@@ -7,8 +7,19 @@ from typing import Annotated, Any
 
 import typer
 
-from mongebench.cli.common import Metric, Plugins, RunPath, add_plugins, checked_metric, note
+from mongebench.cli.common import (
+    CHECK_FAILED,
+    NOTHING_RAN,
+    Metric,
+    Plugins,
+    RunPath,
+    add_plugins,
+    checked_metric,
+    note,
+    share,
+)
 from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
+from mongebench.report.tables.formats import FailOn
 
 
 def names(
@@ -132,22 +143,56 @@ def rate(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="A", help="Directory of the run before.")],
-    second: Annotated[Path, typer.Argument(metavar="B", help="Directory of the run after.")],
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="The run before: a directory, or a zip file of one.")],
+    second: Annotated[
+        Path | None, typer.Argument(metavar="[AFTER]", help="The run after; not needed with --a and --b.")
+    ] = None,
+    a: Annotated[str | None, typer.Option("--a", metavar="NAME", help="An estimator of the run before.")] = None,
+    b: Annotated[str | None, typer.Option("--b", metavar="NAME", help="One of the run after, or of the same.")] = None,
     metric: Metric = None,
     level: Annotated[float, typer.Option(help="Probability that all intervals hold together.")] = 0.95,
+    fail_on: Annotated[
+        FailOn | None,
+        typer.Option(help="Exit with 1 where a place is worse, or fails more; or where any has changed."),
+    ] = None,
+    fail_over: Annotated[
+        str | None, typer.Option(metavar="SHARE", help="Let pass what is worse by less, such as 10%.")
+    ] = None,
+    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as Markdown too.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """What got better or worse from run A to run B beyond noise: paired differences with intervals, in words."""
-    from mongebench.report.tables import terminal
-    from mongebench.report.tables.compare import compare
+    """What got better or worse between runs, or two estimators, beyond noise; what could not be told; and a verdict."""
+    from mongebench.report.tables import compared, pairing, terminal
+    from mongebench.report.tables.compare import compare, failing
     from mongebench.run.reading import read_run
+    from mongebench.run.store import write_atomically
 
     if not 0 < level < 1:
         raise InvalidParameter(f"--level is a probability between 0 and 1, such as 0.95; got {level}.")
+    over = None if fail_over is None else share(fail_over, "--fail-over")
+    if (a is None) != (b is None) or (second is None and a is None):
+        raise InvalidParameter("Compare two runs, RUN AFTER, or two estimators by --a NAME and --b NAME.")
     add_plugins(plugin)
-    before, after = read_run(first).frame(), read_run(second).frame()
-    only = (len({*before["key"]} - {*after["key"]}), len({*after["key"]} - {*before["key"]}))
-    terminal.show(terminal.comparison(compare(before, after, checked_metric(metric), level), level, only))
-    for run, rows in ((first, before), (second, after)):
-        note(rows, f"{run}: ")
+    runs = [read_run(path) for path in (first, second or first)]
+    before, after = (run.frame() for run in runs)
+    different = pairing.conditions(*runs) if second and a is None else []
+    if a is not None and b is not None:
+        before, after = pairing.between(before, after, a, b)
+    found = compare(before, after, checked_metric(metric), level)
+    paired = int(found["n_planned"].sum())
+    only = (len(before) - paired, len(after) - paired)
+    told = compared.tell(found, level, only, different, pairing.other_tiers(before, after) if a else "")
+    terminal.show(told.on_terminal())
+    if markdown is not None:
+        write_atomically(markdown, told.as_markdown())
+    for path, rows in {first: before, second or first: after}.items():
+        note(rows, f"{path}: ")
+    if fail_on is None and over is None:
+        return
+    if found.empty:
+        typer.echo("Nothing could be compared: the runs have no cell in common.", err=True)
+        raise typer.Exit(NOTHING_RAN)
+    failed = failing(found, fail_on or FailOn.WORSE, over or 0.0)
+    if failed.any():
+        typer.echo(f"FAILED: {failed.sum()} of {len(found)} places.", err=True)
+        raise typer.Exit(CHECK_FAILED)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mongebench.cli.common import CHECK_FAILED, NOTHING_RAN, Only, Plugins, RunPath, note
-from mongebench.cli.write import import_records
+from mongebench.cli.write import configuration, import_records
 from mongebench.core.errors import ExperimentError
 
 
@@ -28,11 +28,15 @@ def run(
         bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
     ] = False,
     device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Show it on the board of a published run; what that has measured is not run."),
+    ] = None,
 ) -> None:
     """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
     from mongebench.cli import progress
     from mongebench.report.figures import printed
-    from mongebench.report.tables import terminal
+    from mongebench.report.tables import joint, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.reading import read_run
     from mongebench.run.record import Status
@@ -46,6 +50,7 @@ def run(
         plugins=tuple(map(str, plugin or ())),
         exclusive=exclusive,
         device=device,
+        against=None if against is None else str(against),
     )
     machinery = Machinery(engine, scheduler, workers)
     name = experiments.read(experiment).name
@@ -63,44 +68,58 @@ def run(
         typer.echo(f"figure: {path}")
     typer.echo(f"records: {directory.cells}")
     note(rows)
+    if against is not None:
+        both = joint.joined(directory.path, against)
+        terminal.show(terminal.board(both.rows))
+        for remark in both.remarks:
+            typer.echo(remark)
     if set(rows["status"]) <= {Status.UNSUPPORTED, Status.MISSING_DEPENDENCY}:
         typer.echo("Nothing could run: every cell is unsupported or lacks a package.", err=True)
         raise typer.Exit(NOTHING_RAN)
 
 
 def nightly(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment with gates, or a TOML file.")] = "nightly",
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or a TOML file.")] = "nightly",
     out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME-COMMIT].")] = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
-    commit: Annotated[str | None, typer.Option(help="What is measured [default: as the records say].")] = None,
-    config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
+    commit: Annotated[str | None, typer.Option(help="What is measured [default: what is checked out here].")] = None,
+    config: Annotated[Path, typer.Option(help="asv's configuration, written if there is none.")] = Path(
+        "asv.conf.json"
+    ),
     record: Annotated[bool, typer.Option("--record", help="Write the gates from this run.")] = False,
+    plugin: Plugins = None,
 ) -> None:
     """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
     from mongebench.cli import progress
     from mongebench.report import gates
-    from mongebench.report.asv import dashboard
+    from mongebench.report.asv import dashboard, export
     from mongebench.report.site import pages
     from mongebench.run import experiment as experiments
-    from mongebench.run.provenance import current_commit
+    from mongebench.run.provenance import working_commit
     from mongebench.run.reading import read_run
     from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory, write_atomically
 
-    declared, found = experiments.read(experiment), dashboard.configuration(config)
-    if declared.gates is None:
-        raise ExperimentError(f'{declared.name} has no gates: name their file in it, gates = "gates.csv".')
-    path = declared.base / declared.gates
-    recorded = None if record else gates.read(path)  # what is wrong with them is said before the hour
-    name = f"{declared.name}-{(current_commit() or 'installed')[:8]}"
-    directory = RunDirectory(out or Path("results", "runs", name))
-    progress.execute(Execution(Invocation(experiment=experiment), directory, Machinery(workers=workers)))
+    # Whatever can be wrong is said before the hour.
+    dashboard.require()
+    declared = experiments.read(experiment)
+    path = gates.path_of(declared, record)
+    recorded = gates.read(path) if path.exists() or (declared.gates and not record) else gates.none()
+    measured = commit or working_commit()[0]
+    if measured is None:
+        raise ExperimentError(f"A nightly run measures a commit, and {Path.cwd()} has none: git init, then git commit.")
+    invocation = Invocation(experiment=experiment, plugins=tuple(map(str, plugin or ())))
+    found = configuration(config)
+    full, _ = export.known_commit(measured, Path(found["repo"]))
+    directory = RunDirectory(out or Path("results", "runs", f"{declared.name}-{full[:8]}"))
+    planned = Execution(invocation, directory, Machinery(workers=workers))
+    progress.execute(planned)
     run = read_run(directory.path)
-    import_records(run, found, commit, None)
+    import_records(run, found, full, None)
     typer.echo(f"dashboard: {dashboard.publish(found)}")
     typer.echo(f"report: {pages.build(run, directory.path / 'report')}")
     rows = run.frame()
-    if recorded is None:
+    if record:
         recorded = gates.record(rows)
         gates.write(recorded, path)
         typer.echo(f"gates: {path}")

@@ -78,20 +78,37 @@ def asv(
     out: Annotated[Path | None, typer.Option(help="asv's results [default: results_dir of the configuration].")] = None,
     html: Annotated[Path | None, typer.Option(help="asv's pages [default: html_dir of the configuration].")] = None,
     publish: Annotated[bool, typer.Option("--publish", help="Then write the dashboard, to open from disk.")] = False,
-    commit: Annotated[str | None, typer.Option(help="What was measured [default: as the records say].")] = None,
+    commit: Annotated[
+        str | None, typer.Option(help="What was measured [default: what was checked out where it was run].")
+    ] = None,
     machine: Annotated[str | None, typer.Option(help="Name of the machine [default: its processor's].")] = None,
-    config: Annotated[Path, typer.Option(help="asv's configuration.")] = Path("asv.conf.json"),
+    config: Annotated[Path, typer.Option(help="asv's configuration, written if there is none.")] = Path(
+        "asv.conf.json"
+    ),
 ) -> None:
     """Import the records of runs as asv results: errors, rates, failures and times, to be compared over commits."""
     from mongebench.report.asv import dashboard
     from mongebench.run.reading import read_run
 
-    found = dashboard.configuration(config)
+    measured = [read_run(run) for run in runs]
+    if publish:
+        dashboard.require()
+    found = configuration(config)
     found |= {key: str(path.resolve()) for key, path in (("results_dir", out), ("html_dir", html)) if path}
-    for run in runs:
-        import_records(read_run(run), found, commit, machine)
+    for run in measured:
+        import_records(run, found, commit, machine)
     if publish:
         typer.echo(f"dashboard: {dashboard.publish(found)}")
+
+
+def configuration(path: Path) -> dict[str, Any]:
+    """Of asv; one is written where there is none."""
+    from mongebench.report.asv import dashboard
+
+    if not path.exists():
+        dashboard.begin(path)
+        typer.echo(f"written: {path}")
+    return dashboard.configuration(path)
 
 
 def import_records(run: Run, found: dict[str, Any], commit: str | None, machine: str | None) -> None:
@@ -102,5 +119,6 @@ def import_records(run: Run, found: dict[str, Any], commit: str | None, machine:
     written = export.write(run, out, repository=repository, commit=commit, machine=machine)
     typer.echo(f"asv results: {written}")
     note(run.frame())
-    if dirty := sum(bool(record.provenance.dirty) for record in run.records):
+    own = run.plan.commit is not None
+    if dirty := sum(bool(run.plan.dirty if own else record.provenance.dirty) for record in run.records):
         typer.echo(f"{dirty} records of {run.path} were made with changes that no commit has.", err=True)

@@ -3,8 +3,10 @@
 A *gate* is the largest factor by which the errors of an estimator at a place may have grown since a recorded run.
 Instances and seeds are the same every night, so that each recorded error comes back up to rounding, and each fit is
 held against its own: the mean of these ratios breaks the gate. A change of the code that changes no quality may draw
-other numbers; the factor lets pass what that does, from what the fits of the place scatter, and never half as much
-again. Times have no gate: machines of nightly runs differ.
+other numbers; the factor lets pass what that does, and never half as much again. It comes from what fits scatter,
+within instances or over all, whichever is less: what fits share is cancelled by holding each against its own. An
+estimator that got a little worse everywhere may break no gate of a place, but the one of all its places together, whose
+noise averages out. Times have no gate: machines of nightly runs differ.
 """
 
 from __future__ import annotations
@@ -18,8 +20,11 @@ import numpy as np
 import pandas as pd
 
 from mongebench.core.errors import ExperimentError
+from mongebench.experiments import packaged
 from mongebench.report.tables.compare import LEVEL, Change, compare
 from mongebench.report.tables.results import IDENTITY_COLUMNS, aggregate, chosen_metric, number
+from mongebench.run.experiment import Experiment
+from mongebench.run.provenance import repository
 from mongebench.run.record import Status
 from mongebench.run.store import write_atomically
 
@@ -27,6 +32,10 @@ ERRORS = 2.0
 """Margin of a gate, in standard errors of the mean log error that was recorded."""
 LEAST, MOST = 1.1, 1.5
 """Factors between which every gate is: a doubling never passes."""
+COLUMNS = (*IDENTITY_COLUMNS, "metric", "recorded", "n", "catches", "fits")
+"""Of a file of gates."""
+TOGETHER = 3.0
+"""Margin of the gate of all places of an estimator, in standard errors: it is one more than each place has."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,9 @@ class Judgement:
             *([f"FAILED: {lost} of {self.planned} planned cells were not measured."] if lost else []),
             *(f"FAILED: {sentence}" for sentence in self.broken),
             f"{self.measured}/{self.planned} planned cells were measured.",
-            f"{self.gates - len(self.broken)} of {self.gates} accuracy gates hold.",
+            f"{self.gates - len(self.broken)} of {self.gates} accuracy gates hold."
+            if self.gates
+            else "No gate is recorded yet: --record makes them from a run.",
             *([self.catches] if self.catches else []),
             *self.alarms,
         ]
@@ -80,22 +91,31 @@ def judge(rows: pd.DataFrame, gates: pd.DataFrame) -> Judgement:
         for metric, name in ((None, "errors"), ("fit_seconds", "fit seconds"))
         if (sentence := _alarms(rows, metric, name))
     ]
+    alone, overall = (_broken(rows, gates), _broken_together(rows, gates)) if len(gates) else ([], [])
+    several = gates["estimator"].value_counts().gt(1).sum() if "fits" in gates else 0
     return Judgement(
         measured=int(served["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
         planned=len(served),
-        broken=tuple(_broken(rows, gates)),
-        gates=len(gates),
+        broken=(*overall, *alone),
+        gates=len(gates) + int(several),
         alarms=tuple(alarms),
-        catches=_catches(gates) if "fits" in gates else "",
+        catches=_catches(gates) if "fits" in gates and len(gates) else "",
     )
 
 
 def _catches(gates: pd.DataFrame) -> str:
     median, most = gates["catches"].median(), gates["catches"].max()
-    return (
+    overall = together(gates, pd.Series(1.0, gates.index))["catches"]
+    said = (
         f"Errors that grow {number(median)}-fold break half of the gates, {number(most)}-fold all of them: means over "
         "fits, each against the recorded one of its instance and seed."
     )
+    if len(overall):
+        said += (
+            f" All places of an estimator together break at {number(overall.min())} to {number(overall.max())} times "
+            "what was recorded."
+        )
+    return said
 
 
 def record(rows: pd.DataFrame) -> pd.DataFrame:
@@ -113,20 +133,52 @@ def record(rows: pd.DataFrame) -> pd.DataFrame:
             f"{_name(place)} were not measured."
         )
     by_place = errors.groupby(IDENTITY_COLUMNS, sort=False)
-    scatter = np.log(errors["error"]).groupby([errors[name] for name in IDENTITY_COLUMNS], sort=False).std()
-    more = by_place.agg(n=("error", "size"), fits=("fit", " ".join)).join(scatter.rename("scatter")).reset_index()
+    scatter = _scatter(errors).rename("scatter")
+    more = by_place.agg(n=("error", "size"), fits=("fit", " ".join)).join(scatter).reset_index()
     found = found.merge(more, on=IDENTITY_COLUMNS, sort=False).assign(recorded=lambda own: own["mean"])
     margin = np.exp(ERRORS * found["scatter"].fillna(0) / np.sqrt(found["n"]))
     found["catches"] = margin.clip(LEAST, MOST)
-    return found[[*IDENTITY_COLUMNS, "metric", "recorded", "n", "catches", "fits"]]
+    return found[list(COLUMNS)]
+
+
+def _scatter(errors: pd.DataFrame) -> pd.Series:
+    """Standard deviation of the log errors of each place: within its instances or over all its fits, the smaller."""
+    logs = errors.assign(log=np.log(errors["error"]))
+    within = logs.groupby([*IDENTITY_COLUMNS, "instance"], sort=False)["log"].agg(["var", "count"])
+    freedom = (within["count"] - 1).groupby(level=IDENTITY_COLUMNS, sort=False).sum()
+    squares = (within["var"].fillna(0) * (within["count"] - 1)).groupby(level=IDENTITY_COLUMNS, sort=False).sum()
+    over = logs.groupby(IDENTITY_COLUMNS, sort=False)["log"].std()
+    return pd.Series((squares / freedom.where(freedom > 0)) ** 0.5).clip(upper=over).fillna(over)
 
 
 def read(path: Path) -> pd.DataFrame:
     """Gates from a file of `write`, or of a version without `fits`, whose gate was `high`. Raises `ExperimentError`."""
     try:
-        return pd.read_csv(path, dtype={name: str for name in (*IDENTITY_COLUMNS, "fits") if name != "dim"})
+        found = pd.read_csv(path, dtype={name: str for name in (*IDENTITY_COLUMNS, "fits") if name != "dim"})
+        if lacking := {*COLUMNS} - {*found.columns, *({"catches", "fits"} if "high" in found else ())}:
+            raise ValueError(f"it has no column {', '.join(sorted(lacking))}")
     except (OSError, ValueError) as error:
         raise ExperimentError(f"The gates {path} cannot be read: {error}. Write them with --record.") from None
+    return found
+
+
+def path_of(declared: Experiment, recording: bool = False) -> Path:
+    """Where the gates of an experiment are: in the file that it names, or in NAME_gates.csv beside it.
+
+    Of an experiment that comes with mongebench, whoever measures another project has gates of their own: NAME_gates.csv
+    in the working directory, once they are recorded there.
+    """
+    beside = declared.base / (declared.gates or f"{declared.name}_gates.csv")
+    own = Path(f"{declared.name}_gates.csv")
+    packaged_there = any(declared.base == path.resolve().parent for path in packaged().values())
+    if packaged_there and not declared.base.is_relative_to(repository() or Path.cwd()):
+        return own if recording or own.exists() else beside
+    return beside
+
+
+def none() -> pd.DataFrame:
+    """No gates yet."""
+    return pd.DataFrame(columns=list(COLUMNS))
 
 
 def write(gates: pd.DataFrame, path: Path) -> None:
@@ -194,9 +246,10 @@ def _errors(rows: pd.DataFrame) -> pd.DataFrame:
         least = own.get(f"{metric}_floor", pd.Series(np.nan, own.index)).fillna(0).clip(lower=np.finfo(float).tiny)
         parts.append(own.assign(metric=metric, error=own[metric].clip(lower=least)))
     found = pd.concat(parts, ignore_index=True) if parts else rows.assign(metric="", error=np.nan)
-    cell = found.get("instance", pd.Series(0, found.index)).astype(str) + "/" + found["seed"].astype(str)
+    found = found.assign(instance=found.get("instance", pd.Series(0, found.index)))
+    cell = found["instance"].astype(str) + "/" + found["seed"].astype(str)
     found = found.assign(cell=cell, fit=cell + ":" + found["error"].map("{:.5g}".format))
-    return found[[*IDENTITY_COLUMNS, "metric", "cell", "error", "fit"]]
+    return found[[*IDENTITY_COLUMNS, "metric", "instance", "cell", "error", "fit"]]
 
 
 def _grown(rows: pd.DataFrame, gates: pd.DataFrame) -> pd.Series:
@@ -235,6 +288,31 @@ def _broken(rows: pd.DataFrame, gates: pd.DataFrame) -> list[str]:
                 f"(recorded {number(row['recorded'])} over {row['n']} seeds)."
             )
     return said
+
+
+def together(gates: pd.DataFrame, grown: pd.Series) -> pd.DataFrame:
+    """One row an estimator of two places or more: `grown`, the geometric mean over `places`, and `catches`, its gate.
+
+    A place's gate is `ERRORS` standard errors wide, so that the gates tell the noise of their mean.
+    """
+    logs = gates.assign(grown=np.log(grown), variance=(np.log(gates["catches"]) / ERRORS) ** 2).dropna(subset="grown")
+    found = logs.groupby("estimator", sort=False).agg(
+        grown=("grown", "mean"), variance=("variance", "sum"), places=("grown", "size")
+    )
+    found = found[found["places"] > 1]
+    margin = TOGETHER * np.sqrt(found["variance"]) / found["places"]
+    return found.assign(grown=np.exp(found["grown"]), catches=np.exp(margin)).drop(columns="variance")
+
+
+def _broken_together(rows: pd.DataFrame, gates: pd.DataFrame) -> list[str]:
+    if "fits" not in gates:
+        return []
+    found = together(gates, _grown(rows, gates)).reset_index()
+    return [
+        f"{row['estimator']} at its {row['places']} places together: errors {number(row['grown'])} times what was "
+        f"recorded, above its gate {number(row['catches'])}."
+        for row in found[found["grown"] > found["catches"]].to_dict("records")
+    ]
 
 
 def _name(place: Mapping[Any, Any] | pd.Series) -> str:

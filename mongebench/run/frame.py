@@ -56,6 +56,7 @@ def frame(run: Run) -> pd.DataFrame:
                 "anchor": planned.anchor,
                 "truth_tier": planned.truth_tier,
                 "setting": planned.setting,
+                "standing": run.standing(cell),
                 "split": planned.split,
                 "strong_convexity": np.nan if planned.strong_convexity is None else planned.strong_convexity,
                 "n_source": np.inf if cell.n_source is None else cell.n_source,
@@ -80,12 +81,14 @@ def _measured(record: Record) -> dict[str, Any]:
         "status": str(record.status),
         "reason": record.reason,
         "device": record.provenance.device,
+        "processor": record.provenance.processor,
         "threads": record.provenance.threads,
         "workers": record.provenance.workers,
         "exclusive": record.provenance.exclusive,
         "commit": record.provenance.commit,
         "problem_digest": record.manifest.problem_digest,
         "evaluation_points": record.manifest.evaluation_points,
+        "cpu_budget": record.manifest.cpu_budget,
         "oracle_calls": sum(record.oracle_counts.values()),
     }
     if record.times is not None:

@@ -90,6 +90,22 @@ def commit_unknown() -> str:
     return _commit()[2]
 
 
+def working_commit(folder: str | Path = ".") -> tuple[str | None, bool | None]:
+    """The commit of the repository that a folder is in, and whether its tracked files differ; None where git says none.
+
+    It is what a run in another project's repository measures; `current_commit` is mongebench's own.
+    """
+    return _ask(Path(folder).resolve())[:2]
+
+
+def repository(folder: str | Path = ".") -> Path | None:
+    """The top folder of the repository that a folder is in; None where it is in none."""
+    try:
+        return Path(_git(Path(folder).resolve(), "rev-parse", "--show-toplevel"))
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 @functools.cache
 def _commit() -> tuple[str | None, bool | None, str]:
     """The commit of the checkout this package runs from, whether its tracked files differ, and why that is not known.
@@ -97,24 +113,31 @@ def _commit() -> tuple[str | None, bool | None, str]:
     All are empty when the package is installed.
     """
     root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
-        return None, None, ""
-    # What a git hook sets for its own repository must not be taken for this one.
-    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
-    environment = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
+    return _ask(root) if (root / ".git").exists() else (None, None, "")
+
+
+def _ask(root: Path) -> tuple[str | None, bool | None, str]:
+    """The commit of a checkout, whether its tracked files differ, and why that is not known."""
     said: list[str | None] = []
     reason = ""
     # results/ is what runs write: it does not make the code that wrote it dirty.
     for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno", "--", ".", ":!results"]):
-        command = ["git", "-C", str(root), *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
-            said.append(done.stdout.strip())
+            said.append(_git(root, *arguments))
         except (OSError, subprocess.SubprocessError) as error:
             said.append(None)
             reason = reason or _refusal(error)
     commit, changes = said
     return commit, None if changes is None else bool(changes), reason
+
+
+def _git(root: Path, *arguments: str) -> str:
+    # What a git hook sets for its own repository must not be taken for this one.
+    elsewhere = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX")
+    environment = {name: value for name, value in os.environ.items() if name not in elsewhere} | {"LC_ALL": "C"}
+    command = ["git", "-C", str(root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True, env=environment)
+    return done.stdout.strip()
 
 
 def _refusal(error: Exception) -> str:

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import functools
+import hashlib
+import json
 import shutil
 import tempfile
 import weakref
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from mongebench.run.record import Cell, PlannedCell, Record, State
 from mongebench.run.sketch import Sketch
-from mongebench.run.store import Found, Invocation, Plan, RunDirectory, RunError
+from mongebench.run.store import SUBMISSION, SUBMITTED, VERIFIED, Found, Invocation, Plan, RunDirectory, RunError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +36,8 @@ def read_run(path: str | Path, *others: str | Path) -> Run:
         A directory that `mongebench run` has written (its --out), or a zip file of one, such as the records.zip of a
         report.
     others
-        More runs to be read as one with it; a cell of several is the last one's that has a record of it that holds.
+        More runs to be read as one with it; a cell of several is the last one's that has a record of it that holds. A
+        run that somebody submitted takes the place of no other's cells.
 
     Returns
     -------
@@ -52,7 +55,9 @@ def read_run(path: str | Path, *others: str | Path) -> Run:
     for directory, plan in zip(directories, plans, strict=True):
         for planned in plan.cells:
             key, found = planned.cell.key, directory.find(planned)
-            if key not in held or found.record is not None or held[key].found.status is State.MISSING:
+            foreign = key in held and directory.standing and not held[key].directory.standing
+            better = key not in held or found.record is not None or held[key].found.status is State.MISSING
+            if better and not foreign:
                 held[key] = Held(planned, found, plan, directory)
     return Run(", ".join(map(str, (path, *others))), plans, held)
 
@@ -103,6 +108,10 @@ class Run:
         """What the run of this cell was asked with."""
         return self._held[cell.key].plan.invocation
 
+    def standing(self, cell: Cell) -> str:
+        """Of the run that a cell is from, see `RunDirectory`."""
+        return self._held[cell.key].directory.standing
+
     def sketch(self, planned: PlannedCell) -> Sketch | None:
         """The sketch of a planned cell; None where it, or a record that holds, is not there."""
         held = self._held[planned.cell.key]
@@ -126,12 +135,37 @@ class Run:
         return frame(self)
 
 
+def standing_of(path: Path) -> str:
+    """Of a zip file: somebody's submission, verified where the mark beside it is of this very file; else empty."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if SUBMISSION not in archive.namelist():
+                return ""
+        mark = json.loads(mark_of(path).read_text(encoding="utf-8"))
+        return VERIFIED if mark["sha256"] == digest_of(path) else SUBMITTED
+    except zipfile.BadZipFile:
+        return ""
+    except (OSError, ValueError, KeyError, TypeError):
+        return SUBMITTED
+
+
+def mark_of(path: Path) -> Path:
+    """The file that says that a submission was verified: beside it, where whoever submits does not write."""
+    return path.with_suffix(".verified.json")
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _directory(path: Path) -> RunDirectory:
     """The run at a path; one in a zip file is unpacked, and gone when nobody holds it any more."""
     if not zipfile.is_zipfile(path):
         return RunDirectory(path)
     folder = tempfile.mkdtemp(prefix="mongebench-run-")
-    directory = RunDirectory(folder)
+    directory = RunDirectory(folder, standing_of(path))
     weakref.finalize(directory, shutil.rmtree, folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(path) as archive:

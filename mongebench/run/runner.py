@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mongebench import foreign, plugins
-from mongebench.core.errors import HarmfulPlugin, InvalidParameter, PluginError, UnknownName, one_of
+from mongebench.core.errors import ExperimentError, HarmfulPlugin, InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
 from mongebench.plugins import Plugin
@@ -24,6 +24,8 @@ from mongebench.run.engine import Engine, LocalEngine
 from mongebench.run.experiment import Experiment
 from mongebench.run.measurement import failed
 from mongebench.run.planned import Conditions, forget_code, planned
+from mongebench.run.provenance import working_commit
+from mongebench.run.reading import read_run
 from mongebench.run.record import Cell, PlannedCell, Spec, Status
 from mongebench.run.status import refusal, status_of
 from mongebench.run.store import Declaration, Invocation, Plan, RunDirectory
@@ -81,6 +83,8 @@ class Execution:
         Somebody else's code is imported here at once: it was tried in another process, or this is that process.
     declaration
         The experiment itself; None to read the one that the invocation names.
+    chosen
+        Keys of the cells that are meant, of those that were asked for; None for all.
     """
 
     invocation: Invocation
@@ -88,6 +92,7 @@ class Execution:
     machinery: Machinery = Machinery()
     tried: bool = False
     declaration: Declaration | None = None
+    chosen: frozenset[str] | None = None
 
     @classmethod
     def again(cls, directory: RunDirectory) -> Execution:
@@ -95,8 +100,9 @@ class Execution:
         plan = directory.plan()
         if plan.declaration is None:  # of an earlier version: there is but the name
             return cls(plan.invocation, directory)
-        invocation = plan.invocation.model_copy(update={"plugins": plan.declaration.plugins})
-        return cls(invocation, directory, declaration=plan.declaration)
+        invocation = plan.invocation.model_copy(update={"plugins": plan.declaration.plugins, "against": None})
+        kept = frozenset(planned.cell.key for planned in plan.cells) if plan.invocation.against else None
+        return cls(invocation, directory, declaration=plan.declaration, chosen=kept)
 
     @functools.cached_property
     def experiment(self) -> Experiment:
@@ -137,8 +143,19 @@ class Execution:
 
     @functools.cached_property
     def cells(self) -> list[Cell]:
-        """The asked part of the grid."""
-        return experiments.select(self.experiment.cells(), self.invocation.only)
+        """The asked part of the grid; set against a published run, of that what it lacks, and somebody else's alone."""
+        cells = experiments.select(self.experiment.cells(), self.invocation.only)
+        if self.chosen is not None:
+            cells = [cell for cell in cells if cell.key in self.chosen]
+        if (against := self.invocation.against) is not None:
+            known = {record.cell.key for record in read_run(against).records}
+            cells = [cell for cell in cells if cell.key not in known]
+            cells = [cell for cell in cells if cell.estimator.name not in self._ours] or cells
+            if not cells:
+                raise ExperimentError(
+                    f"{against} has every cell of {self.experiment.name}; name an estimator of yours."
+                )
+        return cells
 
     @functools.cached_property
     def conditions(self) -> Conditions:
@@ -165,11 +182,14 @@ class Execution:
         cells = self.cells
         forget_code()  # files may have changed since this process planned another run
         files = tuple(_absolute(path) for path in self.invocation.plugins)
+        commit, dirty = working_commit()
         return Plan(
             invocation=self.invocation,
             declaration=self.experiment.declaration.model_copy(update={"plugins": files}),
             cells=[self._planned(cell) for cell in cells],
             horizon=self.experiment.horizon,
+            commit=commit,
+            dirty=dirty,
         )
 
     def _planned(self, cell: Cell) -> PlannedCell:

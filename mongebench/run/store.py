@@ -32,6 +32,12 @@ NAME = 60
 """Characters that the name of a record's file takes of an estimator's and of a problem's."""
 
 
+SUBMITTED, VERIFIED = "submitted", "verified"
+"""Standing of somebody else's numbers: as they came, and after a part of them was measured again."""
+SUBMISSION = "submission.json"
+"""What a zip file of somebody else's run holds, beside the run."""
+
+
 class RunError(MongebenchError):
     """A directory that is not a run, or cannot be written."""
 
@@ -49,6 +55,7 @@ class Invocation(Model):
     plugins: tuple[str, ...] = ()
     exclusive: bool = False
     device: str = "auto"
+    against: str | None = None
 
     def command(self, cell: Cell | None = None, *more: str) -> str:
         """The shell command that runs this again with `more` options, or one cell of it.
@@ -62,6 +69,7 @@ class Invocation(Model):
         words += [word for path in self.plugins for word in ("--plugin", path)]
         words += ["--exclusive"] if self.exclusive else []
         words += ["--device", self.device] if self.device != "auto" else []
+        words += ["--against", self.against] if self.against is not None and cell is None else []
         return shlex.join([*words, *more])
 
 
@@ -74,12 +82,18 @@ class Declaration(Model):
 
 
 class Plan(Model):
-    """What a run is to record, and the experiment's horizon in flow time; earlier versions kept no `declaration`."""
+    """What a run is to record, and the experiment's horizon in flow time; earlier versions kept no `declaration`.
+
+    `commit` is that of the repository in whose folder the run was asked for, which is what it measures where an
+    estimator comes from there; `dirty` says whether files there differed from it. None where there is no repository.
+    """
 
     invocation: Invocation
     declaration: Declaration | None = None
     cells: list[PlannedCell]
     horizon: float | None = None
+    commit: str | None = None
+    dirty: bool | None = None
 
 
 @contextlib.contextmanager
@@ -170,10 +184,19 @@ class Found:
 
 
 class RunDirectory:
-    """Reads and writes one run."""
+    """Reads and writes one run.
 
-    def __init__(self, path: str | Path) -> None:
+    Parameters
+    ----------
+    path
+        Where it is.
+    standing
+        Of its numbers on a board: `SUBMITTED` or `VERIFIED` for somebody else's, empty for a run of one's own.
+    """
+
+    def __init__(self, path: str | Path, standing: str = "") -> None:
         self.path = Path(path)
+        self.standing = standing
 
     def create(self) -> None:
         """Make the directory. Raises `RunError` if it cannot be."""

@@ -1,5 +1,6 @@
 """A night on a small experiment, end to end in a repository made here, and its judgement on frames that are known."""
 
+import json
 import re
 import subprocess
 import sys
@@ -15,6 +16,7 @@ from mongebench import cli, plugins
 from mongebench.core.errors import ExperimentError
 from mongebench.report import gates
 from mongebench.run import experiment as experiments
+from mongebench.run.store import RunError
 
 from .conftest import git, repository
 
@@ -56,9 +58,42 @@ def test_gates_hold_each_fit_against_its_own_and_no_doubling_passes(rng) -> None
     assert recorded["catches"].iloc[0] == 1.1 < recorded["catches"].iloc[2] < 1.5
     assert not gates.judge(frame(values), recorded).failed
     doubled = gates.judge(frame({name: [2 * value for value in own] for name, own in values.items()}), recorded)
-    assert len(doubled.broken) == 5
+    assert len(doubled.broken) == 5  # each is an estimator of one place
     assert doubled.sentences()[0].startswith("FAILED: e0 on gaussian, d = 2, n = 1 / 1: uvp 2 times what was recorded")
     assert any(sentence.startswith("Errors that grow") for sentence in doubled.sentences())
+
+
+def test_what_is_a_little_worse_everywhere_breaks_the_gate_of_all_places_together(rng) -> None:
+    """A fifth more at each of sixteen places whose fits scatter by half: no place shows it, their mean does."""
+    places = [frame({"a": list(np.exp(0.5 * rng.normal(size=4)))}, dim=dim) for dim in range(16)]
+    rows = pd.concat(places, ignore_index=True)
+    recorded = gates.record(rows)
+    (row,) = gates.together(recorded, pd.Series(1.2, recorded.index)).to_dict("records")
+    assert row["places"] == 16
+    assert row["catches"] == pytest.approx(np.exp(3 * np.log(recorded["catches"]).pow(2).sum() ** 0.5 / 2 / 16))
+    judged = gates.judge(rows.assign(uvp=1.2 * rows["uvp"]), recorded)
+    assert judged.gates == 17
+    assert judged.broken[0].startswith("a at its 16 places together: errors 1.2 times what was recorded")
+    assert not gates.judge(rows.assign(uvp=1.05 * rows["uvp"]), recorded).broken
+
+
+def test_instances_of_other_difficulty_widen_no_gate() -> None:
+    """Two equal fits of each instance: that instances differ tenfold is no noise."""
+    rows = frame({"a": [1.0, 1.0, 10.0, 10.0, 100.0, 100.0]}, instance=[0, 0, 1, 1, 2, 2])
+    assert gates.record(rows)["catches"].tolist() == [gates.LEAST]
+
+
+def test_without_gates_only_lost_cells_fail_the_night(tmp_path) -> None:
+    rows = frame({"a": [1.0] * 4})
+    (tmp_path / "gates.csv").write_text(",".join(gates.COLUMNS) + "\n", encoding="utf-8")
+    for given in (gates.none(), gates.read(tmp_path / "gates.csv")):
+        judged = gates.judge(rows, given)
+        assert not judged.failed
+        assert "No gate is recorded yet: --record makes them from a run." in judged.sentences()
+        assert gates.judge(frame({"a": [1.0, np.nan]}), given).failed
+    (tmp_path / "other.csv").write_text("estimator,dim\n", encoding="utf-8")
+    with pytest.raises(ExperimentError, match="no column budget, catches, fits"):
+        gates.read(tmp_path / "other.csv")
 
 
 def test_one_ruined_fit_of_four_breaks_a_gate() -> None:
@@ -150,7 +185,7 @@ def test_a_night_from_end_to_end(checkout) -> None:
     code, said = night("--record", "--out", "run")
     assert code == 0, said
     assert "20/20 planned cells were measured" in said
-    assert "5 of 5 accuracy gates hold" in said
+    assert "7 of 7 accuracy gates hold" in said  # five places, and two estimators of two places
     assert re.search(r"False alarms of compare on errors, .*: 0 of \d places", said)
     assert (checkout / "html" / "index.html").is_file()
     assert (checkout / "run" / "report" / "index.html").is_file()
@@ -159,7 +194,86 @@ def test_a_night_from_end_to_end(checkout) -> None:
     code, said = night("--out", "run")
     assert code == 1
     assert "FAILED: sorting on gaussian, d = 1" in said
-    assert "4 of 5 accuracy gates hold" in (checkout / "run" / "nightly.md").read_text(encoding="utf-8")
+    assert "6 of 7 accuracy gates hold" in (checkout / "run" / "nightly.md").read_text(encoding="utf-8")
+
+
+OWN = """
+name = "own"
+seeds = 2
+evaluation_points = 100
+[[estimators]]
+name = ["identity", "mine"]
+[[problems]]
+name = "gaussian"
+[budget]
+n_source = 30
+n_target = 30
+"""
+MINE = """
+import mongebench as mb
+
+
+class Mine(mb.MapEstimator):
+    needs = frozenset({mb.Oracle.SOURCE_SAMPLES, mb.Oracle.TARGET_SAMPLES})
+
+    def fit(self, source, target, *, seed=0, trace=None):
+        self.shift_ = target.samples.mean(axis=0) - source.samples.mean(axis=0)
+        return self
+
+    def transform(self, X):
+        return X + self.shift_
+"""
+
+
+def test_a_night_in_a_repository_of_ones_own(tmp_path, monkeypatch) -> None:
+    """No configuration of asv, no gates, an estimator nobody has heard of, and a commit of that repository."""
+    top = tmp_path / "library"
+    (top / "benchmarks").mkdir(parents=True)
+    monkeypatch.chdir(top)
+
+    def call(*words: str) -> tuple[int, str]:
+        command = ["nightly", "benchmarks/own.toml", "--plugin", "mine.py", *words]
+        done = CliRunner().invoke(cli.app, command, catch_exceptions=False, env={"COLUMNS": "200"})
+        return done.exit_code, done.output
+
+    (top / "benchmarks" / "own.toml").write_text(OWN, encoding="utf-8")
+    (top / "mine.py").write_text(MINE, encoding="utf-8")
+    with pytest.raises(ExperimentError, match="A nightly run measures a commit"):
+        call()
+    git(top, "init", "--quiet")
+    git(top, "add", ".")
+    with pytest.raises(ExperimentError, match="A nightly run measures a commit"):
+        call()
+    git(top, "commit", "--quiet", "--message", "mine")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RunError, match="pip install 'asv"):
+        call()
+    monkeypatch.undo()
+    monkeypatch.chdir(top)
+    assert not (top / "results").exists()  # nothing was measured before everything was known to be there
+    code, said = call("--record")
+    assert code == 0, said
+    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    assert json.loads((top / "asv.conf.json").read_text(encoding="utf-8"))["project"] == "library"
+    (result,) = (top / "results" / "asv").glob("*/*-py3.*.json")
+    assert json.loads(result.read_text(encoding="utf-8"))["commit_hash"] == head
+    assert (top / "results" / "runs" / f"own-{head[:8]}" / "nightly.md").is_file()
+    recorded = pd.read_csv(top / "benchmarks" / "own_gates.csv")
+    assert sorted(recorded["estimator"]) == ["identity", "mine"]
+    code, said = call()
+    assert code == 0, said
+    assert "2 of 2 accuracy gates hold" in said
+
+
+def test_gates_of_a_packaged_experiment_are_ones_own_once_they_are_recorded(tmp_path, monkeypatch) -> None:
+    declared = experiments.read("nightly")
+    assert gates.path_of(declared) == gates.path_of(declared, True) == declared.base / "nightly_gates.csv"
+    monkeypatch.chdir(tmp_path)
+    assert gates.path_of(declared) == declared.base / "nightly_gates.csv"
+    assert gates.path_of(declared, recording=True) == Path("nightly_gates.csv")
+    Path("nightly_gates.csv").touch()
+    assert gates.path_of(declared) == Path("nightly_gates.csv")
+    assert gates.path_of(experiments.read("quickstart")) == declared.base / "quickstart_gates.csv"
 
 
 def test_every_estimator_has_a_cell_of_the_night_and_gates_are_of_its_places() -> None:

@@ -6,7 +6,9 @@ refuses to a page from disk. Here it gets copies of those files, and its data a 
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import re
 import subprocess
 import sys
@@ -15,19 +17,44 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from mongebench.run.store import RunError
+from mongebench.run.provenance import repository
+from mongebench.run.store import RunError, write_atomically
 
 _OUTSIDE = re.compile(r'(<script|<link rel="stylesheet") (src|href)="https?://[^"]*/([^"/]+)"[^>]*>')
 _FIRST = '<script src="vendor/files.js"></script><script src="vendor/offline.js"></script>'
+
+
+def require() -> None:
+    """Raise `RunError` where asv is not installed."""
+    if importlib.util.find_spec("asv") is None:
+        raise RunError("The dashboard is made by asv, which is not installed: pip install 'asv>=0.6.4,<0.7'.")
+
+
+def begin(path: Path) -> None:
+    """Write a configuration for the repository that its folder is in. Raises `RunError` where that is in none."""
+    top = repository(path.resolve().parent)
+    if top is None:
+        raise RunError(f"There is no {path}, and none can be written: {path.resolve().parent} is in no git repository.")
+    content = {
+        "version": 1,
+        "project": top.name,
+        "repo": os.path.relpath(top, path.resolve().parent),
+        "branches": ["HEAD"],
+        "dvcs": "git",
+        "results_dir": "results/asv",
+        "html_dir": "results/html",
+        "env_dir": ".asv/env",
+    }
+    write_atomically(path, json.dumps(content, indent=4) + "\n")
 
 
 def configuration(path: Path) -> dict[str, Any]:
     """An asv.conf.json with its paths from here. Raises `RunError`."""
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise RunError(f"There is no {path}; run this where asv.conf.json is, or name it with --config.") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}.") from None
+    except ValueError as error:
         raise RunError(f"{path} is not JSON: {error}.") from None
     defaults = {
         "results_dir": "results",
@@ -37,11 +64,14 @@ def configuration(path: Path) -> dict[str, Any]:
         "repo": ".",
     }
     folder = path.resolve().parent
+    if not isinstance(found, dict):
+        raise RunError(f"{path} is no configuration of asv: it holds no object.")
     return found | {key: str(folder / found.get(key, default)) for key, default in defaults.items()}
 
 
 def publish(found: dict[str, Any]) -> Path:
     """Run `asv publish` on a `configuration` and make its pages whole; the front page. Raises `RunError`."""
+    require()
     out = Path(found["html_dir"])
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch, "asv.conf.json")
@@ -50,8 +80,6 @@ def publish(found: dict[str, Any]) -> Path:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         said = (done.stdout + done.stderr).strip().splitlines()
-        if "No module named asv" in done.stderr:
-            raise RunError("The dashboard is made by asv, which is not installed: pip install 'asv>=0.6.4,<0.7'.")
         raise RunError(f"asv publish failed: {said[-1] if said else 'without a word'}")
     make_offline(out)
     return out / "index.html"

@@ -136,7 +136,7 @@ def write(run: Run, results: Path, *, repository: Path, commit: str | None = Non
     repository
         A checkout that knows the commit.
     commit
-        What the run measured; by default, the one its records name.
+        What the run measured; by default, that of the repository it was asked in, or the one its records name.
     machine
         By default a name made of the processor: no host's.
 
@@ -148,7 +148,7 @@ def write(run: Run, results: Path, *, repository: Path, commit: str | None = Non
     made = [record.provenance for record in run.records]
     if not made:
         raise RunError(f"{run.path} has no record yet; run its experiment first.")
-    full, seconds = _commit(commit or _only_commit(made, run), repository)
+    full, seconds = known_commit(commit or run.plan.commit or _only_commit(made, run), repository)
     where = _machine(made[0], machine)
     python = ".".join(made[0].python.split(".")[:2])
     benchmarks = tracked(run)
@@ -190,13 +190,16 @@ def _only_commit(made: Sequence[Provenance], run: Run) -> str:
     return commits[0]
 
 
-def _commit(commit: str, repository: Path) -> tuple[str, int]:
-    """(full hash, seconds since 1970) of a commit."""
+def known_commit(commit: str, repository: Path) -> tuple[str, int]:
+    """(full hash, seconds since 1970) of a commit. Raises `RunError` where the repository has none of that name."""
     command = ["git", "-C", str(repository), "show", "--no-patch", "--format=%H %ct", f"{commit}^{{commit}}", "--"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     except (OSError, subprocess.SubprocessError):
-        raise RunError(f"git knows no commit {commit!r} in {repository.resolve()}.") from None
+        raise RunError(
+            f"git knows no commit {commit!r} in {repository.resolve()}; say with --commit what was measured, and with "
+            "--config in which repository."
+        ) from None
     full, seconds = done.stdout.split()
     return full, int(seconds)
 

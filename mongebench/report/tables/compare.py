@@ -1,8 +1,8 @@
 """What got better or worse from one run to another, beyond noise, and what could not have been told.
 
-A *place* is an estimator on a problem at a budget; its cells are paired by their key, so that both runs fitted the same
-draws and were evaluated on the same points, and what they share cancels. The change of a cell is the log-ratio of its
-losses: 10 % are 10 % of an error of any size. The noise is that of the mean log-ratio over a place's fits (over its
+A *place* is an estimator on a problem at a budget; its cells are paired (`pairing.pair`), so that both runs fitted the
+same draws and were evaluated on the same points, and what they share cancels. The change of a cell is the log-ratio of
+its losses: 10 % are 10 % of an error of any size. The noise is that of the mean log-ratio over a place's fits (over its
 instances where there are two or more), each place's variance drawn towards what those of the others, and the scatter
 of its fits, let expect (`paired.moderated`).
 All places share the level by Holm's procedure: with at least that probability, none is called changed that is not.
@@ -20,6 +20,8 @@ import pandas as pd
 from mongebench.metrics.base import Direction
 from mongebench.plugins import METRICS, find
 from mongebench.report.tables import paired
+from mongebench.report.tables.formats import FailOn
+from mongebench.report.tables.pairing import pair
 from mongebench.report.tables.results import IDENTITY_COLUMNS, chosen_metric
 from mongebench.run.frame import TIME_COLUMNS
 from mongebench.run.record import Status
@@ -32,6 +34,10 @@ TICK = 1e-3
 """Seconds below which times do not differ."""
 STEADY = 1e-6
 """Variance of log losses over fits below which places are as steady as each other."""
+QUESTION = ("problem_digest", "evaluation_points")
+"""Columns that must be equal: else two cells are answers to different questions."""
+CLOCK = ("processor", "device", "threads", "workers", "exclusive")
+"""Columns that must be equal too where times are compared."""
 
 
 class Change(StrEnum):
@@ -58,8 +64,21 @@ _MEANING = {
     Change.RECOVERED: "seeds that failed in the first run were measured in the second, and none the other way round",
     Change.UNCLEAR: "the interval of the ratio holds 1, or nothing tells the noise",
     Change.SAME: "equal at every seed, or both at the floor",
-    Change.INCOMPARABLE: "no seed has the metric in both runs, or they differ in the problem or its evaluation points",
+    Change.INCOMPARABLE: "what differs is named: no seed has the metric in both runs, or they answer two questions",
 }
+
+
+def failing(found: pd.DataFrame, on: FailOn, over: float = 0.0) -> pd.Series:
+    """Which places of a `compare` fail: worse beyond noise and by more than the share `over`, or no longer measured.
+
+    `FailOn.CHANGED` asks for no change at all: those that are better, or fail less, fail too.
+    """
+    ratio = found["ratio"].astype(float)
+    size = ratio.where(ratio >= 1, 1 / ratio)
+    decided = [Change.WORSE] if on is FailOn.WORSE else [Change.WORSE, Change.BETTER]
+    certain = [Change.FAILS] if on is FailOn.WORSE else [Change.FAILS, Change.RECOVERED]
+    failed: pd.Series = (found["change"].isin(decided) & (size > 1 + over)) | found["change"].isin(certain)
+    return failed
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None, level: float = LEVEL) -> pd.DataFrame:
@@ -79,10 +98,12 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None
     Columns: identity, `metric`, `before` and `after` (means over the paired cells), `ratio` of the losses (geometric
     mean; above 1 is worse; what is below the floor counts as the floor), its interval `low`, `high`, `worst` (the
     largest ratio of a cell), `findable` (the ratio that would have been found with probability `paired.POWER`), `p` (of
-    the place alone), `n_paired` and `n_planned` cells, `change`, `compared` (how many places share the level).
+    the place alone), `n_paired` and `n_planned` cells, `change`, `compared` (how many places share the level),
+    `changed` (parameters of the estimator) and `unlike` (why it is not comparable): a field with both its values each.
     """
-    common = first.merge(second, on="key", suffixes=("", "_after"), sort=False)
-    common = common.assign(instance=common.get("instance", 0), metric=metric)
+    common = pair(first, second)
+    ends = [f"{name}{suffix}" for name in ("value", "loss", "error") for suffix in ("", "_after")]
+    common = common.assign(instance=common.get("instance", 0), metric=metric, **dict.fromkeys(ends, np.nan))
     for _, problem in common.groupby(["problem", "budget"], sort=False):
         chosen = metric or chosen_metric(problem)
         common.loc[problem.index, "metric"] = chosen
@@ -111,17 +132,17 @@ def _places(common: pd.DataFrame) -> pd.DataFrame:
     """One row a place of paired cells with `value`, `loss` and `error`; `change` where that needs no interval."""
     measured = [common[name].isin([Status.OK, Status.AT_FLOOR]) for name in ("status", "status_after")]
     both = measured[0] & measured[1]
-    other = pd.Series(False, common.index)
-    for name in ("problem_digest", "evaluation_points"):
-        other |= both & (common[name] != common[f"{name}_after"])
+    unlike = _unlike(common, both)
     ratio = pd.Series(np.log(common["loss_after"] / common["loss"]), common.index)
     cells = common.assign(
         lost=measured[0] & ~measured[1],
         won=measured[1] & ~measured[0],
-        other=other,
+        unlike=unlike,
+        other=unlike != "",
         ratio=ratio,
         moved=ratio.abs() > ROUNDING,
         paired=ratio.notna(),
+        fate=("status: " + common["status"] + " -> " + common["status_after"]).where(ratio.isna(), ""),
         value=common["value"].where(ratio.notna()),
         value_after=common["value_after"].where(ratio.notna()),
         of_points=np.hypot(common["error"] / common["loss"], common["error_after"] / common["loss_after"]),
@@ -138,6 +159,9 @@ def _places(common: pd.DataFrame) -> pd.DataFrame:
         of_points=("of_points", "first"),
         **{name: (name, "any") for name in ("lost", "won", "other", "moved")},
     )
+    for name in ("changed", "unlike", "fate"):
+        said = cells[cells[name] != ""].groupby(IDENTITY_COLUMNS, sort=False)[name].agg(_listed)
+        found[name] = said.reindex(found.index).fillna("")
     units = cells.groupby([*IDENTITY_COLUMNS, "instance"], sort=False)["ratio"]
     means = units.agg(["mean", "count"]).dropna()["mean"].groupby(level=IDENTITY_COLUMNS, sort=False)
     fits = cells.groupby(IDENTITY_COLUMNS, sort=False)["ratio"]
@@ -161,7 +185,26 @@ def _places(common: pd.DataFrame) -> pd.DataFrame:
         found.loc[rule, "change"] = change
     found.loc[found["other"], ["before", "after", "ratio", "worst"]] = np.nan
     found.loc[found["other"], "n_paired"] = 0
-    return found.drop(columns=["lost", "won", "other", "moved"]).reset_index()
+    found["unlike"] = found["unlike"].mask((found["change"] == Change.INCOMPARABLE) & ~found["other"], found["fate"])
+    return found.drop(columns=["lost", "won", "other", "moved", "fate"]).reset_index()
+
+
+def _unlike(common: pd.DataFrame, both: pd.Series) -> pd.Series:
+    """Why the measured cells of a pair cannot be compared, each field with both values; empty where they can."""
+    found = common["unlike"].where(both, "")
+    timed = common["metric"].isin(TIME_COLUMNS)
+    for name in (*QUESTION, *CLOCK):
+        if {name, f"{name}_after"} <= {*common.columns}:
+            ours, theirs = common[name], common[f"{name}_after"]
+            differs = both & (ours != theirs) & (timed | (name in QUESTION))
+            told = f"{name}: " + ours.astype(str) + " -> " + theirs.astype(str)
+            found = found.mask(differs, found.where(found == "", found + "; ") + told)
+    return found
+
+
+def _listed(texts: pd.Series) -> str:
+    """The different ones."""
+    return "; ".join(dict.fromkeys(texts))
 
 
 def _loss(cells: pd.DataFrame, metric: str, suffix: str) -> pd.Series:

@@ -13,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from mongebench.report.tables import leaderboard, results
 from mongebench.report.tables.formats import Format
 from mongebench.run.reading import Run
-from mongebench.run.store import RunDirectory, replacing, write_atomically
+from mongebench.run.store import Plan, RunDirectory, replacing, write_atomically
 
 _TEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
@@ -59,18 +59,23 @@ def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:
 
 def archive(run: Run, path: Path) -> Path:
     """Every record that holds, and its sketch, as a zipped run that names no folder of this machine; the path."""
-    plan, packed_as = run.plan, RunDirectory("")
-    if plan.declaration is not None:
-        declaration = plan.declaration.model_copy(update={"base": ".", "plugins": ()})
-        plan = plan.model_copy(update={"declaration": declaration})
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("plan.json", plan.model_dump_json())
-        for planned in plan.cells:
-            if (record := run.find(planned).record) is not None:
-                packed.writestr(packed_as.record_path(planned.cell).as_posix(), record.model_dump_json())
-            if (sketch := run.sketch(planned)) is not None:
-                packed.writestr(packed_as.sketch_path(planned.cell).as_posix(), sketch.to_bytes())
+        pack(run, run.plan, packed)
     return path
+
+
+def pack(run: Run, plan: Plan, packed: zipfile.ZipFile, plugins: tuple[str, ...] = ()) -> None:
+    """Put what a run holds of the cells of `plan` into a zip file, with `plugins` as its plugin files."""
+    if plan.declaration is not None:
+        declaration = plan.declaration.model_copy(update={"base": ".", "plugins": plugins})
+        plan = plan.model_copy(update={"declaration": declaration})
+    packed_as = RunDirectory("")
+    packed.writestr("plan.json", plan.model_dump_json())
+    for planned in plan.cells:
+        if (record := run.find(planned).record) is not None:
+            packed.writestr(packed_as.record_path(planned.cell).as_posix(), record.model_dump_json())
+        if (sketch := run.sketch(planned)) is not None:
+            packed.writestr(packed_as.sketch_path(planned.cell).as_posix(), sketch.to_bytes())
 
 
 def _render(name: str, format: Format, path: Path, **context: Any) -> Path:

@@ -1,4 +1,4 @@
-"""The formats of an export, apart from what writes them: the command line names them and loads nothing heavy."""
+"""Words that options of the command line may be, apart from what they choose: naming them loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -17,3 +17,10 @@ class Format(StrEnum):
     def suffix(self) -> str:
         """Of a file."""
         return {Format.LATEX: "tex", Format.MARKDOWN: "md"}.get(self, self.value)
+
+
+class FailOn(StrEnum):
+    """What a comparison may be asked to fail on."""
+
+    WORSE = "worse"
+    CHANGED = "changed"

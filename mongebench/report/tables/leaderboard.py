@@ -30,6 +30,7 @@ from mongebench.report.tables.results import (
 )
 from mongebench.run.frame import FIT_COLUMNS
 from mongebench.run.record import Status
+from mongebench.run.store import VERIFIED
 
 LEAST, LOSS = 1e-4, 100.0
 """Smallest and largest ratio that counts: so exact a fit wins no more, and none is worse than a failure."""
@@ -66,7 +67,7 @@ def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """
     rows = rows.assign(
         instance=rows.get("instance", 0),
-        setting=rows.get("setting", "default"),
+        setting=_setting(rows),
         **{name: rows.get(name, pd.Series(np.nan, rows.index)) for name in SECONDS},
     ).reset_index(drop=True)
     rows["place"] = rows.groupby(PLACE, sort=False).ngroup()
@@ -86,6 +87,13 @@ def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     served = supported.groupby([rows["place"], rows["estimator"]], sort=False).transform("any")
     rows["counted"] = rows["ratio"].clip(LEAST, LOSS).fillna(LOSS).where(served & base.notna())
     return rows, name
+
+
+def _setting(rows: pd.DataFrame) -> pd.Series:
+    """Who chose the parameters, and where somebody else's numbers stand among ours, which are which."""
+    setting = pd.Series(rows.get("setting", "default"), rows.index)
+    standing = pd.Series(rows.get("standing", ""), rows.index)
+    return setting + ", " + standing.replace("", VERIFIED) if (standing != "").any() else setting
 
 
 def _reference(rows: pd.DataFrame) -> tuple[str, pd.Series]:
@@ -333,6 +341,8 @@ class Table:
     NUMBERS: ClassVar = (2, 3, 6, 7, 8, 9, 10)
     """Columns of numbers."""
     WORST: ClassVar = 5
+    FEW: ClassVar = (0, 1, 2, 4, 10)
+    """What a terminal has room for."""
     tier: str
     group: str
     lines: list[dict[str, Any]]

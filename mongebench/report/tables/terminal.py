@@ -7,9 +7,8 @@ replaced in `show`, which everything goes through.
 from __future__ import annotations
 
 import inspect
-import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from inspect import Parameter
 from typing import Any
 
@@ -28,7 +27,7 @@ from mongebench.core.text import printable
 from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, split_of
 from mongebench.report.rates.inequalities import INEQUALITIES
 from mongebench.report.rates.verdict import Verdict
-from mongebench.report.tables.compare import Change
+from mongebench.report.tables import leaderboard
 from mongebench.report.tables.results import (
     NO_GPU,
     Block,
@@ -74,6 +73,20 @@ def _cell(cell: Shown) -> str:
     style = {"failed": "yellow", "unsupported": "dim"}.get(cell.kind)
     text = f"[{style}]{cell.text}[/{style}]" if style else cell.text
     return f"{text} [dim]{cell.count}[/dim]"
+
+
+def board(rows: pd.DataFrame) -> RenderableType:
+    """The leaderboard, a table a tier; what a terminal has no room for is in an export and a report."""
+    parts: list[RenderableType] = []
+    for shown in leaderboard.shown(leaderboard.board(rows)):
+        table = Table(title=escape(shown.title), title_justify="left", title_style="bold")
+        for place in shown.FEW:
+            table.add_column(escape(shown.headings[place]), no_wrap=place < 2, overflow="fold")
+        for line in shown.lines:
+            cells = shown.cells(line)
+            table.add_row(*(escape(cells[place]) for place in shown.FEW))
+        parts.append(table)
+    return Group(*parts, escape(leaderboard.legend(rows)))
 
 
 def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
@@ -245,45 +258,6 @@ def status(rows: pd.DataFrame) -> RenderableType:
         state, estimator, reason = (escape(str(part)) for part in key)
         reasons.add_row(state, estimator, escape(", ".join(group["problem"].unique())), str(len(group)), reason)
     return Group(table, reasons)
-
-
-def comparison(found: pd.DataFrame, level: float, only: tuple[int, int]) -> RenderableType:
-    """What `compare.compare` found, in words; `only`: cells of the first run alone, and of the second alone."""
-    compared = int(found["compared"].max()) if len(found) else 0
-    counts = Counter(found["change"])
-    summary = ", ".join(f"{counts[change]} {change}" for change in Change if counts[change]) or "nothing in common"
-    parts: list[RenderableType] = [f"{len(found)} places (estimator x problem x budget) are in both runs: {summary}."]
-    listed = found[found["change"] != Change.SAME].sort_values("high", ascending=False, kind="stable")
-    for change in Change:
-        if rows := listed[listed["change"] == change].to_dict("records"):  # what could hide the most comes first
-            lines = [f"[bold]{change}[/bold]: {change.meaning}", *(escape(f"  {_change(row)}") for row in rows)]
-            parts.append("\n".join(lines))
-    if any(only):
-        parts.append(f"{only[0]} cells are only in the first run, {only[1]} only in the second: not compared.")
-    seeds = found.loc[found["n_paired"] > 0, "n_paired"]
-    if compared:
-        parts.append(
-            "Ratios are geometric means over cells, paired: same instance, same seed, same draws, same evaluation "
-            f"points; {seeds.min():.0f} to {seeds.max():.0f} cells a place. Of all {compared} places with a difference "
-            f"none is called better or worse that is not, with probability {100 * level:g} % (Holm; Student's t, the "
-            "variances of places drawn towards each other; of the evaluation points alone where no place has two "
-            "fits). Findable: the ratio that would have been found in four of five runs of so many fits."
-        )
-    return Group(*parts)
-
-
-def _change(row: dict[Hashable, Any]) -> str:
-    """One place of a comparison, a sentence."""
-    place = f"{row['estimator']} on {row['problem']}, d = {row['dim']}, {row['budget']}"
-    seeds = f"{row['n_paired']} of {row['n_planned']} seeds paired"
-    if not row["n_paired"]:
-        return f"{place}: {seeds}"
-    numbers = f"{row['metric']} {number(row['before'])} -> {number(row['after'])}"
-    if math.isnan(row["low"]):
-        return f"{place}: {numbers}, {seeds}"
-    ratio = f"loss times {number(row['ratio'])} ({number(row['low'])} .. {number(row['high'])})"
-    more = f", findable {number(row['findable'])}" if row["change"] == Change.UNCLEAR else ""
-    return f"{place}: {numbers}, {ratio}, at worst {number(row['worst'])}{more}, {seeds}"
 
 
 def record(found: Record) -> RenderableType:

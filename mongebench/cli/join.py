@@ -1,0 +1,51 @@
+"""Commands for those who join a board from outside, and for whoever keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mongebench.cli.common import CHECK_FAILED, share
+
+
+def submit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run of an estimator of yours.")],
+    out: Annotated[Path | None, typer.Option(metavar="ZIP", help="[default: RUN/submission.zip].")] = None,
+) -> None:
+    """Write the records of your estimators, their provenance and their source as one zip file, to be verified."""
+    from mongebench.report import submission
+    from mongebench.run.store import RunDirectory
+
+    path = out or run / "submission.zip"
+    found = submission.submit(RunDirectory(run), path)
+    for name in (*found.plugins, *found.requirements):
+        typer.echo(f"source: {name}")
+    typer.echo(f"written: {path} ({', '.join(found.estimators)})")
+    typer.echo(f"A maintainer checks it by: mongebench verify {path.name}")
+
+
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="ZIP", help="Of `mongebench submit`.")],
+    part: Annotated[str, typer.Option("--share", help="Of the cells that are measured again.")] = "10%",
+    tolerance: Annotated[str, typer.Option(help="Share by which an error may differ.")] = "5%",
+    seed: Annotated[int | None, typer.Option(help="Of the choice of cells [default: not foreseeable].")] = None,
+) -> None:
+    """Measure a random tenth of a submission again and compare; this runs its code, so read that first."""
+    from mongebench.core.text import on_one_line
+    from mongebench.report import submission
+
+    of, within = share(part, "--share"), share(tolerance, "--tolerance")
+    for name in submission.opened(path).plugins:
+        typer.echo(f"runs: {on_one_line(name)}")
+    found = submission.verify(path, of, within, seed)
+    for fault in found.faults:
+        typer.echo(on_one_line(f"FAILED: {fault}"))
+    for one in found.checked:
+        typer.echo(on_one_line(f"{'agrees' if one.agrees else 'FAILED'}: {one.label}: {one.said}"))
+    good = sum(one.agrees for one in found.checked)
+    typer.echo(f"{good} of {len(found.checked)} cells agree, of {found.planned} submitted.")
+    if not found.holds:
+        raise typer.Exit(CHECK_FAILED)
+    typer.echo(f"verified: {submission.mark(path, found, of, within)}")
