@@ -6,7 +6,7 @@
 
 asv holds lower to be better, compares by ratio and does not report a value that became none. Hence every value here is
 positive and falls: an error not below its floor, a rate as the factor that is left. What was not measured is NaN, and
-`track_failed` counts it. The format is asv 0.6's (version 2), which is no public interface.
+`track_failed` counts it. The format is asv 0.6's (version 2), which is not a public interface.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def looks(estimators: Sequence[str], anchors: Sequence[str]) -> Looks:
 
     def of(name: str) -> Look:
         drawn = look(name, rivals)
-        if name in rivals:
+        if drawn["marker"]:
             return {"colour": str(drawn["color"]), "symbol": _SYMBOLS.get(str(drawn["marker"]), "x"), "dash": "solid"}
         return {"colour": _GREY, "symbol": _ANCHORS.get(name, "x-open"), "dash": _DASHES[drawn["linestyle"]]}
 

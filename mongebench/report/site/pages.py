@@ -7,7 +7,7 @@ own and a copy of plotly's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,12 @@ REASONS, VERDICTS = 200, 500
 """Lines of the table of failures and of that of rates."""
 
 
-def build(run: Run, out: Path) -> Path:
+def build(
+    run: Run, out: Path, figures: Sequence[Path] = (), progress: Callable[[str], None] = lambda sentence: None
+) -> Path:
     """Write the report of some runs into a folder; its front page.
+
+    Its printed figures are drawn, unless they are given as files. `progress` is told what is being done.
 
     Raises `RunError` where the folder cannot be made or written, or where one in it is a link: what that leads to is no
     part of the report.
@@ -53,15 +57,16 @@ def build(run: Run, out: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {out}: {error.strerror}.") from error
-    _Site(run, out).write()
+    _Site(run, out, figures, progress).write()
     return out / "index.html"
 
 
 class _Site:
     """One report in the making."""
 
-    def __init__(self, run: Run, out: Path) -> None:
-        self.run, self.out = run, out
+    def __init__(self, run: Run, out: Path, figures: Sequence[Path], progress: Callable[[str], None]) -> None:
+        self.run, self.out, self.figures, self.progress = run, out, figures, progress
+        progress("Ranking the estimators")
         self.cells = {planned.cell.key: planned for planned in run.plan.cells}
         self.rows = run.frame()
         self.places = leaderboard.places(self.rows)
@@ -99,6 +104,7 @@ class _Site:
     def write(self) -> None:
         """Every page and file."""
         self._assets()
+        self.progress("Drawing the figures")
         downloads = self._downloads()
         look_of = self.look_of
         self._page(
@@ -128,8 +134,6 @@ class _Site:
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
         spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
-        # Their labels leave out the step.
-        looks = interactive.looks([flow.estimator for flow in self.flows], anchors=[])
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
@@ -142,10 +146,13 @@ class _Site:
             planned=len(verdicts),
             horizon=self.run.plan.horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
-            charts=_drawn(interactive.rate(self.flows, looks, MAP), interactive.rate(self.flows, looks, KL)),
+            charts=_drawn(
+                interactive.rate(self.flows, self.look_of, MAP), interactive.rate(self.flows, self.look_of, KL)
+            ),
         )
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:
+        self.progress(f"Writing {page or template}")
         text = self.environment.get_template(f"{template}.j2").render(page=page or template, **content)
         write_atomically(self.out / (page or template), text)
 
@@ -162,7 +169,10 @@ class _Site:
         folder = self.out / "downloads"
         for format in Format:
             exports.write(self.rows, format, folder / f"results.{format.suffix}")
-        printed.draw(self.run, folder)
+        for path in self.figures:
+            write_atomically(folder / path.name, path.read_bytes())
+        if not self.figures:
+            printed.draw(self.run, folder)
         exports.archive(self.run, folder / "records.zip")
         script = resources.files("mongebench.report.site") / "templates" / "draw_figures.py"
         write_atomically(folder / script.name, script.read_bytes())
