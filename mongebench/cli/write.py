@@ -37,6 +37,10 @@ def export(
     ] = None,
     metric: Metric = None,
     leaderboard: Annotated[bool, typer.Option("--leaderboard", help="Export only the leaderboard.")] = False,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, help="With --leaderboard: only the first rows of each tier, in few columns.", metavar="N"),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Export every cell as CSV or Parquet, the tables as LaTeX or Markdown, or only the leaderboard."""
@@ -52,7 +56,7 @@ def export(
     if path.exists() and not path.is_file():
         raise MongebenchError(f"{path} is not a file, and would be replaced; give the name of a file.")
     written = (
-        exports.write_board(rows, format, path)
+        exports.write_board(rows, format, path, top)
         if leaderboard
         else exports.write(rows, format, path, checked_metric(metric))
     )

@@ -375,6 +375,35 @@ class Table:
         ]
 
 
+class Brief(Table):
+    """The same in five columns, for a page that has no room."""
+
+    COLUMNS: ClassVar = (0, 2, 4, 5, 7)
+    NUMBERS: ClassVar = (1, 4)
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns of `cells`."""
+        every = super().headings
+        return [every[column] for column in self.COLUMNS]
+
+    @staticmethod
+    def cells(line: dict[str, Any]) -> list[str]:
+        """What each column shows of a line."""
+        every = Table.cells(line)
+        return [every[column] for column in Brief.COLUMNS]
+
+
+def brief(lines: list[dict[str, Any]], top: int) -> list[Table]:
+    """The first `top` estimators of each table of a `board`, and of its anchors the Gaussian map and the identity."""
+    found = []
+    for table in shown(lines):
+        rivals = [line for line in table.lines if not line["anchor"]]
+        anchors = [line for name in ("bures", "identity") for line in table.lines if line["estimator"] == name]
+        found.append(Brief(table.tier, table.group, [*rivals[:top], *anchors]))
+    return found
+
+
 def _interval(value: float, low: float, high: float) -> str:
     return known_number(value) + ("" if math.isnan(low) else f" ({number(low)} .. {number(high)})")
 
