@@ -84,7 +84,9 @@ def report(
 
 
 def asv(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Runs (directories or zip files).")],
+    runs: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Runs (directories or zip files).")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for asv's results.", show_default="results_dir of the configuration")
     ] = None,
@@ -99,14 +101,22 @@ def asv(
         str | None, typer.Option(help="Name of the machine that measured.", show_default="its processor's")
     ] = None,
     config: Annotated[Path, typer.Option(help="Configuration file of asv.")] = Path("asv.conf.json"),
+    backfill: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="First measure a small fixed experiment at the last N commits."),
+    ] = None,
 ) -> None:
     """Import the records of runs as asv results, to compare errors, rates, failures and times over commits."""
-    from mongebench.report.asv import dashboard
+    from mongebench.report.asv import dashboard, history
     from mongebench.run.reading import read_run
 
     found = dashboard.configuration(config)
     found |= {key: str(path.resolve()) for key, path in (("results_dir", out), ("html_dir", html)) if path}
-    for run in runs:
+    if not runs and backfill is None and not publish:
+        raise InvalidParameter("Nothing to do: give a RUN to import, --backfill N, or --publish.")
+    for sentence in history.backfill(found, backfill, machine=machine) if backfill else ():
+        typer.echo(sentence)
+    for run in runs or ():
         import_records(read_run(run), found, commit, machine)
     if publish:
         typer.echo(f"dashboard: {dashboard.publish(found)}")

@@ -69,7 +69,7 @@ class _Site:
         progress("Ranking the estimators")
         self.cells = {planned.cell.key: planned for planned in run.plan.cells}
         self.rows = run.frame()
-        self.places = leaderboard.places(self.rows)
+        self.places = interactive.with_choices(leaderboard.places(self.rows), self.rows)
         self.board = leaderboard.board(self.rows)
         anchors = self.rows.loc[self.rows["anchor"], "estimator"].unique().tolist()
         self.look_of = interactive.looks(self.rows["estimator"].unique().tolist(), anchors)
@@ -89,6 +89,7 @@ class _Site:
         self.environment.filters |= {
             "number": results.known_number,
             "paragraphs": paragraphs,
+            "greek": greek,
         }
         self.environment.globals |= {
             "problems": self.problems,
@@ -111,7 +112,9 @@ class _Site:
             "index.html",
             said=[*leaderboard.verdict(self.board, self.rows), *notes(self.rows)],
             n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
-            n_planned=len(self.rows),
+            n_supported=int((self.rows["status"] != Status.UNSUPPORTED).sum()),
+            n_unsupported=int((self.rows["status"] == Status.UNSUPPORTED).sum()),
+            cards=self._cards(),
             legend=leaderboard.legend(self.rows),
             boards=leaderboard.shown(self.board),
             data=self._data(self.places),
@@ -137,6 +140,7 @@ class _Site:
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
+            verdicts_of={str(verdict): verdict.meaning for verdict in WORST_FIRST if verdict in set(spoken["verdict"])},
             counts={
                 one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
                 for one in INEQUALITIES
@@ -230,6 +234,30 @@ class _Site:
             "n_planned": len(own),
             "parameters": own["problem_parameters"].unique().tolist(),
         }
+
+    def _cards(self) -> list[dict[str, Any]]:
+        """What the front page says of each estimator: its equation, where it stands in its tier, and what failed."""
+        found = []
+        for name, page in self.estimators.items():
+            lines = [line for line in self.board if line["estimator_name"] == name]
+            own = self.rows[(self.rows["estimator_name"] == name) & (self.rows["status"] != Status.UNSUPPORTED)]
+            line = lines[0]
+            ranked = [one for one in self.board if one["tier"] == line["tier"] and one["group"] == "rival"]
+            measured = int(own["status"].isin([Status.OK, Status.AT_FLOOR]).sum())
+            medians = self.places.loc[self.places["estimator_name"] == name, "ratio"]
+            found.append(
+                {
+                    "name": SHOWN.get(name, name),
+                    "page": page,
+                    "what": _documentation(ESTIMATORS, name).partition("\n\n")[0],
+                    "tier": "anchor, in every tier" if line["anchor"] else f"knows {line['tier']}",
+                    "rank": f"rank {ranked.index(line) + 1} of {len(ranked)}" if line["group"] == "rival" else "",
+                    "median": results.known_number(medians.median()),
+                    "reference": line["reference"],
+                    "failed": f"{len(own) - measured} of {len(own)} cells failed" if measured < len(own) else "",
+                }
+            )
+        return found
 
     def _problem(self, problem: str, page: str) -> None:
         own, places = self.rows[self.rows["problem"] == problem], self.places[self.places["problem"] == problem]
@@ -334,6 +362,14 @@ def _documentation(group: str, name: str) -> str:
     """The docstring of a registered name; empty where it is registered no more (a plugin of the run)."""
     plugin = available(group).get(name)
     return plugin.docstring() if plugin else ""
+
+
+def greek(text: str) -> str:
+    """Formulas with lambda and tau as symbols."""
+    return re.sub(r"\b(lambda|tau)(?![\w=])", lambda found: _GREEK[found[1]], text)
+
+
+_GREEK = {"lambda": "\N{GREEK SMALL LETTER LAMDA}", "tau": "\N{GREEK SMALL LETTER TAU}"}
 
 
 def paragraphs(docstring: str) -> list[tuple[str, str]]:
