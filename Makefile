@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install extras bench test browser lint docs address clean
 
 help:
-	@echo "make bench   install, run the experiment quickstart, print its table, draw its figure (minutes)"
+	@echo "make bench   install, run the experiment quickstart: tables, a figure, a verdict, a report (minutes)"
 	@echo "make test    install, run the tests"
 	@echo "make browser install Chromium and what drives it, test the report and the dashboard in it"
 	@echo "make extras  the optional solvers; installs Debian's libeigen3-dev as root, says so otherwise (minutes)"
@@ -29,7 +29,7 @@ extras: install
 	  --editable ".[multiscale,semidiscrete,neural]"
 
 bench: install
-	$(VENV)/bin/mongebench run quickstart
+	$(VENV)/bin/mongebench run quickstart --report
 
 test: install
 	$(VENV)/bin/pytest --numprocesses auto --benchmark-disable

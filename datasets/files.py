@@ -46,8 +46,8 @@ def files(
     header
         Whether the first line of a .csv file names the columns; to be given where the names may be numbers.
     index
-        Whether the first column numbers or labels the rows and is no coordinate. "auto" leaves out one that counts the
-        rows and has no name.
+        Whether the first column numbers or labels the rows and is not a coordinate. "auto" leaves out one that counts
+        the rows and has no name.
     separator
         Of a .csv file, one character; " " stands for any number of blanks.
     decimal

@@ -38,7 +38,7 @@ class Drifting(MapEstimator):
     Parameters
     ----------
     steps, batch_size
-        Of Adam, and samples of each side a step (all of them where there are no more).
+        Of Adam, and samples of each side per step (all of them where there are no more).
     width, depth
         Of the network f(x) = x + MLP(x), GELU, whose last layer begins at zero.
     learning_rate

@@ -53,7 +53,7 @@ Vector = NDArray[np.float64]
 Indices = NDArray[np.intp]
 
 MAX_SAMPLES = 5000
-"""Most samples on a side: what was run (results/README.md)."""
+"""Most samples per side: what was run (results/README.md)."""
 BANDWIDTHS, LAMBDAS1, LAMBDAS2 = (2.0, 4.0, 1.0, 0.5), (1e-3, 1e-2, 1e-4), (1e-5, 1e-4, 1e-6, 1e-3)
 """What "auto" chooses from; the first of each where the samples are too few to hold any out."""
 SELECTION_PAIRS = 300
@@ -224,7 +224,7 @@ def _too_large(n: int, m: int) -> str:
         return ""
     return (
         f"Kernel sums of squares hold dense arrays of {n} x {m} numbers and solve the exact coupling; at most "
-        f"{MAX_SAMPLES} samples on a side were measured. Take fewer samples, or use entropic or bures."
+        f"{MAX_SAMPLES} samples per side were measured. Take fewer samples, or use entropic or bures."
     )
 
 
@@ -422,7 +422,7 @@ def solve_dual(
         F(gamma) = gamma' P gamma / 2 - b' gamma - eps log det M
 
     has the gradient P gamma - b - eps diag H and the Hessian P + eps H.H (entry by entry). A component of the gradient
-    is the residual of one constraint of (P) at A = eps M^-1. The decrement of Newton's method is no measure of it: the
+    is the residual of one constraint of (P) at A = eps M^-1. The decrement of Newton's method does not measure it: the
     Hessian is of order 1 / lambda2.
 
     Parameters

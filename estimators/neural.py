@@ -37,7 +37,7 @@ class Neural(MapEstimator):
     Parameters
     ----------
     steps, batch_size
-        Of Adam, and samples of each side a step, drawn anew (all of them where there are no more).
+        Of Adam, and samples of each side per step, drawn anew (all of them where there are no more).
     width, depth
         Hidden layers of each network.
     learning_rate

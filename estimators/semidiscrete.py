@@ -69,8 +69,8 @@ class Semidiscrete(MapEstimator):
     weights_
         w (m,), in the coordinates of the data less their means, for `points_` (m, d), the distinct target samples.
     mass_error_
-        Sum over the cells of what their masses are off by; of "sgd" estimated from 100 draws a cell, whose own noise is
-        0.08.
+        Sum over the cells of what their masses are off by; of "sgd" estimated from 100 draws per cell, whose own noise
+        is 0.08.
     """
 
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})

@@ -43,7 +43,8 @@ class SmoothedPlugin(MapEstimator):
     which looks at no truth; the B_i of neighbours are not independent, so that h errs on the small side.
 
     Use it for smooth maps with some hundred samples or more, also in d = 8, where the smoothing takes out most of what
-    the exact coupling suffers; in d = 32 what is left is a linear regression. It is no gradient of a convex function.
+    the exact coupling suffers; in d = 32 what is left is a linear regression. It is not the gradient of a convex
+    function.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from mongebench.estimators.standard import mean
 
 
 class Identity(MapEstimator):
-    """Doing nothing, T(x) = x: an estimator above this row is worse than none.
+    """Doing nothing, T(x) = x: an error larger than this row's is worse than doing nothing.
 
     It asks for nothing. Its UVP is that of the distance between source and target, so it says how hard a problem is.
     """
@@ -60,7 +60,7 @@ class MeanShift(MapEstimator):
 
 
 class Truth(MapEstimator):
-    """T = T*, asked from the problem: what sampling noise and the truth's own error leave of every metric.
+    """The exact map T*, asked of the problem: it shows the noise floor of every metric.
 
     It serves problems whose exact map is known; on data of your own, which has none, `transform` raises
     `OracleUnavailable`.

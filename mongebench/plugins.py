@@ -47,6 +47,8 @@ DATASETS = "mongebench.datasets"
 METRICS = "mongebench.metrics"
 SHOWN = {"euclidean": "plain_descent", "exact": "exact_coupling"}
 """What tables call estimators whose registered names mislead; both names are understood, and records keep the old."""
+ANCHORS = ("truth", "identity", "mean_shift", "bures")
+"""Estimators that stand in every table for scale, in the order in which they stand there."""
 KINDS = {ESTIMATORS: "estimator", DATASETS: "problem", METRICS: "metric"}
 
 

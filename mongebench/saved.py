@@ -125,7 +125,7 @@ def load(
         raise InvalidInput(f"{path} is not read: {error}. If you trust it, raise max_bytes.") from None
     except DAMAGED as error:
         what = str(error) if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
-        raise InvalidInput(f"{path} is no file that mongebench.save wrote ({what}).") from None
+        raise InvalidInput(f"{path} is not a file that mongebench.save wrote ({what}).") from None
     cls = estimator_class or _registered(header.estimator)
     if cls.__qualname__ != header.estimator.partition(":")[2]:
         raise InvalidInput(f"{path} holds a fitted {header.estimator}; the class {cls.__qualname__} was given.")
@@ -146,7 +146,7 @@ def _opened(path: str | Path | IO[bytes], mode: Literal["rb", "wb"]) -> Abstract
     if not isinstance(path, (str, Path)):
         return nullcontext(path)
     if Path(path).exists() and not Path(path).is_file():
-        raise InvalidInput("it is no regular file")
+        raise InvalidInput("it is not a regular file")
     return open(path, mode)
 
 

@@ -163,7 +163,7 @@ def test_every_estimator_refuses_what_its_annotations_do_not_allow_and_nothing_e
         with pytest.raises(mb.InvalidParameter, match=parameter):
             mb.estimator(name, **given)
         if parameter in annotations(name):  # held by one that was made by hand until it is used
-            with pytest.raises(mb.InvalidParameter, match=f"{cls.__name__} refuses its parameters: {parameter} must"):
+            with pytest.raises(mb.InvalidParameter, match=f"{cls.__name__} has invalid parameters: {parameter} must"):
                 cls(**given).fit([[0.0], [1.0]], [[0.0], [1.0]])
     for parameter, annotation in annotations(name).items():
         for value in [*CANDIDATES, *literals(annotation)]:
@@ -214,7 +214,7 @@ def test_defaults_are_what_annotations_allow_and_nothing_is_idle_that_matters(na
 def test_mistakes_are_a_sentence() -> None:
     for given, words in (
         ({"family": "quadartic"}, r"family must be .*'quadratic'.*, got 'quadartic' \(did you mean 'quadratic'\?\)"),
-        ({"tau": -1}, r"Estimator 'flow_newton' refuses its parameters: tau must be .* greater than 0, got -1\."),
+        ({"tau": -1}, r"Estimator 'flow_newton' has invalid parameters: tau must be .* greater than 0, got -1\."),
         ({"tau": -1, "steps": True}, r"tau must be .*, got -1; steps must be a whole number greater than 0, got True"),
         ({"stepz": 3}, r"Unknown parameter of estimator 'flow_newton' 'stepz'\. Did you mean 'steps'\? Valid: .*tau"),
         ({"epsilon": 0.1}, r"epsilon=0\.1 does nothing with divergence='kl'.*leave it out.*divergence='kl_score'"),
@@ -269,7 +269,7 @@ def test_values_are_read_as_an_experiment_file_has_them(given, expected) -> None
     "given", [{"count": True}, {"count": "3"}, {"ratio": math.nan}, {"sizes": [1.5]}, {"colour": "blue"}, {"file": 3}]
 )
 def test_values_of_another_type_are_refused(given) -> None:
-    with pytest.raises(mb.InvalidParameter, match=f"^Takes refuses its parameters: {next(iter(given))} must be"):
+    with pytest.raises(mb.InvalidParameter, match=f"^Takes has invalid parameters: {next(iter(given))} must be"):
         parameters.complete(takes, given, "takes")
 
 

@@ -151,7 +151,7 @@ def test_a_file_brings_problems_and_metrics(tmp_path) -> None:
     assert (problem.name, dict(problem.parameters)) == ("moved", {"dim": 3, "shift": 2.0})
     value = mb.evaluate(lambda x: 0 * x + 5.0, problem, n=50)["first_coordinate"]
     assert (value.value, value.standard_error) == (5.0, 0.0)
-    with pytest.raises(mb.InvalidParameter, match=r"'moved' refuses its parameters: dim"):
+    with pytest.raises(mb.InvalidParameter, match=r"'moved' has invalid parameters: dim"):
         mb.problem("moved", dim="many")
     with pytest.raises(mb.PluginError, match=r"'wrong' from .*measured\.py is a str, expected a Problem"):
         mb.problem("wrong")

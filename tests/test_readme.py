@@ -6,7 +6,6 @@ import os
 import re
 import sys
 import tomllib
-import zipfile
 from pathlib import Path
 
 import dask
@@ -15,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
-from mongebench.report.tables import exports
+from mongebench.report.tables import exports, leaderboard
 from mongebench.report.tables.formats import Format
 from mongebench.run.experiment import Experiment
 from mongebench.run.reading import read_run
@@ -23,6 +22,7 @@ from mongebench.run.store import RunDirectory
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_PAGE, BOARD_PAGE = ROOT / "docs" / "commands.md", ROOT / "docs" / "leaderboard.md"
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 NUMBER = r"-?\d+\.?\d*(?:e-?\d+)?"
 
@@ -142,19 +142,38 @@ def test_commands_that_a_page_gives_exist(page) -> None:
     assert given <= set(COMMANDS)
 
 
-def test_the_leaderboard_is_computed_from_the_records_of_the_reference_run(tmp_path) -> None:
-    with zipfile.ZipFile(ROOT / "results" / "nightly.zip") as packed:
-        packed.extractall(tmp_path / "run")
-    rows = read_run(tmp_path / "run").frame()
-    computed = exports.write_board(rows, Format.MARKDOWN, tmp_path / "board.md").read_text(encoding="utf-8")
-    shown = re.findall(r"^\*\*Knowing .*?\n\n(?:\|.*\n)+", README, flags=re.MULTILINE)
-    assert shown == re.findall(r"^\*\*Knowing .*?\n\n(?:\|.*\n)+", computed, flags=re.MULTILINE)
-    measured = rows["status"].isin(["ok", "at_floor"]).sum()
-    assert f"{measured}/{(rows['status'] != 'unsupported').sum()} cells" in README
+@pytest.fixture(scope="module")
+def nightly():
+    return read_run(ROOT / "results" / "nightly.zip").frame()
+
+
+@pytest.mark.parametrize(("page", "top"), [(BOARD_PAGE, None), (ROOT / "README.md", 6)], ids=["whole", "short"])
+def test_the_leaderboard_is_computed_from_the_records_of_the_nightly_run(nightly, tmp_path, page, top) -> None:
+    computed = exports.write_board(nightly, Format.MARKDOWN, tmp_path / "board.md", top).read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    tables = r"^\*\*Knowing .*?\n\n(?:\|.*\n)+"
+    assert re.findall(tables, text, flags=re.MULTILINE) == re.findall(tables, computed, flags=re.MULTILINE)
+    measured = nightly["status"].isin(["ok", "at_floor"]).sum()
+    assert f"{measured}/{(nightly['status'] != 'unsupported').sum()} cells" in text.replace("\n", " ")
+
+
+def test_the_main_finding_is_what_the_leaders_of_the_nightly_run_have(nightly) -> None:
+    said = " ".join(README[README.index("**Main finding") : README.index("## Two commands")].split())
+    leaders = [line for line in leaderboard.board(nightly) if line["leader"] == line["estimator"]]
+    for tier in ("source samples + target samples", "source sampler + target potential"):
+        (line,) = [one for one in leaders if one["tier"] == tier]
+        value, low, high = (f"{100 * line[key]:.2g}" for key in ("ratio", "low", "high"))
+        assert f"`{line['estimator']}`" in said
+        assert f"{value} % of the error of doing nothing (95 % interval {low} to {high} %)" in said
+
+
+def test_the_front_page_is_short_and_begins_with_what_to_do() -> None:
+    assert len(README.split()) <= 1640  # half of what it was
+    assert len(README[: README.index("make bench")].split()) <= 200
 
 
 def test_the_toml_block_is_a_valid_experiment() -> None:
-    (text,) = blocks("toml")
+    (text,) = blocks("toml", COMMAND_PAGE)
     declared = Experiment.model_validate(tomllib.loads(text))
     assert declared.named() == {"bures", "exact", "entropic"}
 
@@ -166,8 +185,8 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_of_the_readme_exists_and_the_reverse(command: str) -> None:
-    assert f"| `mongebench {command} " in README
+def test_every_command_of_the_command_page_exists_and_the_reverse(command: str) -> None:
+    assert f"| `mongebench {command} " in COMMAND_PAGE.read_text(encoding="utf-8")
     names = {found.name or found.callback.__name__ for found in cli.app.registered_commands}
     assert command in names
     assert len(names) == len(COMMANDS)

@@ -268,9 +268,9 @@ def test_files_that_are_none_are_one_sentence(tmp_path) -> None:
     (tmp_path / "empty.npz").touch()
     (tmp_path / "half.npz").write_bytes(whole.read_bytes()[:-100])
     for name in ("array.npy", "arrays.npz", "empty.npz", "half.npz"):
-        with pytest.raises(mb.InvalidInput, match=rf"{name} is no file that mongebench\.save wrote"):
+        with pytest.raises(mb.InvalidInput, match=rf"{name} is not a file that mongebench\.save wrote"):
             mb.load(tmp_path / name)
-    with pytest.raises(mb.InvalidInput, match="is no file that mongebench"):
+    with pytest.raises(mb.InvalidInput, match="is not a file that mongebench"):
         mb.load(tmp_path)
 
 

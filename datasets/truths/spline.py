@@ -73,7 +73,7 @@ class SplinePotential:
             raise ValueError(f"coefficients have shape {self.coefficients.shape}, the knots ask for {shape}")
         slopes = normal_slopes(self.knots_x, self.knots_y, self.coefficients, self.degree)
         if max(float(np.ptp(slope)) for slope in slopes) > 1e-7:
-            raise ValueError("the normal slope is not constant on every side, so that the extension is no gradient")
+            raise ValueError("the normal slope is not constant on every side, so that the extension is not a gradient")
 
     @classmethod
     def load(cls, path: str | Path) -> SplinePotential:

@@ -52,7 +52,7 @@ class Check:
     @property
     def mend(self) -> str:
         """How to mend what does not."""
-        return self._paragraphs()[2].removeprefix("Mend: ")
+        return self._paragraphs()[2].removeprefix("How to fix: ")
 
     def _paragraphs(self) -> list[str]:
         return [" ".join(part.split()) for part in (inspect.getdoc(self.function) or "").split("\n\n")]

@@ -26,7 +26,7 @@ def repeats_itself(subject: Subject) -> None:
 
     Why: a record must be reproducible from what it says.
 
-    Mend: draw every random number from `numpy.random.default_rng(seed)` or the like, made in `fit` from its seed.
+    How to fix: draw every random number from `numpy.random.default_rng(seed)` or the like, made in `fit` from its seed.
     """
     again = subject.twins[1].transform(subject.query)
     subject.expect_rounding(again, subject.images, "A second fit with the same seed gave another map")
@@ -38,7 +38,7 @@ def forgets_at_refit(subject: Subject) -> None:
 
     Why: a warm start hides work from the clock and ties results to their order.
 
-    Mend: set every learnt attribute anew in `fit`; warm starts belong into a parameter.
+    How to fix: set every learnt attribute anew in `fit`; warm starts belong into a parameter.
     """
     other = moved(subject.problem, np.eye(subject.problem.dim), np.full(subject.problem.dim, 3.0))
     estimator = clone(subject.estimator)
@@ -55,7 +55,8 @@ def saves_and_loads(subject: Subject) -> None:
 
     Why: a map is used where it was not fitted, and a pickle from elsewhere runs whatever it was made to run.
 
-    Mend: learn arrays and dataclasses of them, under names that end in `_`; or write `fitted_state` and `restore`.
+    How to fix: learn arrays and dataclasses of them, under names that end in `_`; or write `fitted_state` and
+    `restore`.
     """
     fitted, file = subject.fitted, io.BytesIO()
     try:
@@ -78,7 +79,7 @@ def leaves_its_input_alone(subject: Subject) -> None:
 
     Why: the same arrays go to the next estimator.
 
-    Mend: write `x = x - mean` in place of `x -= mean`, or copy first.
+    How to fix: write `x = x - mean` in place of `x -= mean`, or copy first.
     """
     source, target, _ = subject.views()
     held = []
@@ -100,7 +101,7 @@ def ignores_the_order_of_samples(subject: Subject) -> None:
 
     Why: a sample is a set; a map that depends on its order knows something that is not there.
 
-    Mend: look for the first rows being special, or for pairs (x_i, y_i) being taken as matched.
+    How to fix: look for the first rows being special, or for pairs (x_i, y_i) being taken as matched.
     """
     if not subject.needs & {Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES}:
         raise SkipTest("it learns from no fixed sample")

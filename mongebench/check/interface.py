@@ -26,7 +26,7 @@ def declares_its_oracles(subject: Subject) -> None:
 
     Why: the tables are grouped by what estimators may see.
 
-    Mend: write `needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})` in the class.
+    How to fix: write `needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})` in the class.
     """
     expect(isinstance(subject.estimator, MapEstimator), f"{type(subject.estimator).__name__} is no MapEstimator.")
     needs = subject.needs
@@ -42,7 +42,7 @@ def says_what_it_is(subject: Subject) -> None:
 
     Why: `mongebench list` and `show` print it.
 
-    Mend: begin the class with one sentence on what the map is.
+    How to fix: begin the class with one sentence on what the map is.
     """
     first = (type(subject.estimator).__doc__ or "").strip().partition("\n")[0]
     expect(0 < len(first) <= 120, f"The docstring's first line has {len(first)} characters.")
@@ -54,7 +54,8 @@ def keeps_its_parameters(subject: Subject) -> None:
 
     Why: grids, records and repetitions build estimators from their parameters alone.
 
-    Mend: in `__init__`, write `self.name = name` for each keyword and nothing more; validate and compute in `fit`.
+    How to fix: in `__init__`, write `self.name = name` for each keyword and nothing more; validate and compute in
+    `fit`.
     """
     estimator = type(subject.estimator)()
     learnt = [name for name in vars(estimator) if name.endswith("_")]
@@ -71,7 +72,7 @@ def refuses_before_fit(subject: Subject) -> None:
 
     Why: a map that was never learnt must not be scored.
 
-    Mend: derive from `MapEstimator` and keep its guard around `transform`.
+    How to fix: derive from `MapEstimator` and keep its guard around `transform`.
     """
     try:
         clone(subject.estimator).transform(subject.query)
@@ -86,7 +87,7 @@ def fit_returns_itself(subject: Subject) -> None:
 
     Why: `estimator.fit(x, y).transform(x)` is how it is used, and the runner measures the object that it fitted.
 
-    Mend: end `fit` with `return self`.
+    How to fix: end `fit` with `return self`.
     """
     source, target, _ = subject.views()
     estimator = clone(subject.estimator)
@@ -99,7 +100,7 @@ def keeps_shapes(subject: Subject) -> None:
 
     Why: metrics, traces and figures map whatever number of points they need.
 
-    Mend: compute row by row without squeezing axes, and let an empty array pass.
+    How to fix: compute row by row without squeezing axes, and let an empty array pass.
     """
     for n in (0, 1, len(subject.query)):
         shape = np.shape(subject.fitted.transform(subject.query[:n]))
@@ -112,7 +113,7 @@ def keeps_float_types(subject: Subject) -> None:
 
     Why: the caller's arrays decide the precision of what follows.
 
-    Mend: keep the guard of `MapEstimator` around `transform`, which gives back the kind of array that came in.
+    How to fix: keep the guard of `MapEstimator` around `transform`, which gives back the kind of array that came in.
     """
     whole = np.ones((3, subject.problem.dim), dtype=np.int64)
     single = subject.fitted.transform(subject.query.astype(np.float32))
@@ -131,7 +132,7 @@ def keeps_torch_and_jax_arrays(subject: Subject) -> None:
 
     Why: users of these libraries should not convert by hand, nor find their data moved off the GPU.
 
-    Mend: keep the guard of `MapEstimator` around `transform`, which gives back the kind of array that came in.
+    How to fix: keep the guard of `MapEstimator` around `transform`, which gives back the kind of array that came in.
     """
     given: list[Any] = []
     if importlib.util.find_spec("torch"):
@@ -158,7 +159,7 @@ def maps_new_points(subject: Subject) -> None:
 
     Why: a map is more than a matching of two samples, and it is scored on fresh points.
 
-    Mend: extend the map to all points, by a formula, an interpolation with tails, or the nearest sample.
+    How to fix: extend the map to all points, by a formula, an interpolation with tails, or the nearest sample.
     """
     far = subject.query.mean(axis=0) + 6 * (subject.query - subject.query.mean(axis=0))
     for points, where in ((subject.query, "of the source"), (far, "at six times the spread of the source")):
@@ -172,7 +173,7 @@ def gives_a_point_one_image(subject: Subject) -> None:
 
     Why: otherwise `transform` is no map, and its error depends on the size of the batch.
 
-    Mend: use statistics of the sample, stored by `fit`, in place of statistics of the query.
+    How to fix: use statistics of the sample, stored by `fit`, in place of statistics of the query.
     """
     source, _, _ = subject.views()
     # Its own sample too: what is stored of a sample is not always the map.

@@ -28,7 +28,7 @@ def moves_with_the_measures(subject: Subject) -> None:
 
     Why: it is true of the Monge map, and estimators that have it need no centring.
 
-    Mend: centre the samples in `fit`, or drop `Claim.TRANSLATION_EQUIVARIANT`.
+    How to fix: centre the samples in `fit`, or drop `Claim.TRANSLATION_EQUIVARIANT`.
     """
     subject.expect_claim(Claim.TRANSLATION_EQUIVARIANT)
     shift = np.full(subject.problem.dim, 8.0)
@@ -44,7 +44,7 @@ def turns_with_the_measures(subject: Subject) -> None:
 
     Why: it is true of the Monge map for the squared distance.
 
-    Mend: do nothing coordinate by coordinate, or drop `Claim.ROTATION_EQUIVARIANT`.
+    How to fix: do nothing coordinate by coordinate, or drop `Claim.ROTATION_EQUIVARIANT`.
     """
     subject.expect_claim(Claim.ROTATION_EQUIVARIANT)
     dim = subject.problem.dim
@@ -61,7 +61,7 @@ def unit_free(subject: Subject) -> None:
 
     Why: metres and microns, counts and years since 1970 are the same data; a map that depends on them is wrong in one.
 
-    Mend: work in centred coordinates divided by one scalar for both clouds, or drop `Claim.UNIT_FREE`.
+    How to fix: work in centred coordinates divided by one scalar for both clouds, or drop `Claim.UNIT_FREE`.
     """
     subject.expect_claim(Claim.UNIT_FREE)
     eye, origin, away = np.eye(subject.problem.dim), np.zeros(subject.problem.dim), np.full(subject.problem.dim, 1e6)
@@ -93,7 +93,7 @@ def is_the_gradient_of_a_convex_function(subject: Subject) -> None:
 
     Why: by Rockafellar's theorem (Convex Analysis, theorem 24.8) this is what gradients of convex functions are.
 
-    Mend: take the gradient of one convex potential, or drop `Claim.GRADIENT_OF_CONVEX`.
+    How to fix: take the gradient of one convex potential, or drop `Claim.GRADIENT_OF_CONVEX`.
     """
     subject.expect_claim(Claim.GRADIENT_OF_CONVEX)
     from scipy.optimize import linear_sum_assignment
@@ -112,7 +112,7 @@ def is_the_gradient_of_its_potential(subject: Subject) -> None:
 
     Why: potentials are drawn and compared like maps.
 
-    Mend: return phi with T = grad phi: |x|^2 / 2 for the identity, |x|^2 / 2 - f for a dual potential f.
+    How to fix: return phi with T = grad phi: |x|^2 / 2 for the identity, |x|^2 / 2 - f for a dual potential f.
     """
     potential = getattr(subject.fitted, "potential", None)
     if potential is None:
@@ -132,7 +132,7 @@ def fits_seeds_together_as_alone(subject: Subject) -> None:
 
     Why: fitting together is a matter of speed, never of results.
 
-    Mend: give each copy its own views, seed and trace, or leave `fit_together` at None.
+    How to fix: give each copy its own views, seed and trace, or leave `fit_together` at None.
     """
     together = subject.estimator.fit_together
     if together is None:
@@ -154,7 +154,7 @@ def beats_the_identity(subject: Subject) -> None:
 
     Why: an estimator that loses there is not learning, or learns the wrong direction.
 
-    Mend: check that source and target are not exchanged, and that the defaults suit 500 points.
+    How to fix: check that source and target are not exchanged, and that the defaults suit 500 points.
     """
     if not subject.needs:
         raise SkipTest("it asks for nothing, so it can learn nothing")

@@ -43,7 +43,7 @@ def answers_supports_honestly(subject: Subject) -> None:
 
     Why: a refusal is a result that tables show; an exception or a silent one is a hole in them.
 
-    Mend: return `Support(False, "why")` for what cannot be served, and nothing for what can.
+    How to fix: return `Support(False, "why")` for what cannot be served, and nothing for what can.
     """
     for dim in (1, 2, 1000):
         for n in (1, N, 1_000_000, None):
@@ -67,7 +67,7 @@ def asks_what_it_declares(subject: Subject) -> None:
 
     Why: an oracle that is declared and not used puts the estimator among rivals that know more.
 
-    Mend: take it out of `needs`, or charge what compiled code evaluates: `view.meter.charge(oracle, points)`.
+    How to fix: take it out of `needs`, or charge what compiled code evaluates: `view.meter.charge(oracle, points)`.
     """
     source, target, meter = subject.views()
     try:
@@ -84,7 +84,7 @@ def asks_under_the_meter(subject: Subject) -> None:
 
     Why: oracle counts are an axis of the figures; knowledge beside them is a hidden advantage.
 
-    Mend: ask the views (`source.samples`, `target.potential(y)`) and never the measures behind them.
+    How to fix: ask the views (`source.samples`, `target.potential(y)`) and never the measures behind them.
     """
     answered: Counter[Oracle] = Counter()
     source, target, meter = subject.views(watched(subject.problem, answered))
@@ -108,7 +108,7 @@ def knows_no_problem_by_name(subject: Subject) -> None:
 
     Why: a map that was looked up (a problem rebuilt, draws of its law made or stored beforehand) is not learnt.
 
-    Mend: learn from what source and target answer in this fit, and from nothing else.
+    How to fix: learn from what source and target answer in this fit, and from nothing else.
     """
     if Oracle.EXACT_MAP in subject.needs:
         raise SkipTest("it may ask for the exact map")
@@ -163,7 +163,7 @@ def keeps_nothing_between_fits(subject: Subject) -> None:
 
     Why: what is kept in a class, a module or a file is knowledge that no budget counts, or work that no clock sees.
 
-    Mend: keep what `fit` learns in attributes of the estimator; if it uses no draws, declare none.
+    How to fix: keep what `fit` learns in attributes of the estimator; if it uses no draws, declare none.
     """
     dim = subject.problem.dim
     elsewhere = moved(
@@ -194,7 +194,7 @@ def keeps_within_the_budget(subject: Subject) -> None:
 
     Why: estimators are compared at equal budgets, and a fit that asks for more is an error in the table.
 
-    Mend: draw with `view.batch(n)`, which reuses a finite budget, or read `view.budget`, or refuse in `supports`.
+    How to fix: draw with `view.batch(n)`, which reuses a finite budget, or read `view.budget`, or refuse in `supports`.
     """
     if not subject.needs & {Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER}:
         raise SkipTest("it asks for no sampler")
@@ -214,7 +214,8 @@ def traces_maps(subject: Subject) -> None:
 
     Why: the trace is the curve of error against flow time, iterations and seconds.
 
-    Mend: hand over a function of points, such as `self.transform` of a copy, and the sum of the steps as `flow_time`.
+    How to fix: hand over a function of points, such as `self.transform` of a copy, and the sum of the steps as
+    `flow_time`.
     """
     subject.expect_trace()
     _, seen = subject.watched
@@ -231,7 +232,7 @@ def learns_the_same_when_watched(subject: Subject) -> None:
 
     Why: otherwise the measured estimator is not the one users get.
 
-    Mend: let the trace only look; in particular draw no random numbers for it.
+    How to fix: let the trace only look; in particular draw no random numbers for it.
     """
     subject.expect_trace()
     images = subject.watched[0].transform(subject.query)
@@ -244,7 +245,7 @@ def stops_when_told(subject: Subject) -> None:
 
     Why: False means that the time of the cell is spent; what has been learnt until then is scored.
 
-    Mend: write `if not trace(map, ...): break` and set the learnt attributes before.
+    How to fix: write `if not trace(map, ...): break` and set the learnt attributes before.
     """
     subject.expect_trace()
     calls = itertools.count(1)

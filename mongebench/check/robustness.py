@@ -41,7 +41,7 @@ def ends_in_time(subject: Subject) -> None:
 
     Why: a cell that cannot be stopped is killed, and its record says `timeout` in place of an error.
 
-    Mend: call `trace` at each outer step, and make the steps short.
+    How to fix: call `trace` at each outer step, and make the steps short.
     """
     began = time.process_time()
     subject.fit(trace=lambda *_, **__: False)
@@ -57,7 +57,7 @@ def leaves_global_randomness_alone(subject: Subject) -> None:
 
     Why: one estimator must not change the draws of another, nor those of its user.
 
-    Mend: use generators of your own, made from `seed`; with torch, `torch.Generator().manual_seed(seed)`.
+    How to fix: use generators of your own, made from `seed`; with torch, `torch.Generator().manual_seed(seed)`.
     """
     before = _random_states()
     subject.fit(seed=5).transform(subject.query)
@@ -71,7 +71,7 @@ def says_nothing(subject: Subject) -> None:
 
     Why: a thousand cells print a thousand times, and output is no place for results.
 
-    Mend: remove the print, use `logging` or `warnings`, or set the solver's verbose option to false.
+    How to fix: remove the print, use `logging` or `warnings`, or set the solver's verbose option to false.
     """
     with _standard_output() as said:
         subject.fit().transform(subject.query)
@@ -84,7 +84,7 @@ def survives_one_point(subject: Subject) -> None:
 
     Why: n = 1 is where divisions by a variance of zero show.
 
-    Mend: treat variance zero, or raise `InvalidInput` with the number of points that you need.
+    How to fix: treat variance zero, or raise `InvalidInput` with the number of points that you need.
     """
     if not subject.supported(subject.problem.dim, 1).ok:
         raise SkipTest(f"it refuses n = 1: {subject.supported(subject.problem.dim, 1).reason}")
@@ -101,7 +101,7 @@ def works_in_one_dimension(subject: Subject) -> None:
 
     Why: d = 1 is where the truth is simplest and where axes of length one get lost.
 
-    Mend: keep points as (n, 1), or refuse d = 1 in `supports`.
+    How to fix: keep points as (n, 1), or refuse d = 1 in `supports`.
     """
     refusal = subject.supported(1)
     if not refusal.ok:
@@ -117,7 +117,8 @@ def maps_many_points_in_little_memory(subject: Subject) -> None:
 
     Why: maps are scored on ten thousand points and used on more; memory may grow like n, never like n^2.
 
-    Mend: compare points with the sample in blocks, and never with each other; see `mongebench.core.arrays.row_blocks`.
+    How to fix: compare points with the sample in blocks, and never with each other; see
+    `mongebench.core.arrays.row_blocks`.
     """
     many = subject.problem.source.sample(MANY, seed=98)
     subject.images  # noqa: B018  fitted, and first calls made, before memory is watched
@@ -136,7 +137,7 @@ def refuses_nan(subject: Subject) -> None:
 
     Why: a NaN that passes becomes a number somewhere, or a map that is NaN everywhere.
 
-    Mend: keep the guards of `MapEstimator` around `fit` and `transform`.
+    How to fix: keep the guards of `MapEstimator` around `fit` and `transform`.
     """
     bad = subject.query.copy()
     bad[3, 0] = np.nan

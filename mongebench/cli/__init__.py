@@ -16,6 +16,7 @@ import typer
 
 from mongebench.cli import extend, join, look, own, run, write
 from mongebench.cli.common import USAGE
+from mongebench.cli.output import forgiving
 from mongebench.core.errors import MongebenchError
 from mongebench.core.text import printable
 from mongebench.foreign import staying
@@ -44,20 +45,33 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "why-rerun": run.why_rerun,
 }
 
+PANELS = {
+    "Run": ("run", "status", "why-rerun"),
+    "Look at results": ("list", "show", "table", "rate", "figures", "compare", "export", "report"),
+    "Your own data": ("fit", "apply"),
+    "Extend": ("check", "new-estimator"),
+    "Maintain": ("nightly", "asv", "tune"),
+}
+"""Heading in the help -> its commands."""
+PANEL_OF = {name: heading for heading, members in PANELS.items() for name in members}
+
 app = typer.Typer(
-    help="The benchmark suite for Monge-map estimators: one clock, exact truths, honest records.",
+    help="The benchmark suite for Monge-map estimators: one clock, exact maps, a record of every fit.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _name, _command in COMMANDS.items():
-    app.command(_name)(_command)
+for _name in [*PANEL_OF, *COMMANDS.keys() - PANEL_OF.keys()]:
+    app.command(_name, rich_help_panel=PANEL_OF.get(_name))(COMMANDS[_name])
 
 
 def main() -> None:
     """Entry point: what a user did wrong is one sentence and exit code 2, never a traceback."""
     try:
-        with staying():  # a thread that a plugin has left behind would end a run in silence, and with exit code 0
+        with (
+            forgiving(),
+            staying(),
+        ):  # a thread that a plugin has left behind would end a run in silence, and with exit code 0
             app()
     except MongebenchError as error:
         typer.echo(f"mongebench: {printable(str(error))}", err=True)

@@ -14,13 +14,23 @@ CHECK_FAILED, USAGE, NOTHING_RAN = 1, 2, 3
 """Exit codes, beside those of `progress`."""
 
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="file.py or file.py:Name, of estimators, problems, metrics.")
+    list[Path] | None,
+    typer.Option(
+        "--plugin", help="File with estimators, problems or metrics of your own: file.py, or file.py:Name for one."
+    ),
 ]
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run (its --out), or a zip file of one.")]
 Metric = Annotated[
-    str | None, typer.Option(help="A metric, or a time such as fit_seconds, gpu_fit_seconds, wall_seconds.")
+    str | None,
+    typer.Option(
+        help="Name of a metric, or a time such as fit_seconds, gpu_fit_seconds or wall_seconds.",
+        show_default="UVP, or the energy distance",
+    ),
 ]
-Only = Annotated[str | None, typer.Option(help="Shell pattern on estimator, problem or cell label.")]
+Only = Annotated[
+    str | None,
+    typer.Option(help="Run only what matches: a shell pattern on the estimator, the problem or the cell's label."),
+]
 
 
 def add_plugins(plugin: list[Path] | None) -> None:
@@ -49,9 +59,14 @@ def note(rows: Any, before: str = "") -> None:
         typer.echo(before + sentence)
 
 
+def beside(run: Path, name: str) -> Path:
+    """Where a file or folder of that name goes: into the run, or beside the zip file that holds it."""
+    return run.with_name(f"{run.stem}-{name}") if run.is_file() else run / name
+
+
 def inside(run: Path, name: str) -> Path:
     """The folder of that name in a run, which may have come from elsewhere. Raises `MongebenchError` on a link."""
-    folder = run / name
+    folder = beside(run, name)
     if folder.is_symlink():
         raise MongebenchError(f"{folder} is a link, and what it leads to would be overwritten; say where with --out.")
     return folder

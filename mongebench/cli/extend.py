@@ -12,11 +12,13 @@ from mongebench.core.errors import UnknownName, one_of
 
 
 def check(
-    target: Annotated[str, typer.Argument(help="A registered name, file.py, or file.py:Class.")] = "",
-    list_checks: Annotated[bool, typer.Option("--list", help="Print what each check asks, why, and the cure.")] = False,
+    target: Annotated[str, typer.Argument(help="Registered name, file.py, or file.py:Class.")] = "",
+    list_checks: Annotated[
+        bool, typer.Option("--list", help="Print what each check asks, why, and how to fix what fails.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Check that an estimator, with its defaults, keeps the contract; exit code 1 if it does not."""
+    """Check that an estimator with its default parameters keeps the contract; exit code 1 if it does not."""
     from mongebench import plugins
     from mongebench.check import CHECKS, Outcome, run_checks
     from mongebench.report.tables import terminal
@@ -31,7 +33,7 @@ def check(
     if plugins.is_file(target):
         names = [found.name for found in plugins.add_file(target) if found.group == plugins.ESTIMATORS]
         if not names:
-            raise UnknownName(f"{target} has no estimator to check.")
+            raise UnknownName(f"{target} defines no estimator to check.")
     failed = 0
     for name in names:
         results = run_checks(plugins.estimator(name))
@@ -42,12 +44,14 @@ def check(
 
 
 def new_estimator(
-    name: Annotated[str, typer.Argument(help="What it will be called, such as my_map.")],
-    directory: Annotated[Path | None, typer.Argument(metavar="DIR", help="Where to put it [default: NAME].")] = None,
-    framework: Annotated[str, typer.Option(help="numpy, jax or torch.")] = "numpy",
-    ci: Annotated[bool, typer.Option("--ci", help="With workflows that measure it, as init-ci writes them.")] = False,
+    name: Annotated[str, typer.Argument(help="Name of the new estimator, such as my_map.")],
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="DIR", help="Folder for the package.", show_default="NAME")
+    ] = None,
+    framework: Annotated[str, typer.Option(help="Framework of the template: numpy, jax or torch.")] = "numpy",
+    ci: Annotated[bool, typer.Option("--ci", help="Add the workflows that init-ci writes.")] = False,
 ) -> None:
-    """Begin a package of your own: a working estimator with its entry point, tests and README."""
+    """Start a package of your own: a working estimator with its entry point, tests and README."""
     from mongebench.cli.ci import Measured
     from mongebench.cli.ci import init_ci as add_ci
     from mongebench.cli.scaffold import Framework

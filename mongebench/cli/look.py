@@ -23,10 +23,13 @@ from mongebench.report.tables.formats import FailOn
 
 
 def names(
-    kind: Annotated[str | None, typer.Argument(help="estimators, problems, metrics or experiments.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(help="What to list: estimators, problems, metrics or experiments.", show_default="all"),
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Names of estimators, problems, metrics and experiments, with one line each; of problems also their split."""
+    """List estimators, problems, metrics and experiments, one line each; of problems also the split."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -69,10 +72,10 @@ def _split(family: str) -> str:
 
 
 def show(
-    name: Annotated[str, typer.Argument(help="An estimator, problem or metric, or the JSON file of a record.")],
+    name: Annotated[str, typer.Argument(help="Name of an estimator, problem or metric, or the JSON file of a record.")],
     plugin: Plugins = None,
 ) -> None:
-    """Everything about one name, or one record."""
+    """Show everything about one name, or one record."""
     from mongebench.report.tables import terminal
 
     add_plugins(plugin)
@@ -96,11 +99,11 @@ def table(
     run: RunPath,
     metric: Metric = None,
     cost: Annotated[
-        bool, typer.Option("--cost", help="Fit the exponent in n instead, of fit seconds or of the metric.")
+        bool, typer.Option("--cost", help="Show how fit seconds, or the metric, grow with n: fitted exponents.")
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """The results of a run, grouped by problem and tier."""
+    """Show the results of a run, grouped by problem and tier."""
     from mongebench.report.tables import terminal
     from mongebench.run.reading import read_run
 
@@ -112,7 +115,7 @@ def table(
 
 
 def status(run: RunPath) -> None:
-    """How many cells of a run have which status, and why the failed ones failed."""
+    """Count the cells of a run by status, and say why the failed ones failed."""
     from mongebench.report.tables import terminal
     from mongebench.run.reading import read_run
 
@@ -124,14 +127,20 @@ def status(run: RunPath) -> None:
 def rate(
     run: RunPath,
     horizon: Annotated[
-        float | None, typer.Option(help="Flow time up to which; else the experiment's, else each trace's end.")
+        float | None,
+        typer.Option(
+            help="Flow time up to which the bounds are checked.", show_default="the experiment's, or each trace's end"
+        ),
     ] = None,
     family_floor: Annotated[
-        bool, typer.Option(help="Take off what the best map of each flow's family leaves, by regression; minutes.")
+        bool,
+        typer.Option(
+            help="Subtract the error of the best map in each flow's family, found by regression (takes minutes)."
+        ),
     ] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Whether flows keep the theory's inequalities, |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2 and those of KL."""
+    """Check flows against the theory: |T_t - T*|^2 <= e^{-2 lambda t} |T_0 - T*|^2, and its inequalities for KL."""
     from mongebench.report.rates import flows
     from mongebench.report.tables import terminal
     from mongebench.run.reading import read_run
@@ -143,14 +152,15 @@ def rate(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="The run before: a directory, or a zip file of one.")],
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run before the change (directory or zip file).")],
     second: Annotated[
-        Path | None, typer.Argument(metavar="[AFTER]", help="The run after; not needed with --a and --b.")
+        Path | None,
+        typer.Argument(metavar="[AFTER]", help="Run after the change (directory or zip file); not needed with --a, --b."),
     ] = None,
     a: Annotated[str | None, typer.Option("--a", metavar="NAME", help="An estimator of the run before.")] = None,
     b: Annotated[str | None, typer.Option("--b", metavar="NAME", help="One of the run after, or of the same.")] = None,
     metric: Metric = None,
-    level: Annotated[float, typer.Option(help="Probability that all intervals hold together.")] = 0.95,
+    level: Annotated[float, typer.Option(help="Probability that all intervals hold at once.")] = 0.95,
     fail_on: Annotated[
         FailOn | None,
         typer.Option(help="Exit with 1 where a place is worse, or fails more; or where any has changed."),
@@ -161,7 +171,7 @@ def compare(
     markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as Markdown too.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """What got better or worse between runs, or two estimators, beyond noise; what could not be told; and a verdict."""
+    """Say what got better or worse between two runs, or two estimators, beyond noise, and what could not be told."""
     from mongebench.report.tables import compared, pairing, terminal
     from mongebench.report.tables.compare import compare, failing
     from mongebench.run.reading import read_run

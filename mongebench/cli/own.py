@@ -32,15 +32,17 @@ def fit(
         Literal["joint", "none"], typer.Option(help="Divide each coordinate by its spread in both files, or not.")
     ] = "joint",
     drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows with a missing value.")] = False,
-    folds: Annotated[int, typer.Option(help="Parts that are held out in turn.")] = 5,
-    most: Annotated[int, typer.Option(help="Points per file that are used, drawn at random; 0 for all.")] = 2000,
+    folds: Annotated[int, typer.Option(help="Number of parts, each held out once.")] = 5,
+    most: Annotated[
+        int, typer.Option(help="Largest number of points to use per file, drawn at random; 0 for all.")
+    ] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the folds, the draws and the fits.")] = 0,
     header: Header = "auto",
     index: Index = "auto",
     separator: Separator = "auto",
     decimal: DecimalSign = "auto",
 ) -> None:
-    """Choose an estimator for two files of points, without a truth, and keep its map."""
+    """Choose an estimator for two files of points, without an exact map, and save the fitted map."""
     from mongebench.cli.progress import sentences
     from mongebench.core.tablefile import Columns, read_pair
     from mongebench.report.site import selection as page
@@ -81,14 +83,14 @@ def fit(
 
 
 def apply(
-    map: Annotated[Path, typer.Argument(metavar="MAP", help="A map that `fit` or `mongebench.save` wrote.")],
+    map: Annotated[Path, typer.Argument(metavar="MAP", help="Map written by `mongebench fit` or `mongebench.save`.")],
     rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Rows to move: .csv, .parquet or .npy.")],
-    out: Annotated[Path, typer.Option(help="Where to put them: .csv, .parquet or .npy.")],
+    out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet or .npy.")],
     header: Header = "auto",
     separator: Separator = "auto",
     decimal: DecimalSign = "auto",
 ) -> None:
-    """Move the rows of a file by a map; ids and text stay as they are."""
+    """Move the rows of a file with a fitted map; ids and text stay as they are."""
     from mongebench.saved import load
     from mongebench.selection.moving import moved, read_rows, write_rows
 

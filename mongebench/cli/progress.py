@@ -17,19 +17,21 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mongebench.core.text import on_one_line, printable
 from mongebench.run.forecast import forecast, spoken
+from mongebench.run.frame import INSTANCE, labels
 from mongebench.run.provenance import commit_unknown
-from mongebench.run.record import Cell
+from mongebench.run.record import Cell, budget
 from mongebench.run.runner import Execution
 from mongebench.run.store import RunStopped
 
 STOPPED, INTERRUPTED, TERMINATED = 4, 130, 143
 
 
-def print_plan(planned: Execution) -> None:
-    """Every cell with what is known of its time, then the sums."""
+def print_plan(planned: Execution, every_cell: bool = False) -> None:
+    """The grid in a few lines, what cannot be met, and how long it will take; or a line for every cell before that."""
+    _announce(planned)
     total, pending = len(planned.cells), {waiting.cell.key for waiting in planned.pending}
     known = forecast(planned.pending, planned.directory)
-    for cell in planned.cells:
+    for cell in planned.cells if every_cell else ():
         label = on_one_line(cell.label)
         if cell.key not in pending:
             typer.echo(f"{label}: recorded")
@@ -38,6 +40,8 @@ def print_plan(planned: Execution) -> None:
             typer.echo(f"{label}: about {spoken(one.seconds)}, from {one.records} earlier record(s)")
         else:
             typer.echo(f"{label}: no earlier record")
+    if not every_cell:
+        _print_grid(planned)
     typer.echo(
         f"{total} cells planned, {total - len(pending)} recorded, {len(pending)} to run in {planned.directory.path}."
     )
@@ -49,6 +53,32 @@ def print_plan(planned: Execution) -> None:
         )
     if unknown := len(pending) - len(known):
         typer.echo(f"Not predicted: {unknown} cells, which have no earlier record here or in the runs beside it.")
+
+
+def _announce(planned: Execution) -> None:
+    """What the selection leaves out, and what cannot be met: once, before anything runs."""
+    if planned.selection:
+        typer.echo(on_one_line(planned.selection))
+    for sentence in planned.shortages:
+        typer.echo(on_one_line(sentence), err=True)
+
+
+def _print_grid(planned: Execution) -> None:
+    """A line for each problem: dimensions, budgets, seeds, and how many estimators."""
+    named = labels((cell.problem for cell in planned.cells), ignore=("dim", INSTANCE))
+    for name in dict.fromkeys(named.values()):
+        own = [cell for cell in planned.cells if named[cell.problem.label] == name]
+        dims = sorted({int(cell.problem.parameters["dim"]) for cell in own if "dim" in cell.problem.parameters})
+        budgets = dict.fromkeys(f"{budget(cell.n_source)} / {budget(cell.n_target)}" for cell in own)
+        estimators = {cell.estimator.label for cell in own}
+        where = f", d = {', '.join(map(str, dims))}" if dims else ""
+        seeds = len({cell.seed for cell in own})
+        typer.echo(
+            on_one_line(
+                f"{name}{where}, n = {', '.join(budgets)}: {len(estimators)} estimators, up to {seeds} seeds, "
+                f"{len(own)} cells"
+            )
+        )
 
 
 @contextmanager
@@ -73,6 +103,7 @@ def execute(planned: Execution) -> None:
 
 
 def _execute(planned: Execution) -> None:
+    _announce(planned)
     total, pending = len(planned.cells), len(planned.pending)
     typer.echo(f"{planned.experiment.name}: {total} cells, {total - pending} already recorded, {pending} to run.")
     if unknown := commit_unknown():

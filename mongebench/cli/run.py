@@ -13,29 +13,46 @@ from mongebench.core.errors import ExperimentError
 
 
 def run(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or a TOML file.")],
-    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME].")] = None,
-    seeds: Annotated[int | None, typer.Option(min=1, help="Seeds 0 .. K-1 in place of the file's.")] = None,
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or its TOML file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for the records.", show_default="results/runs/NAME")
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(min=1, help="Run seeds 0 to K-1 instead of the experiment's own.", metavar="K")
+    ] = None,
     only: Only = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan; run and write nothing.")] = False,
-    workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print a summary of the plan; run and write nothing.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With --dry-run: one line per cell.")] = False,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of parallel child processes.", show_default="as many as cores")
+    ] = None,
     plugin: Plugins = None,
-    engine: Annotated[str, typer.Option(help="local: child processes of this one; dask: of dask workers.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="Where cells run: local (child processes here) or dask (its workers).")
+    ] = "local",
     scheduler: Annotated[
-        str | None, typer.Option(metavar="ADDRESS", help="Of a running dask scheduler [default: workers here].")
+        str | None,
+        typer.Option(
+            metavar="ADDRESS", help="Address of a running dask scheduler.", show_default="workers are started here"
+        ),
     ] = None,
     exclusive: Annotated[
-        bool, typer.Option("--exclusive", help="For times: one cell at a time on this machine, pinned to its cores.")
+        bool, typer.Option("--exclusive", help="For timing: one cell at a time on this machine, pinned to its cores.")
     ] = False,
-    device: Annotated[str, typer.Option(help="cpu, gpu, or auto: a GPU where nvidia-smi lists one.")] = "auto",
+    device: Annotated[str, typer.Option(help="Device: cpu, gpu, or auto (a GPU where nvidia-smi lists one).")] = "auto",
+    report: Annotated[bool, typer.Option("--report", help="Also build the report, in OUT/report.")] = False,
     against: Annotated[
         Path | None,
         typer.Option(metavar="RUN", help="Show it on the board of a published run; what that has measured is not run."),
     ] = None,
 ) -> None:
-    """Run an experiment: one record a cell, then a table and a figure. Started again, it runs what is missing."""
+    """Run an experiment: one record per cell, then tables, a figure and a verdict. Run again to resume."""
     from mongebench.cli import progress
+    from mongebench.report import verdict
     from mongebench.report.figures import printed
+    from mongebench.report.site import pages
     from mongebench.report.tables import joint, terminal
     from mongebench.run import experiment as experiments
     from mongebench.run.reading import read_run
@@ -56,7 +73,7 @@ def run(
     name = experiments.read(experiment).name
     planned = Execution(invocation, RunDirectory(out or Path("results", "runs", name)), machinery)
     if dry_run:
-        progress.print_plan(planned)
+        progress.print_plan(planned, every_cell=verbose)
         return
     progress.execute(planned)
     directory = planned.directory
@@ -64,9 +81,13 @@ def run(
     rows = found.frame()
     terminal.show(terminal.results(rows))
     terminal.show(terminal.status(rows))
-    for path in printed.draw(found, directory.path / "figures"):
-        typer.echo(f"figure: {path}")
+    for sentence in verdict.sentences(found, rows):
+        typer.echo(sentence)
+    drawn = printed.draw(found, directory.path / "figures")
+    typer.echo(f"figure: {drawn[0]} ({len(drawn) - 1} more files beside it)")
     typer.echo(f"records: {directory.cells}")
+    if report:
+        typer.echo(f"report: {pages.build(found, directory.path / 'report', figures=drawn)}")
     note(rows)
     if against is not None:
         both = joint.joined(directory.path, against)
@@ -79,17 +100,21 @@ def run(
 
 
 def nightly(
-    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or a TOML file.")] = "nightly",
-    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/NAME-COMMIT].")] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Child processes beside each other.")] = None,
-    commit: Annotated[str | None, typer.Option(help="What is measured [default: what is checked out here].")] = None,
-    config: Annotated[Path, typer.Option(help="asv's configuration, written if there is none.")] = Path(
+    experiment: Annotated[str, typer.Argument(help="Name of an experiment, or its TOML file.")] = "nightly",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for the records.", show_default="results/runs/NAME-COMMIT")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Number of parallel child processes.")] = None,
+    commit: Annotated[
+        str | None, typer.Option(help="Commit that is measured.", show_default="what is checked out here")
+    ] = None,
+    config: Annotated[Path, typer.Option(help="asv's configuration file, written if there is none.")] = Path(
         "asv.conf.json"
     ),
-    record: Annotated[bool, typer.Option("--record", help="Write the gates from this run.")] = False,
+    record: Annotated[bool, typer.Option("--record", help="Write new gates from this run.")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """Measure this commit, publish dashboard and report, and judge; exit code 1 if cells are lost or a gate breaks."""
+    """Measure this commit, publish dashboard and report, and judge the run by its gates; exit code 1 if it fails."""
     from mongebench.cli import progress
     from mongebench.report import gates
     from mongebench.report.asv import dashboard, export
@@ -133,18 +158,20 @@ def nightly(
 
 
 def tune(
-    estimator: Annotated[str, typer.Argument(help="Name of an estimator that declares what to tune.")],
-    trials: Annotated[int, typer.Option(min=2, help="How many settings to try, the defaults among them.")] = 8,
-    experiment: Annotated[str, typer.Option(help="Experiment with the problems and budgets.")] = "tuning",
-    out: Annotated[Path | None, typer.Option(help="Directory of the run [default: results/runs/tuning-NAME].")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the proposals.")] = 0,
+    estimator: Annotated[str, typer.Argument(help="Name of an estimator that declares which parameters to tune.")],
+    trials: Annotated[int, typer.Option(min=2, help="Number of settings to try, including the defaults.")] = 8,
+    experiment: Annotated[str, typer.Option(help="Experiment that names the problems and budgets.")] = "tuning",
+    out: Annotated[
+        Path | None, typer.Option(help="Directory for the records.", show_default="results/runs/tuning-NAME")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the proposed settings.")] = 0,
     workers: Annotated[int | None, typer.Option(min=1, help="Number of parallel child processes.")] = None,
     plugin: Plugins = None,
     record: Annotated[
         Path | None, typer.Option("--record", metavar="FILE", help="Add the result to this file of tuned settings.")
     ] = None,
 ) -> None:
-    """Choose an estimator's parameters on problems that no board shows, and keep the records of every trial."""
+    """Choose an estimator's parameters on problems that no leaderboard shows; keep the records of every trial."""
     from mongebench.cli import progress
     from mongebench.run import tuning
     from mongebench.run.runner import Machinery
@@ -176,12 +203,12 @@ def tune(
 
 
 def why_rerun(run: RunPath) -> None:
-    """What would run again if the run's command were repeated now, and which field of its record says so."""
+    """Say which cells would run again if the command were repeated, and which field of their record is why."""
     from mongebench.core.text import on_one_line
+    from mongebench.run.reading import unpacked
     from mongebench.run.runner import Execution
-    from mongebench.run.store import RunDirectory
 
-    directory = RunDirectory(run)
+    directory = unpacked(run)
     planned = Execution.again(directory)
     reasons = [(cell.cell.label, directory.why_rerun(cell)) for cell in planned.plan.cells]
     for label, reason in reasons:

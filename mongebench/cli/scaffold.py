@@ -43,10 +43,10 @@ def new_estimator(name: str, directory: Path, framework: Framework = Framework.N
     Raises
     ------
     InvalidParameter
-        A name that is no name or is taken, or a directory that is not empty.
+        A name that is not valid or is taken, or a directory that is not empty.
     """
     if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
-        raise InvalidParameter(f"{name!r} is no name for an estimator; write small letters, as in my_map.")
+        raise InvalidParameter(f"{name!r} is not a name for an estimator; write lower-case letters, as in my_map.")
     taken = plugins.available(plugins.ESTIMATORS)
     if name in taken:
         raise InvalidParameter(f"{name!r} is taken by an estimator of {taken[name].origin}; choose another name.")

@@ -22,7 +22,7 @@ Points = NDArray[np.float64]
 
 
 class _NotReal(Exception):
-    """Why something is no array of real numbers."""
+    """Why something is not an array of real numbers."""
 
 
 def as_points(array: Any, *, name: str = "X", dim: int | None = None, min_rows: int = 1) -> Points:

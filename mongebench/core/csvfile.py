@@ -54,7 +54,7 @@ class Layout:
     header
         Whether the first line names the columns.
     index
-        Whether the first column numbers or labels the rows, and is no coordinate.
+        Whether the first column numbers or labels the rows, and is not a coordinate.
     separator
         Between the fields of a line, one character; " " for any number of blanks.
     decimal
@@ -117,7 +117,7 @@ class Cells:
                 )
             whole = "index = true leaves out a first column of labels, " if j == 0 else ""
             raise InvalidInput(
-                f"{self.path} is not a real numeric array: {row.fields[j]!r} {place} is no number. "
+                f"{self.path} is not a real numeric array: {row.fields[j]!r} {place} is not a number. "
                 f"{whole}columns = [names] chooses among the columns."
             )
         return values
@@ -177,7 +177,7 @@ def _lines(path: Path, separator: str) -> tuple[list[str], str]:
         text = content.decode(encoding)
     except UnicodeDecodeError as error:
         raise InvalidInput(
-            f"{path} cannot be read as .csv: it is no {encoding} text ({error}); save it as UTF-8."
+            f"{path} cannot be read as .csv: it is not {encoding} text ({error}); save it as UTF-8."
         ) from None
     if "\0" in text:
         raise InvalidInput(f"{path} cannot be read as .csv: it holds NUL characters, which no text does.")

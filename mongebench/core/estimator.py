@@ -242,7 +242,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
         """Become the fitted estimator of this `fitted_state`; the parameters and `n_features_in_` are there already."""
         for name, value in state.items():
             if not _is_learnt(name):
-                raise InvalidInput(f"{name} is no name of something that `fit` learns.")
+                raise InvalidInput(f"{name} is not the name of anything that `fit` learns.")
             setattr(self, name, value)
 
 
@@ -282,7 +282,7 @@ def _ways(conditions: Mapping[str, Collection[Any]]) -> str:
 def check_support(estimator: MapEstimator, problem: ProblemInfo) -> Support:
     """Oracles first, budgets next, then the estimator's own word.
 
-    Raises `InvalidParameter` as `fit` does, and `ContractViolation` where that word is no `Support`.
+    Raises `InvalidParameter` as `fit` does, and `ContractViolation` where that word is not a `Support`.
     """
     refuse_invalid(estimator)
     missing = [oracle for oracle in Oracle if oracle in estimator.needs - problem.offers]

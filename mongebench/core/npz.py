@@ -34,7 +34,7 @@ DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
 )
-"""What reading a file raises that is no .npz, is cut short or damaged, is encrypted, or holds pickled objects."""
+"""What reading a file raises that is not .npz, is cut short or damaged, is encrypted, or holds pickled objects."""
 
 
 class TooLarge(InvalidInput):
@@ -56,7 +56,7 @@ def read_arrays(file: IO[bytes], most: int | None) -> dict[str, NDArray[Any]]:
     TooLarge
         They have more.
     InvalidInput
-        One of them has another size than its header says, or this is no such file.
+        One of them has another size than its header says, or this is not such a file.
     """
     try:
         with zipfile.ZipFile(file) as archive:

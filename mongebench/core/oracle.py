@@ -271,7 +271,7 @@ class SourceView(View):
         return self._evaluate(Oracle.SOURCE_SCORE, x)
 
     def exact_map(self, x: Any) -> Any:
-        """T*(x), (n, d) -> (n, d): for the anchor row `truth`, and for nobody who wants to be ranked."""
+        """T*(x), (n, d) -> (n, d): for the anchor `truth` only, not for ranked estimators."""
         return self._evaluate(Oracle.EXACT_MAP, x)
 
 

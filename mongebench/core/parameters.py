@@ -3,7 +3,7 @@
 An annotation is a type with its bounds: `int`, `PositiveFloat`, `Annotated[float, Field(gt=0, lt=1)]`, `int | None`,
 `Literal["newton", "adam"]`, `float | Literal["auto"]`. Values are read as from JSON, strictly, because that is how they
 travel from an experiment file to the process that fits: 1 is a number and becomes 1.0 where the annotation says float,
-so that it names the same cell; True, "1" and 1.0 are no whole numbers; NaN and infinity are refused unless the
+so that it names the same cell; True, "1" and 1.0 are not whole numbers; NaN and infinity are refused unless the
 annotation allows them. A parameter without annotation, or with one that pydantic cannot read, takes whatever it is
 given, and the default is always allowed.
 """
@@ -207,7 +207,7 @@ def _checked(known: Mapping[str, Field], values: Mapping[str, Any], what: str) -
                 expected = expectation(field.annotation)
                 refused.append(f"{name} must be {expected}, got {_shown(value)}{_hint(value, field)}")
     if refused:
-        raise InvalidParameter(f"{what[:1].upper()}{what[1:]} refuses its parameters: {'; '.join(refused)}.")
+        raise InvalidParameter(f"{what[:1].upper()}{what[1:]} has invalid parameters: {'; '.join(refused)}.")
     return checked
 
 

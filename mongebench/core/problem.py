@@ -133,7 +133,7 @@ class Problem:
     def digest(self) -> str:
         """Content hash: name, version, parameters, fingerprint, and a probe of samples and truth.
 
-        The probe (eight points a side, to a millionth of their largest entry, above every platform's rounding)
+        The probe (eight points per side, to a millionth of their largest entry, above every platform's rounding)
         notices a ground truth that drifts although nobody raised the version.
         """
         count = min(8, *(side.size for side in self.evaluation if side.size is not None), 8)

@@ -21,11 +21,18 @@ def check_budget(**budgets: int | None) -> None:
             raise InvalidInput(f"{name} must be a positive whole number, or None for unlimited draws; got {n!r}.")
 
 
-def support(problem: Problem, estimator: MapEstimator, n_source: int | None, n_target: int | None) -> Support:
-    """Whether the estimator can serve the problem at this budget: cloud sizes, oracles, its own word."""
+def shortage(problem: Problem, n_source: int | None, n_target: int | None) -> str:
+    """Which cloud of a problem has fewer points than this budget asks for; empty where both have enough."""
     for measure, name, n in ((problem.source, "source", n_source), (problem.target, "target", n_target)):
         if measure.size is not None and n is not None and n > measure.size:
-            return Support(False, f"the {name} cloud has {measure.size} points to fit from, n_{name} asks for {n}")
+            return f"the {name} cloud has {measure.size} points to fit from, n_{name} asks for {n}"
+    return ""
+
+
+def support(problem: Problem, estimator: MapEstimator, n_source: int | None, n_target: int | None) -> Support:
+    """Whether the estimator can serve the problem at this budget: cloud sizes, oracles, its own word."""
+    if short := shortage(problem, n_source, n_target):
+        return Support(False, short)
     return check_support(estimator, problem.info(n_source, n_target))
 
 

@@ -59,7 +59,7 @@ def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> d
     problem
         From `mongebench.problem`.
     n
-        Evaluation points a side; point clouds give what they hold.
+        Evaluation points per side; point clouds give what they hold.
     seed
         Of the evaluation points, which are never those of a fit.
 
@@ -70,7 +70,7 @@ def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> d
     Raises
     ------
     InvalidInput
-        Fewer than 2 points on a side, or a map that returns NaN or infinite values.
+        Fewer than 2 points per side, or a map that returns NaN or infinite values.
     ContractViolation
         A map that returns another shape, something other than real numbers (`UnrealValues`), or changes its input.
     """

@@ -107,7 +107,7 @@ class EvaluationPoints(_Keeping):
 
     @classmethod
     def draw(cls, problem: Problem, n: int, seed: int) -> EvaluationPoints:
-        """Draw up to n points a side (all there are, for point clouds). Raises `InvalidInput` below two a side."""
+        """Draw up to n points per side (all there are, for point clouds). Raises `InvalidInput` below two per side."""
         source, target = problem.evaluation
         # A stream of their own: fits draw with seeds (seed,) and (seed, k), evaluation with (seed, "eval").
         stream = (seed, 0x6576616C)
@@ -115,7 +115,7 @@ class EvaluationPoints(_Keeping):
         y = target.sample(n if target.size is None else min(n, target.size), seed=stream)
         if min(len(x), len(y)) < 2:
             raise InvalidInput(
-                f"Evaluation needs at least 2 points a side for a standard error, got {len(x)} source and {len(y)} "
+                f"Evaluation needs at least 2 points per side for a standard error, got {len(x)} source and {len(y)} "
                 "target points; ask for more (n), or give more held-out points."
             )
         return cls(problem, x, y, problem.truth(x) if problem.truth else None, seed)

@@ -65,7 +65,7 @@ def resolution(evaluation: Evaluation) -> float:
     """Relative rounding error of the map: second differences at a step where smoothness leaves nothing else.
 
     A map that computes in float32 and returns float64 does not say so. The median over points ignores kinks and jumps.
-    Capped at the square root of float32 rounding: what is coarser is no rounding but the map.
+    Capped at the square root of float32 rounding: anything coarser is the map and not rounding.
 
     Reference: More & Wild 2011, "Estimating computational noise" (differences as measures of noise).
     """

@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
+import math
+import sys
+import time
 from typing import Any
 
 from sklearn.base import clone
 
 from mongebench.core.errors import OracleUnavailable
-from mongebench.core.estimator import MapEstimator, Trace
+from mongebench.core.estimator import Map, MapEstimator, Trace, keep_going
 from mongebench.core.problem import Problem
 from mongebench.core.session import check_budget, support, views
 from mongebench.plugins import snake_case
 from mongebench.run.measurement import measure
 from mongebench.run.planned import Conditions
 from mongebench.run.record import Cell, Record, Spec
+
+
+class _Told:
+    """Tells a person how far a fit is, a line on standard error at most once per second, and asks another trace."""
+
+    def __init__(self, trace: Trace | None) -> None:
+        self._trace = keep_going if trace is None else trace
+        self._start, self._last, self._steps = time.monotonic(), -math.inf, 0
+
+    def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
+        self._steps += 1
+        now = time.monotonic() - self._start
+        if now - self._last >= 1:
+            self._last = now
+            reached = "" if flow_time is None else f", flow time {flow_time:.3g}"
+            print(f"fit: outer step {self._steps}{reached}, {now:.0f} s", file=sys.stderr, flush=True)
+        return self._trace(map, flow_time=flow_time, **diagnostics)
 
 
 def fit(
@@ -24,6 +44,7 @@ def fit(
     n_target: int | None = 1000,
     seed: int = 0,
     trace: Trace | None = None,
+    progress: bool = False,
 ) -> MapEstimator:
     """A fitted copy of `estimator`, learnt through metered oracles in this process.
 
@@ -40,6 +61,8 @@ def fit(
         Of the draws and of the fit.
     trace
         See `MapEstimator.fit`.
+    progress
+        Whether to write a line to standard error at outer steps of the fit, at most one per second.
 
     Raises
     ------
@@ -54,7 +77,7 @@ def fit(
         raise OracleUnavailable(f"{estimator!r} does not support {problem!r}: {supported.reason}.")
     fitted: MapEstimator = clone(estimator)
     source, target, _ = views(problem, fitted, n_source, n_target, seed)
-    return fitted.fit(source, target, seed=seed, trace=trace)
+    return fitted.fit(source, target, seed=seed, trace=_Told(trace) if progress else trace)
 
 
 def run_cell(
@@ -77,7 +100,7 @@ def run_cell(
     problem, estimator, n_source, n_target, seed
         As in `fit`.
     evaluation_points
-        Points a side that metrics are computed on.
+        Points per side that metrics are computed on.
 
     Raises
     ------

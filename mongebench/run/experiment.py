@@ -13,7 +13,7 @@
     dim = [2, 8, 32]
     [budget]
     n_source = [500, 2000]
-    n_target = [500, 2000]          # paired with n_source, not crossed
+    n_target = [500, 2000]          # paired with n_source, not crossed; "unlimited" draws, or "all" of a file
 
 `seeds_together = 25` lets estimators that can (the flows) fit up to so many seeds of a cell in one compiled call; their
 records say so, and show equal shares of its times. `repeats = 5` fits each cell five times in all, with the same seed:
@@ -30,7 +30,7 @@ split mark the experiment as hand-set on every page. An estimator or a problem m
 the common ones; where both do, the problem's count. `cpu_budget = "10s"` is the CPU time that a fit may take: an
 iterative estimator is asked to stop there, and keeps the map that it has reached.
 `horizon = 2.0` is the flow time up to which `mongebench rate` holds the flows of the run against the theory; without
-it, up to their ends.
+it, up to their ends. `estimators = ["flow_explicit"]` in a problem leaves all others out there.
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ from pydantic import (
 
 from mongebench.core.errors import ExperimentError, PluginError, one_of
 from mongebench.experiments import packaged
-from mongebench.plugins import DATASETS, ESTIMATORS, SHOWN, completed, find
+from mongebench.plugins import ANCHORS, DATASETS, ESTIMATORS, SHOWN, completed, find
 from mongebench.run import settings
+from mongebench.run.build import Builder
 from mongebench.run.record import Cell, Spec
 from mongebench.run.store import Declaration
 
@@ -67,6 +68,8 @@ MOST_CELLS = 1_000_000
 """Of a grid: counted before it is spanned."""
 _DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _SIZE = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_OF_THE_ENTRY = ("budget", "parameters", "seeds", "estimators")
+"""Keys of [[problems]] that are no parameters of the problem."""
 
 
 def _quantity(given: Any, units: dict[str, Any], example: str) -> float:
@@ -92,7 +95,7 @@ def _as_list(given: Any) -> Any:
     return given if isinstance(given, list) else [given]
 
 
-Draws = Annotated[int, Field(ge=1)] | Literal["unlimited"]
+Draws = Annotated[int, Field(ge=1)] | Literal["unlimited", "all"]
 
 
 Seeds = Annotated[int, Field(ge=1)] | Annotated[list[int], Field(min_length=1)]
@@ -100,7 +103,7 @@ _SEEDS: TypeAdapter[int | list[int]] = TypeAdapter(Seeds)
 
 
 class Budget(BaseModel):
-    """Draws allowed from each side, paired."""
+    """Draws allowed from each side, paired: "unlimited" ones, or "all" that a point cloud has to fit from."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
     n_source: Annotated[list[Draws], BeforeValidator(_as_list)] = [1000]
@@ -115,10 +118,23 @@ class Budget(BaseModel):
             )
         return self
 
-    def pairs(self) -> list[tuple[int | None, int | None]]:
-        """(n_source, n_target), None for unlimited."""
+    def pairs(self, problem: Spec, base: Path) -> list[tuple[int | None, int | None]]:
+        """(n_source, n_target) on a problem, None for unlimited. Raises `ExperimentError` for "all" of no cloud."""
+        sizes: tuple[int | None, ...] = (None, None)
+        if "all" in (*self.n_source, *self.n_target):
+            built = Builder(base).problem(problem)
+            sizes = (built.source.size, built.target.size)
+
+        def draws(given: int | str, size: int | None, name: str) -> int | None:
+            if given == "all" and size is None:
+                raise ExperimentError(
+                    f'{name} = "all" asks for every point of a file, and {problem.label} is drawn without end; give a '
+                    'number, or "unlimited" for fresh draws.'
+                )
+            return size if given == "all" else None if given == "unlimited" else int(given)
+
         return [
-            (None if a == "unlimited" else a, None if b == "unlimited" else b)
+            (draws(a, sizes[0], "n_source"), draws(b, sizes[1], "n_target"))
             for a, b in zip(self.n_source, self.n_target, strict=True)
         ]
 
@@ -180,15 +196,16 @@ class Experiment(BaseModel):
         cells: dict[str, Cell] = {}
         tuned = self.tuned_settings
         for entry in self.problems:
-            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters", "seeds")}
+            own = {key: value for key, value in entry.items() if key not in _OF_THE_ENTRY}
             budget = _budget_of(entry) if "budget" in entry else self.budget
-            given = _parameters_of(entry, self.named())
-            for problem, common in itertools.product(list(_span(own, DATASETS)), self.estimators):
+            given, asked = _parameters_of(entry, self.named()), _estimators_of(entry, self.named())
+            spanned = [(problem, budget.pairs(problem, self.base)) for problem in _span(own, DATASETS)]
+            for (problem, pairs), common in itertools.product(spanned, self.estimators):
                 seeds = self._seeds_of(common, entry)
                 bare = {key: value for key, value in common.items() if key != "seeds"}
-                for changed in _changed(bare, given):
+                for changed in _changed(bare, given, asked):
                     for estimator in _span(changed, ESTIMATORS, tuned):
-                        for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
+                        for (n_source, n_target), seed in itertools.product(pairs, seeds):
                             cell = Cell(
                                 estimator=estimator, problem=problem, n_source=n_source, n_target=n_target, seed=seed
                             )
@@ -216,12 +233,12 @@ class Experiment(BaseModel):
         """Cells of the grid, a cell that is written twice counted twice."""
         count = 0
         for entry in self.problems:
-            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters", "seeds")}
+            own = {key: value for key, value in entry.items() if key not in _OF_THE_ENTRY}
             pairs = len((_budget_of(entry) if "budget" in entry else self.budget).n_source)
-            given = _parameters_of(entry, self.named())
+            given, asked = _parameters_of(entry, self.named()), _estimators_of(entry, self.named())
             for common in self.estimators:
                 bare = {key: value for key, value in common.items() if key != "seeds"}
-                rows = sum(_size(changed) for changed in _changed(bare, given))
+                rows = sum(_size(changed) for changed in _changed(bare, given, asked))
                 seeds = self._seeds_of(common, entry)
                 count += _size(own) * rows * pairs * (seeds.stop if isinstance(seeds, range) else len(seeds))
         return count
@@ -252,10 +269,21 @@ def _parameters_of(entry: dict[str, Any], estimators: set[str]) -> dict[str, Any
     return given
 
 
-def _changed(common: dict[str, Any], given: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _estimators_of(entry: dict[str, Any], known: set[str]) -> list[str] | None:
+    """The names that a problem asks for; None for all."""
+    asked = entry.get("estimators")
+    for name in asked or []:
+        if name not in known:
+            raise ExperimentError(f"problem {entry.get('name')!r}: " + one_of(str(name), known, "estimator here"))
+    return asked
+
+
+def _changed(common: dict[str, Any], given: dict[str, Any], asked: list[str] | None) -> Iterator[dict[str, Any]]:
     """An entry of estimators with a problem's parameters in place of its own, for each name and each table of its."""
     shared = {key: value for key, value in given.items() if not _is_own(value)}
     for name in _as_list(common.get("name", "")):
+        if asked is not None and name not in asked:
+            continue
         for own in _as_list(given.get(str(name), {})):
             yield common | ({"name": name} if name else {}) | shared | own
 
@@ -332,16 +360,27 @@ def _names(cell: Cell) -> list[str]:
     return [name, SHOWN.get(name, name), cell.problem.name]
 
 
+def _place(cell: Cell) -> tuple[str, int | None, int | None]:
+    return cell.problem.label, cell.n_source, cell.n_target
+
+
 def select(cells: list[Cell], pattern: str | None) -> list[Cell]:
     """The cells whose estimator or problem matches a shell pattern; if none does, those whose label does or has it.
 
-    A cell's key, or its whole label, selects it alone.
+    Beside estimators that match, the anchors on the same problems stay: a number without them says little. A cell's
+    key, or its whole label, selects it alone.
 
     Raises `ExperimentError` if there is none at all.
     """
     if pattern is None:
         return cells
-    by_name = [cell for cell in cells if any(fnmatch.fnmatchcase(name, pattern) for name in _names(cell))]
+    named = [any(fnmatch.fnmatchcase(name, pattern) for name in _names(cell)) for cell in cells]
+    there = {_place(cell) for cell, matches in zip(cells, named, strict=True) if matches}
+    by_name = [
+        cell
+        for cell, matches in zip(cells, named, strict=True)
+        if matches or (cell.estimator.name in ANCHORS and _place(cell) in there)
+    ]
     exactly = [cell for cell in cells if pattern in (cell.key, cell.label)]  # "seed=1" is in "seed=10" too
     chosen = (
         by_name

@@ -49,7 +49,7 @@ def read_run(path: str | Path, *others: str | Path) -> Run:
     RunError
         Where one of the paths is not a run: there is no plan, or none that can be read.
     """
-    directories = [_directory(Path(one)) for one in (path, *others)]
+    directories = [unpacked(Path(one)) for one in (path, *others)]
     plans = [directory.plan() for directory in directories]
     held: dict[str, Held] = {}
     for directory, plan in zip(directories, plans, strict=True):
@@ -160,18 +160,20 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _directory(path: Path) -> RunDirectory:
-    """The run at a path; one in a zip file is unpacked, and gone when nobody holds it any more."""
+def unpacked(path: Path) -> RunDirectory:
+    """The run at a path; one in a zip file is unpacked, and gone when nobody holds it any more. Raises `RunError`."""
     if not zipfile.is_zipfile(path):
         return RunDirectory(path)
-    folder = tempfile.mkdtemp(prefix="mongebench-run-")
+    folder = Path(tempfile.mkdtemp(prefix="mongebench-run-"))
     directory = RunDirectory(folder, standing_of(path))
     weakref.finalize(directory, shutil.rmtree, folder, ignore_errors=True)
     try:
         with zipfile.ZipFile(path) as archive:
             if sum(member.file_size for member in archive.infolist()) > LARGEST_ARCHIVE:
-                raise RunError(f"{path} is no run: unpacked, it would take more than {LARGEST_ARCHIVE >> 30} GiB.")
+                raise RunError(f"{path} is not a run: unpacked, it would take more than {LARGEST_ARCHIVE >> 30} GiB.")
             archive.extractall(folder)
     except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError) as error:
         raise RunError(f"{path} cannot be unpacked: {error}.") from None
+    if len(inner := list(folder.iterdir())) == 1 and inner[0].is_dir():
+        directory.path = inner[0]  # the run's folder itself was packed
     return directory

@@ -73,7 +73,7 @@ class State(StrEnum):
 _MEANING: dict[Status | State, str] = {
     State.MISSING: "no record yet; run the experiment again",
     State.STALE: "made with other code or under other conditions than planned; run the experiment again",
-    State.UNREADABLE: "its file is no record of this cell; run the experiment again",
+    State.UNREADABLE: "its file is not a record of this cell; run the experiment again",
     Status.OK: "fitted and measured",
     Status.AT_FLOOR: "fitted and measured; the error is below what this many points can tell from zero",
     Status.DIVERGED: "the map is finite but far from the target, or the estimator saw its iteration blow up",

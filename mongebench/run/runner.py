@@ -13,7 +13,8 @@ from mongebench import foreign, plugins
 from mongebench.core.errors import ExperimentError, HarmfulPlugin, InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
-from mongebench.plugins import Plugin
+from mongebench.core.session import shortage
+from mongebench.plugins import SHOWN, Plugin
 from mongebench.run import device as devices
 from mongebench.run import experiment as experiments
 from mongebench.run import settings
@@ -156,6 +157,32 @@ class Execution:
                     f"{against} has every cell of {self.experiment.name}; name an estimator of yours."
                 )
         return cells
+
+    @property
+    def selection(self) -> str:
+        """What `--only` has kept and left out, in a sentence; empty without it."""
+        if self.invocation.only is None:
+            return ""
+        kept, every = self.cells, self.experiment.cells()
+        there = {cell.estimator.name for cell in kept}
+        out = sorted({SHOWN.get(name, name) for name in {cell.estimator.name for cell in every} - there})
+        beside = sorted(name for name in there if name in plugins.ANCHORS)
+        anchors = f", the anchors {', '.join(beside)} among them" if beside else ""
+        without = f" Estimators left out: {', '.join(out)}." if out else ""
+        return f"--only {self.invocation.only}: {len(kept)} of {len(every)} cells{anchors}.{without}"
+
+    @property
+    def shortages(self) -> list[str]:
+        """Budgets that a problem's points cannot meet, a sentence each: their cells will be `unsupported`."""
+        asked = {(cell.problem.model_dump_json(), cell.n_source, cell.n_target): cell for cell in self.cells}
+        found = []
+        for cell in asked.values():
+            problem = self.problem(cell.problem)
+            if problem is not None and (short := shortage(problem, cell.n_source, cell.n_target)):
+                found.append(
+                    f'{cell.problem.label}: {short}, so no cell there can run; n_source = "all" uses them all.'
+                )
+        return found
 
     @functools.cached_property
     def conditions(self) -> Conditions:

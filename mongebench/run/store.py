@@ -141,7 +141,7 @@ def read_bytes(path: Path, most: int = LARGEST) -> bytes:
         with os.fdopen(handle, "rb") as file:
             found = os.fstat(handle)
             if not stat.S_ISREG(found.st_mode):
-                raise Unreadable("it is no regular file")
+                raise Unreadable("it is not a regular file")
             if found.st_size > most:
                 raise Unreadable(f"it has {found.st_size} bytes, more than the {most} that one may have")
             return file.read(most)

@@ -126,7 +126,7 @@ def score(fitted: MapEstimator, fold: Fold, most: int, seed: int) -> Score:
     fold
         The samples; those it was fitted to serve as the starts of the minimisation in f^c.
     most
-        Points a side that are looked at.
+        Points per side that are looked at.
     seed
         Of the choice among more points than that.
     """

@@ -60,7 +60,7 @@ def test_what_a_problem_refuses_in_a_fit_is_an_error_in_its_record(cheat) -> Non
 def test_every_check_says_what_why_and_how_to_mend(check) -> None:
     assert check.function.__doc__.count("\n\n") == 2
     assert "Why: " in check.function.__doc__
-    assert "Mend: " in check.function.__doc__
+    assert "How to fix: " in check.function.__doc__
     for text in (check.what, check.why, check.mend):
         assert text.endswith(".")
         assert not text.startswith(("Why", "Mend"))
@@ -133,7 +133,7 @@ def _files_are_forgotten(monkeypatch):
         (["bures"], 0, "0 failed"),
         ([f"{FILE}:Sound"], 0, "0 failed"),
         (["sound", "--plugin", str(FILE)], 0, "0 failed"),
-        ([f"{FILE}:Prints"], 1, "Mend: remove the print"),
+        ([f"{FILE}:Prints"], 1, "How to fix: remove the print"),
         (["--list"], 0, "repeats_itself"),
     ],
 )

@@ -1,14 +1,18 @@
 """The command line: what a newcomer types, and what every mistake is answered with."""
 
+import os
+import shutil
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
+from mongebench.core.errors import ExperimentError
 from mongebench.run.store import RunDirectory
 
 SMALL = """
@@ -62,11 +66,12 @@ def test_dry_run_prints_and_writes_nothing(ran: Path, tmp_path: Path) -> None:
     assert "30 cells planned, 0 recorded, 30 to run" in said
     assert not (tmp_path / "new").exists()
     assert "Not predicted: 30 cells" in said
-    assert said.count(": no earlier record\n") == 30
+    assert "gaussian, d = 1, 2, n = 60 / 50: 5 estimators, up to 3 seeds, 30 cells\n" in said
+    assert ": no earlier record" not in said  # a line for each cell is for those who ask
     assert "20 cells planned, 20 recorded, 0 to run" in call(
         "run", ran.parent / "small.toml", "--dry-run", "--out", ran
     )
-    said = call("run", ran.parent / "small.toml", "--dry-run", "--seeds", "3", "--out", ran)
+    said = call("run", ran.parent / "small.toml", "--dry-run", "-v", "--seeds", "3", "--out", ran)
     assert said.count(": recorded\n") == 20
     assert said.count(" s, from 2 earlier record(s)\n") == 10
     assert "Predicted for 10 of the 10 cells to run: about " in said
@@ -74,10 +79,72 @@ def test_dry_run_prints_and_writes_nothing(ran: Path, tmp_path: Path) -> None:
 
 
 def test_only_selects(ran: Path, tmp_path: Path) -> None:
-    said = call("run", ran.parent / "small.toml", "--dry-run", "--only", "bures", "--out", tmp_path / "new")
-    assert "4 cells planned" in said
-    joined = call("run", ran.parent / "small.toml", "--dry-run", "--only", "mean_shift", "--out", tmp_path / "new")
-    assert "mean_shift on gaussian" in joined  # registered, though the experiment does not name it
+    said = call("run", ran.parent / "small.toml", "--dry-run", "--only", "exact", "--out", tmp_path / "new")
+    assert "20 cells planned" in said  # the anchors stay: identity, truth and bures beside two rows of exact
+    assert "the anchors bures, identity, truth among them" in said
+    words = ["run", ran.parent / "small.toml", "--dry-run", "-v", "--out", tmp_path / "new", "--only"]
+    said = call(*words, "identity on gaussian(dim=1*")
+    assert "2 cells planned" in said  # a pattern on labels selects those cells alone
+    assert "Estimators left out: bures, exact_coupling, truth." in said
+    assert "mean_shift on gaussian" in call(*words, "mean_shift")  # registered, though the experiment does not name it
+
+
+def test_every_default_is_in_the_help() -> None:
+    said = " ".join(call("run", "--help").replace("│", " ").split())
+    assert "[default: (results/runs/NAME)]" in said
+    for command in cli.COMMANDS:
+        assert "[default: ]" not in call(command, "--help"), command
+    assert cli.COMMANDS.keys() == cli.PANEL_OF.keys()
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_a_reader_that_leaves_and_a_terminal_of_ascii_change_no_exit_code(ran: Path, tmp_path: Path, encoding) -> None:
+    words = f"{sys.executable} -m mongebench figures {ran} --out {tmp_path / encoding} && echo done >&2"
+    environment = os.environ | {"PYTHONIOENCODING": encoding, "NO_COLOR": "1"}
+    shell = ["bash", "-o", "pipefail", "-c"]
+    done = subprocess.run([*shell, f"({words}) | true"], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stderr) == (0, "done\n")
+    assert (tmp_path / encoding / "error.pdf").exists()
+    table = [sys.executable, "-m", "mongebench", "table", str(ran)]
+    done = subprocess.run(table, capture_output=True, text=True, env=environment, encoding=encoding)
+    assert done.returncode == 0, done.stderr
+    assert ("+-" if encoding == "ascii" else "±") in done.stdout
+    assert "\x1b[" not in done.stdout
+
+
+def test_a_zipped_run_is_a_run_to_every_command(ran: Path, tmp_path: Path) -> None:
+    packed = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", ran.parent, ran.name))  # the folder, and in it
+    assert "at_floor" in call("status", packed)
+    assert "0 of 20 cells would run" in call("why-rerun", packed)
+    call("export", packed)
+    assert (tmp_path / "packed-results.csv").exists()
+    call("figures", packed)
+    assert (tmp_path / "packed-figures" / "error.png").exists()
+
+
+def test_all_points_of_files_and_a_budget_that_cannot_be_met(tmp_path: Path) -> None:
+    for name, count in (("x.npy", 40), ("y.npy", 60)):
+        np.save(tmp_path / name, np.random.default_rng(count).normal(size=(count, 2)))
+    text = """
+name = "own"
+[[estimators]]
+name = ["identity", "bures", "entropic"]
+[[problems]]
+name = "files"
+source = "x.npy"
+target = "y.npy"
+budget = { n_source = BUDGET, n_target = "all" }
+"""
+    path = tmp_path / "own.toml"
+    path.write_text(text.replace("BUDGET", '"all"'), encoding="utf-8")
+    said = call("run", path, "--dry-run", "--out", tmp_path / "run")
+    assert "n = 20 / 30: 3 estimators" in said  # half of each file is held out
+    path.write_text(text.replace("BUDGET", "35"), encoding="utf-8")
+    said = call("run", path, "--dry-run", "--out", tmp_path / "run")
+    assert said.count("the source cloud has 20 points to fit from, n_source asks for 35") == 1
+    path.write_text(SMALL.replace("n_source = 60", 'n_source = "all"'), encoding="utf-8")
+    with pytest.raises(ExperimentError, match='"all" asks for every point of a file'):
+        call("run", path, "--dry-run", "--out", tmp_path / "run")
 
 
 def test_status_table_show_and_why_rerun(ran: Path) -> None:
@@ -91,8 +158,6 @@ def test_status_table_show_and_why_rerun(ran: Path) -> None:
 
 
 def test_why_rerun_names_the_field(ran: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(ran, copy)
     path = next((copy / "cells").glob("bures*.json"))
@@ -118,8 +183,6 @@ def test_show_knows_every_kind_of_name(name: str) -> None:
 
 
 def test_a_missing_cell_is_in_the_table(ran: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(ran, copy)
     for path in (copy / "cells").glob("bures*.json"):

@@ -139,7 +139,7 @@ def test_maps_that_break_the_contract():
 
 
 def test_one_point_a_side_is_not_enough():
-    with pytest.raises(InvalidInput, match="at least 2 points a side"):
+    with pytest.raises(InvalidInput, match="at least 2 points per side"):
         evaluate(lambda x: x, gaussian(), n=1)
     with pytest.raises(InvalidInput, match="1 source"):
         evaluate(lambda x: x, gaussian(size=1), n=100)

@@ -344,7 +344,7 @@ def test_output_to_a_full_disk_is_a_sentence(run: RunDirectory, words: list[str]
 def test_an_export_replaces_files_alone(run: RunDirectory, tmp_path: Path, make) -> None:
     make(tmp_path / "out")
     done = CliRunner().invoke(cli.app, ["export", str(run.path), "--out", str(tmp_path / "out")])
-    assert "is no file" in str(done.exception)
+    assert "is not a file" in str(done.exception)
     assert not (tmp_path / "out").is_file()
     assert not list(tmp_path.glob("*.aside-*"))
 

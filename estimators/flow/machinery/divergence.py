@@ -239,6 +239,6 @@ def known_potential(target: TargetView, dim: int, dtype: str) -> Callable[[Any],
     if getattr(values, "shape", None) != (3,):
         raise InvalidInput(
             f"The target's potential V maps points of shape (3, {dim}) to {getattr(values, 'shape', type(values))}; "
-            f"expected one number a point, (3,). {HOW_TO_WRITE_V}"
+            f"expected one number per point, (3,). {HOW_TO_WRITE_V}"
         )
     return potential

@@ -68,7 +68,7 @@ class Flow(MapEstimator):
         In many dimensions few units may ever grow out of a small one (128 maxima on `potential`, d = 64, 800 steps of
         Adam: UVP 2.7 % from a share of 0.9, 7.4 % from 0.01).
     batch_size
-        Points a step, of mu0 and, where it is sampled, of the target; all of them where there are no more.
+        Points per step, of mu0 and, where it is sampled, of the target; all of them where there are no more.
     dtype
         "float64" or "float32".
 

@@ -13,7 +13,7 @@ class FlowExplicit(Stepwise):
     those that would not decrease D are halved, and flow time counts what was taken. With `divergence="kl_score"` v is
     estimated from the batch, as published.
 
-    Use it to compare with, or where one gradient of V is all that a step may cost. Parameters: see `Stepwise`.
+    Use it for comparison, or where a step can afford only one gradient of V. Parameters: see `Stepwise`.
 
     Reference: Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182).
     """

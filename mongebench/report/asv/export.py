@@ -6,7 +6,7 @@
 
 asv holds lower to be better, compares by ratio and does not report a value that became none. Hence every value here is
 positive and falls: an error not below its floor, a rate as the factor that is left. What was not measured is NaN, and
-`track_failed` counts it. The format is asv 0.6's (version 2), which is no public interface.
+`track_failed` counts it. The format is asv 0.6's (version 2), which is not a public interface.
 """
 
 from __future__ import annotations
@@ -109,19 +109,23 @@ def _values(own: pd.DataFrame, flows: pd.DataFrame) -> Iterator[tuple[str, str, 
     place = ["dim", "budget", "estimator"]
     for metric, unit in ERRORS.items():
         summary = results.aggregate(own, metric).set_index(place)
-        yield f"track_{metric}", unit, summary["mean"].clip(lower=summary["floor"])
+        yield f"track_{metric}", f"{metric.replace('_', ' ')} [{unit}]", summary["mean"].clip(lower=summary["floor"])
     for name, column in zip(("time_fit", "time_gpu_fit"), FIT_COLUMNS, strict=True):
         yield name, "seconds", results.aggregate(own, column).set_index(place)["mean"]
     served = own[own["status"] != Status.UNSUPPORTED]
     failed = ~served["status"].isin([Status.OK, Status.AT_FLOOR])
-    yield "track_failed", "cells", failed.groupby([served[axis] for axis in place], sort=False).sum()
+    yield "track_failed", "failed cells", failed.groupby([served[axis] for axis in place], sort=False).sum()
     place = ["dim", "estimator"]
     falling = results.exponents(own, "uvp")
     if len(falling):
-        yield "track_uvp_factor_per_doubling", "of n", 2 ** falling.set_index(place)["exponent"]
+        yield (
+            "track_uvp_factor_per_doubling",
+            "factor of uvp per doubling of n",
+            2 ** falling.set_index(place)["exponent"],
+        )
     if "rate" in flows:
         remaining = flows.assign(factor=np.exp(-flows["rate"].astype(float))).groupby(place, sort=False)["factor"]
-        yield "track_flow_factor", "of |T_t - T*|^2 per flow time", remaining.mean()
+        yield "track_flow_factor", "factor of |T_t - T*|^2 per flow time", remaining.mean()
 
 
 def write(run: Run, results: Path, *, repository: Path, commit: str | None = None, machine: str | None = None) -> Path:

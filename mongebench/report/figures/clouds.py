@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from mongebench.report.figures.style import COLOURS, QUIET, look, panels, plain
+from mongebench.report.figures.style import COLOURS, QUIET, look, panels, plain, rivals_of
 from mongebench.report.tables.results import row_order
 from mongebench.run.reading import Run
 from mongebench.run.record import Status
@@ -120,7 +120,7 @@ def distribution(rows: pd.DataFrame) -> Figure | None:
         return None
     drawn = pd.concat([block for _, block in blocks])
     methods = row_order(drawn["estimator"].unique())
-    rivals = [name for name in methods if not drawn.loc[drawn["estimator"] == name, "anchor"].any()]
+    rivals = rivals_of(rows)
     figure, axes = panels(len(blocks) * len(methods), (3.4, 1.0), columns=len(blocks), sharex="col")
     for column, ((problem, dim, _), block) in enumerate(blocks):
         own_axes = axes[column :: len(blocks)]

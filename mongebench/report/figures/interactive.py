@@ -18,7 +18,7 @@ from mongebench.report.figures.style import look
 from mongebench.report.rates.flows import TracedFlow, along, fits, together
 from mongebench.report.rates.inequalities import KL_CONVEX, MAP, MAP_BY_KL, Inequality
 from mongebench.report.tables.leaderboard import PLACE
-from mongebench.report.tables.results import number, row_order
+from mongebench.report.tables.results import aggregate, number, row_order
 from mongebench.run.record import Record, TracePoint
 from mongebench.run.sketch import Sketch
 
@@ -29,6 +29,13 @@ CURVES = 240
 CLOUD = 250
 """Points of a cloud that are kept, of `sketch.POINTS`."""
 ERRORS = {"uvp": "UVP (%)", "energy_distance": "energy distance"}
+CHOICES = {
+    "mmd_squared": "MMD^2",
+    "energy_distance": "energy distance",
+    "cosine": "cosine",
+    "fit_seconds": "fit seconds",
+}
+"""What a reader may put on the vertical axis in place of the error that the board counts."""
 _SYMBOLS = {"o": "circle", "s": "square", "^": "triangle-up", "D": "diamond", "v": "triangle-down", "P": "cross"}
 _DASHES = {"-": "solid", ":": "dot", "-.": "dashdot", "--": "dash"}
 _ANCHORS = {"truth": "star-open", "identity": "circle-open", "mean_shift": "diamond-open", "bures": "square-open"}
@@ -36,6 +43,8 @@ _GREY, _BLACK = "#737373", "#111111"
 BLUE, RED = "#56B4E9", "#D55E00"
 LABELLED = 16
 """Points of a view up to which each has its name beside it."""
+LOWEST = 1e-8
+"""Of the start's squared error: no line of the theory is drawn below it."""
 VISIBLE = 1e-6
 """Share of the smallest error from which on a floor is drawn."""
 
@@ -57,7 +66,7 @@ def looks(estimators: Sequence[str], anchors: Sequence[str]) -> Looks:
 
     def of(name: str) -> Look:
         drawn = look(name, rivals)
-        if name in rivals:
+        if drawn["marker"]:
             return {"colour": str(drawn["color"]), "symbol": _SYMBOLS.get(str(drawn["marker"]), "x"), "dash": "solid"}
         return {"colour": _GREY, "symbol": _ANCHORS.get(name, "x-open"), "dash": _DASHES[drawn["linestyle"]]}
 
@@ -117,6 +126,15 @@ def _loss(own: pd.DataFrame) -> pd.Series:
     return own["mean"].clip(lower=own["floor"].fillna(-np.inf))
 
 
+def with_choices(places: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """The places of a frame with the means of what a reader may choose, in columns of the names of `CHOICES`."""
+    index = ["problem", "dim", "budget", "estimator"]
+    for metric in [name for name in CHOICES if name in rows and name not in places]:
+        means = aggregate(rows, metric).set_index(index)["mean"].rename(metric)
+        places = places.join(means, on=index)
+    return places
+
+
 def by_dimension(places: pd.DataFrame, look_of: Looks) -> Chart | None:
     """Error against dimension."""
     drawing = _Drawing("dimension", "Error against dimension", {"dimension d": "log"})
@@ -131,26 +149,34 @@ def by_samples(places: pd.DataFrame, look_of: Looks) -> Chart | None:
 
 
 def _against(drawing: _Drawing, places: pd.DataFrame, view: list[str], look_of: Looks) -> Chart | None:
-    """A curve an estimator over the column `x`, in each view where it has two values or more.
+    """A curve for each estimator over the column `x`, in each view where it has two values or more.
 
     Without the exact map, whose rounding errors would take up most of a logarithmic axis.
     """
     places = places[places["estimator"] != "truth"]
     for _, block in places[np.isfinite(places["x"])].groupby(view, sort=False):
-        if block["x"].nunique() < 2:
-            continue
-        index = drawing.view(_place(block, view), ERRORS[block["metric"].iloc[0]])
-        for estimator in row_order(block["estimator"]):
-            own = block[(block["estimator"] == estimator) & (block["n_ok"] > 0)].sort_values("x")
-            if len(own):
-                error = own["standard_error"]
-                drawing.add(index, estimator, look_of(estimator), own["x"], _loss(own), error=error)
-        floors = block.groupby("x")["floor"].max()
-        if floors.max() > VISIBLE * block["mean"].min():
-            drawing.add(index, "floor", _line(_BLACK, "dot"), floors.index, floors, mode="lines")
+        for tier in block.loc[~block["anchor"], "tier"].unique():
+            _tier(drawing, block[block["anchor"] | (block["tier"] == tier)], tier, view, look_of)
+    drawing.chart["choices"] = [label for name, label in CHOICES.items() if name in places]
     return drawing.finished(
         "Mean over what was measured, standard errors as in the results. Anchors are grey; the floor: a perfect map."
     )
+
+
+def _tier(drawing: _Drawing, block: pd.DataFrame, tier: str, view: list[str], look_of: Looks) -> None:
+    """The curves of one view: the estimators of one tier, its anchors and the floor."""
+    if block["x"].nunique() < 2:
+        return
+    index = drawing.view(f"{_place(block, view)}, knowing {tier}", ERRORS[block["metric"].iloc[0]])
+    for estimator in row_order(block["estimator"]):
+        own = block[(block["estimator"] == estimator) & (block["n_ok"] > 0)].sort_values("x")
+        if len(own):
+            chosen = [rounded(own[name]) for name in CHOICES if name in own]
+            error = own["standard_error"]
+            drawing.add(index, estimator, look_of(estimator), own["x"], _loss(own), error=error, chosen=chosen)
+    floors = block.groupby("x")["floor"].max()
+    if floors.max() > VISIBLE * block["mean"].min():
+        drawing.add(index, "floor", _line(_BLACK, "dot"), floors.index, floors, mode="lines")
 
 
 def _line(colour: str, dash: str) -> Look:
@@ -186,7 +212,7 @@ def pareto(places: pd.DataFrame, look_of: Looks) -> Chart | None:
         for name, x, y, error in zip(block["estimator"], seconds, errors, spread, strict=True):
             drawing.add(index, name, look_of(name), [x], [y], error=[error], mode=mode)
     return drawing.finished(
-        "Mean fit seconds on the CPU, compilation excluded. The line joins those that no other beats in both."
+        "Mean fit seconds on the CPU, compilation excluded. The line joins the estimators that no other beats in both."
     )
 
 
@@ -211,7 +237,7 @@ def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> 
             [point.l2_error if known else point.energy_distance for point in trace],
             note=f"seed {row['seed']}",
         )
-    caption = "One curve a seed. Schemes that follow no flow have no flow time."
+    caption = "One curve per seed. Schemes that follow no flow have no flow time."
     return drawing.finished(f"{caption}{_left_out(len(traced) - len(kept))}")
 
 
@@ -282,16 +308,19 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
         if convexity == 0:
             lines = [] if of_map or index not in ratios else [(KL_CONVEX, 1 / ratios[index])]
         time = np.linspace(0, end, CURVE)[1:]
+        own = [y for one in drawing.chart["series"] if one["view"] == index for y in one["y"] if y and y > 0]
+        lowest = max(min(own, default=1.0) / 10, LOWEST)  # a long flow's line would take up the whole axis
         for one, factor in lines:
             if one.speaks_of(convexity):
                 name = f"theory: {one.line}, lambda = {number(convexity)}".replace(
                     "lambda", "\N{GREEK SMALL LETTER LAMDA}"
                 )
                 line = factor * np.exp(one.of_flow(time, convexity))
+                line[line < lowest] = np.nan
                 drawing.add(index, name, _line(_BLACK, "dash" if one.own else "dashdot"), time, line, mode="lines")
     return drawing.finished(
-        "One line a fit, the median over its seeds, thin the lowest and the highest; dotted at half the step. Black: "
-        "the lines of the theory, which the curves may not cross."
+        "One line per fit: the median over its seeds, with thin lines for the lowest and the highest; dotted at half "
+        "the step. Black: the bounds of the theory, which the curves may not cross."
     )
 
 

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mongebench.report.figures import clouds, traces
-from mongebench.report.figures.style import FORMATS, STYLE, legend, look, panels, plain
-from mongebench.report.tables.results import aggregate, row_order
+from mongebench.report.figures.style import FORMATS, STYLE, legend, look, panels, plain, rivals_of
+from mongebench.report.figures.summary import against_dimension, summary
+from mongebench.report.tables.results import aggregate
 from mongebench.run.reading import Run
 from mongebench.run.store import replacing
 
@@ -24,12 +25,13 @@ LINE = 0.17
 def draw(run: Run, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
-    `error` always; `rate`, `rate_kl` and `anytime` where there are traces; `clouds` where maps of the plane were
-    measured, and `distribution` where there are many seeds.
+    `error` always; `summary` where a family was measured in several dimensions; `rate`, `rate_kl` and `anytime` where
+    there are traces; `clouds` where maps of the plane were measured, and `distribution` where there are many seeds.
     """
     rows = run.frame()
     with plt.rc_context(STYLE):
         drawn = {
+            "summary": summary(run, rows),
             "error": error_overview(rows),
             "rate": traces.rate(run),
             "rate_kl": traces.rate_kl(run),
@@ -56,49 +58,34 @@ def save(figure: Figure, name: str, folder: Path) -> list[Path]:
 
 
 def error_overview(rows: pd.DataFrame) -> Figure | None:
-    """A panel a problem: UVP against dimension, or by estimator, the best on top, where there is one dimension only.
+    """A panel for each problem and tier: UVP against dimension, or by estimator, the best on top, where d is one.
 
-    Where the exact map is unknown it is the energy distance.
+    Where the exact map is unknown it is the energy distance. Anchors are in every panel.
     """
-    names = row_order(name for name in rows["estimator"].unique() if name != "truth")
-    rivals = [name for name in names if not rows.loc[rows["estimator"] == name, "anchor"].any()]
-    blocks = list(rows.groupby(["problem", "budget"], sort=False))
+    rivals = rivals_of(rows)
+    blocks = [
+        (problem, budget, tier, block[block["anchor"] | (block["tier"] == tier)])
+        for (problem, budget), block in rows.groupby(["problem", "budget"], sort=False)
+        for tier in block.loc[~block["anchor"], "tier"].unique().tolist() or [block["tier"].iloc[0]]
+    ]
     if not blocks:
         return None
-    by_estimator = any(block["dim"].nunique() == 1 for _, block in blocks)
-    figure, axes = panels(len(blocks), (3.6, max(3.1, by_estimator * LINE * len(names))))
-    for axis, ((problem, budget), block) in zip(axes, blocks, strict=True):
-        known = "uvp" in block and block["uvp"].notna().any()
-        summary = aggregate(block, "uvp" if known else "energy_distance")
-        axis.set_title(plain(f"{problem}\n{budget}"))
-        if known and block["dim"].nunique() > 1:
-            _against_dimension(axis, summary, names, rivals)
+    by_estimator = any(block["dim"].nunique() == 1 for *_, block in blocks)
+    most = max(block["estimator"].nunique() for *_, block in blocks)
+    figure, axes = panels(len(blocks), (3.6, max(3.1, by_estimator * LINE * most)))
+    for axis, (problem, budget, tier, block) in zip(axes, blocks, strict=True):
+        metric = "uvp" if "uvp" in block and block["uvp"].notna().any() else "energy_distance"
+        label = "UVP (%)" if metric == "uvp" else "energy distance"
+        if block["dim"].nunique() > 1 and metric == "uvp":
+            against_dimension(axis, block, metric, label, rivals)
+            where = ""
         else:
-            _by_estimator(axis, summary, rivals)
-            axis.set_xlabel("UVP (%)" if known else "energy distance")
+            _by_estimator(axis, aggregate(block, metric), rivals)
+            axis.set_xlabel(label)
+            where = ", ".join(f"d = {dim}" for dim in sorted(block["dim"].unique()))
+        axis.set_title(plain(f"{problem}{where and ', ' + where}, {budget}\nknowing {tier}"))
     legend(figure, axes)
     return figure
-
-
-def _against_dimension(axis: Axes, summary: pd.DataFrame, names: list[str], rivals: list[str]) -> None:
-    for name in names:
-        own = summary[(summary["estimator"] == name) & (summary["n_ok"] > 0)].sort_values("dim")
-        if len(own):
-            axis.errorbar(
-                own["dim"].astype(float),
-                own["mean"],
-                yerr=own["standard_error"],
-                label=plain(name),
-                capsize=2,
-                **look(name, rivals),
-            )
-    dims = sorted(summary["dim"].astype(int).unique())
-    axis.set_xscale("log", base=2)
-    axis.set_xticks(dims, [str(dim) for dim in dims])
-    axis.minorticks_off()
-    axis.set_yscale("log")
-    axis.set_xlabel("dimension d")
-    axis.set_ylabel("UVP (%)")
 
 
 def _by_estimator(axis: Axes, summary: pd.DataFrame, rivals: list[str]) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import matplotlib
+import pandas as pd
 
 matplotlib.use("Agg")
 
@@ -16,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mongebench.core.text import printable
+from mongebench.report.tables.results import row_order
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, without their yellow, which is too light for lines
 # on white; markers differ as well.
@@ -51,12 +53,21 @@ def panels(
     return figure, list(axes.ravel()[:count])
 
 
+def rivals_of(rows: pd.DataFrame) -> list[str]:
+    """The estimators of a run that are not anchors, in the order that gives each its `look` in every figure of it."""
+    return row_order(rows.loc[~rows["anchor"], "estimator"])
+
+
 def look(name: str, rivals: Sequence[str]) -> dict[str, Any]:
-    """Anchors are grey and dashed, rivals coloured; up to 49 of them differ in colour or marker."""
-    if name not in rivals:
+    """Anchors are grey and dashed, rivals coloured; up to 49 of them differ in colour or marker.
+
+    A label without its parameters, or with fewer, is a rival's of that name: traces leave out the step.
+    """
+    named = [rival for rival in rivals if rival.partition("(")[0] == name.partition("(")[0]]
+    if not named:
         anchors = {"identity": ":", "mean_shift": "-.", "bures": "--"}
         return {"color": QUIET, "linestyle": anchors.get(name, "--"), "marker": "", "linewidth": 1.2}
-    index = list(rivals).index(name)
+    index = list(rivals).index(name if name in rivals else named[0])
     marker = MARKERS[(index + index // len(COLOURS)) % len(MARKERS)]
     return {"color": COLOURS[index % len(COLOURS)], "marker": marker, "markersize": 4}
 

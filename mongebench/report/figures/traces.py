@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mongebench.report.figures.style import QUIET, legend, look, panels, plain
+from mongebench.report.figures.style import QUIET, legend, look, panels, plain, rivals_of
 from mongebench.report.rates.flows import SCHEMES, TracedFlow, along, fits, flows, together
 from mongebench.report.rates.inequalities import KL_CONVEX, MAP, MAP_BY_KL, PROPOSITION
 from mongebench.report.rates.noise import Vector
@@ -51,13 +51,13 @@ def _rates(run: Run, field: str, label: str) -> Figure | None:
     if not found:
         return None
     blocks = [(key, list(block)) for key, block in groupby(found, key=_place)]
-    names = list(dict.fromkeys(flow.estimator for flow in found))
+    rivals = rivals_of(run.frame())
     figure, axes = panels(len(blocks), (3.4, 2.9))
     for axis, (place, block) in zip(axes, blocks, strict=True):
         convexity = block[0].planned.strong_convexity
         shown = "" if convexity is None else rf", $\lambda$ = {convexity:.3g}"
         axis.set_title(fill(plain(place), TITLE) + shown)
-        _against_flow_time(axis, block, names, field)
+        against_flow_time(axis, block, rivals, field)
         axis.set_ylabel(label)
     legend(figure, axes)
     return figure
@@ -67,11 +67,11 @@ def _place(flow: TracedFlow) -> str:
     return f"{flow.problem}, d = {flow.planned.dim}"
 
 
-def _against_flow_time(axis: Axes, block: Sequence[TracedFlow], names: list[str], field: str) -> None:
+def against_flow_time(axis: Axes, block: Sequence[TracedFlow], rivals: list[str], field: str) -> None:
     """The curves of one problem, the lines that they may not cross, and the known floor."""
     lowest, end = 1.0, 0.0
     for (_, _, name, _), seeds in fits(block).items():
-        colour = look(name, names)["color"]
+        colour = look(name, rivals)["color"]
         coarse = [curve for flow in seeds if (curve := along(flow.trace, field))]
         fine = [curve for flow in seeds if (curve := along(flow.refinement or (), field))]
         time, values = together(coarse)
@@ -151,13 +151,13 @@ def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
     traced = rows[[record is not None and len(record.trace) > 1 for record in records]]
     if traced.empty:
         return None
-    rivals = row_order(traced["estimator"].unique())
+    rivals = rivals_of(rows)
     blocks = list(traced.groupby(["problem", "dim", "budget"], sort=False))
     figure, axes = panels(2 * len(blocks), (3.0, 2.5), columns=2 * min(2, len(blocks)))
     for (key, block), left, right in zip(blocks, axes[::2], axes[1::2], strict=True):
         known = any(point.l2_error is not None for index in block.index for point in _trace(records[index]))
         error = "l2_error" if known else "energy_distance"
-        for name in rivals:
+        for name in row_order(block["estimator"]):
             own = [_trace(records[index]) for index in block.index[block["estimator"] == name]]
             if own:
                 drawn = {**look(name, rivals), "markersize": 3, "linewidth": 1.2, "label": plain(name)}

@@ -7,7 +7,7 @@ own and a copy of plotly's.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,12 @@ REASONS, VERDICTS = 200, 500
 """Lines of the table of failures and of that of rates."""
 
 
-def build(run: Run, out: Path) -> Path:
+def build(
+    run: Run, out: Path, figures: Sequence[Path] = (), progress: Callable[[str], None] = lambda sentence: None
+) -> Path:
     """Write the report of some runs into a folder; its front page.
+
+    Its printed figures are drawn, unless they are given as files. `progress` is told what is being done.
 
     Raises `RunError` where the folder cannot be made or written, or where one in it is a link: what that leads to is no
     part of the report.
@@ -53,18 +57,19 @@ def build(run: Run, out: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise RunError(f"Cannot make the folder {out}: {error.strerror}.") from error
-    _Site(run, out).write()
+    _Site(run, out, figures, progress).write()
     return out / "index.html"
 
 
 class _Site:
     """One report in the making."""
 
-    def __init__(self, run: Run, out: Path) -> None:
-        self.run, self.out = run, out
+    def __init__(self, run: Run, out: Path, figures: Sequence[Path], progress: Callable[[str], None]) -> None:
+        self.run, self.out, self.figures, self.progress = run, out, figures, progress
+        progress("Ranking the estimators")
         self.cells = {planned.cell.key: planned for planned in run.plan.cells}
         self.rows = run.frame()
-        self.places = leaderboard.places(self.rows)
+        self.places = interactive.with_choices(leaderboard.places(self.rows), self.rows)
         self.board = leaderboard.board(self.rows)
         anchors = self.rows.loc[self.rows["anchor"], "estimator"].unique().tolist()
         self.look_of = interactive.looks(self.rows["estimator"].unique().tolist(), anchors)
@@ -84,6 +89,7 @@ class _Site:
         self.environment.filters |= {
             "number": results.known_number,
             "paragraphs": paragraphs,
+            "greek": greek,
         }
         self.environment.globals |= {
             "problems": self.problems,
@@ -99,13 +105,16 @@ class _Site:
     def write(self) -> None:
         """Every page and file."""
         self._assets()
+        self.progress("Drawing the figures")
         downloads = self._downloads()
         look_of = self.look_of
         self._page(
             "index.html",
             said=[*leaderboard.verdict(self.board, self.rows), *notes(self.rows)],
             n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
-            n_planned=len(self.rows),
+            n_supported=int((self.rows["status"] != Status.UNSUPPORTED).sum()),
+            n_unsupported=int((self.rows["status"] == Status.UNSUPPORTED).sum()),
+            cards=self._cards(),
             legend=leaderboard.legend(self.rows),
             boards=leaderboard.shown(self.board),
             data=self._data(self.places),
@@ -128,11 +137,10 @@ class _Site:
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
         spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
-        # Their labels leave out the step.
-        looks = interactive.looks([flow.estimator for flow in self.flows], anchors=[])
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
+            verdicts_of={str(verdict): verdict.meaning for verdict in WORST_FIRST if verdict in set(spoken["verdict"])},
             counts={
                 one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
                 for one in INEQUALITIES
@@ -142,10 +150,13 @@ class _Site:
             planned=len(verdicts),
             horizon=self.run.plan.horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
-            charts=_drawn(interactive.rate(self.flows, looks, MAP), interactive.rate(self.flows, looks, KL)),
+            charts=_drawn(
+                interactive.rate(self.flows, self.look_of, MAP), interactive.rate(self.flows, self.look_of, KL)
+            ),
         )
 
     def _page(self, template: str, page: str | None = None, **content: Any) -> None:
+        self.progress(f"Writing {page or template}")
         text = self.environment.get_template(f"{template}.j2").render(page=page or template, **content)
         write_atomically(self.out / (page or template), text)
 
@@ -162,7 +173,10 @@ class _Site:
         folder = self.out / "downloads"
         for format in Format:
             exports.write(self.rows, format, folder / f"results.{format.suffix}")
-        printed.draw(self.run, folder)
+        for path in self.figures:
+            write_atomically(folder / path.name, path.read_bytes())
+        if not self.figures:
+            printed.draw(self.run, folder)
         exports.archive(self.run, folder / "records.zip")
         script = resources.files("mongebench.report.site") / "templates" / "draw_figures.py"
         write_atomically(folder / script.name, script.read_bytes())
@@ -220,6 +234,30 @@ class _Site:
             "n_planned": len(own),
             "parameters": own["problem_parameters"].unique().tolist(),
         }
+
+    def _cards(self) -> list[dict[str, Any]]:
+        """What the front page says of each estimator: its equation, where it stands in its tier, and what failed."""
+        found = []
+        for name, page in self.estimators.items():
+            lines = [line for line in self.board if line["estimator_name"] == name]
+            own = self.rows[(self.rows["estimator_name"] == name) & (self.rows["status"] != Status.UNSUPPORTED)]
+            line = lines[0]
+            ranked = [one for one in self.board if one["tier"] == line["tier"] and one["group"] == "rival"]
+            measured = int(own["status"].isin([Status.OK, Status.AT_FLOOR]).sum())
+            medians = self.places.loc[self.places["estimator_name"] == name, "ratio"]
+            found.append(
+                {
+                    "name": SHOWN.get(name, name),
+                    "page": page,
+                    "what": _documentation(ESTIMATORS, name).partition("\n\n")[0],
+                    "tier": "anchor, in every tier" if line["anchor"] else f"knows {line['tier']}",
+                    "rank": f"rank {ranked.index(line) + 1} of {len(ranked)}" if line["group"] == "rival" else "",
+                    "median": results.known_number(medians.median()),
+                    "reference": line["reference"],
+                    "failed": f"{len(own) - measured} of {len(own)} cells failed" if measured < len(own) else "",
+                }
+            )
+        return found
 
     def _problem(self, problem: str, page: str) -> None:
         own, places = self.rows[self.rows["problem"] == problem], self.places[self.places["problem"] == problem]
@@ -324,6 +362,14 @@ def _documentation(group: str, name: str) -> str:
     """The docstring of a registered name; empty where it is registered no more (a plugin of the run)."""
     plugin = available(group).get(name)
     return plugin.docstring() if plugin else ""
+
+
+def greek(text: str) -> str:
+    """Formulas with lambda and tau as symbols."""
+    return re.sub(r"\b(lambda|tau)(?![\w=])", lambda found: _GREEK[found[1]], text)
+
+
+_GREEK = {"lambda": "\N{GREEK SMALL LETTER LAMDA}", "tau": "\N{GREEK SMALL LETTER TAU}"}
 
 
 def paragraphs(docstring: str) -> list[tuple[str, str]]:

@@ -39,13 +39,17 @@ def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = N
     )
 
 
-def write_board(rows: pd.DataFrame, format: Format, path: Path) -> Path:
-    """Write the leaderboard of a frame of `Run.frame`, in any format; the path."""
+def write_board(rows: pd.DataFrame, format: Format, path: Path, top: int | None = None) -> Path:
+    """Write the leaderboard of a frame of `Run.frame`, in any format; the path.
+
+    With `top`, LaTeX and Markdown hold only so many estimators of each tier, in a few columns.
+    """
     lines = leaderboard.board(rows)
     if format in (Format.CSV, Format.PARQUET):
         failures = [", ".join(f"{count} {status}" for status, count in line["failures"].items()) for line in lines]
         return _write_frame(pd.DataFrame(lines).assign(failures=failures), format, path)
-    return _render("leaderboard", format, path, boards=leaderboard.shown(lines), legend=leaderboard.legend(rows))
+    boards = leaderboard.shown(lines) if top is None else leaderboard.brief(lines, top)
+    return _render("leaderboard", format, path, boards=boards, legend=leaderboard.legend(rows))
 
 
 def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:

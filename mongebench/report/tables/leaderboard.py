@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mongebench.core.problem import Split
 from mongebench.report.tables import paired, ranking
 from mongebench.report.tables.results import (
     IDENTITY_COLUMNS,
@@ -62,8 +63,9 @@ def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     """A frame of `tables.frame` with what `RULE` counts, and the name of the reference.
 
     Columns added: `place` (its number), `metric`, `chosen` (its value; `chosen_se`, `chosen_floor`), `loss` (lifted to
-    the floor), `measured`, `ratio` (of the loss to the reference's; NaN where not measured) and `counted` (the ratio
-    cut, a failure its loss; NaN where the estimator does not serve the place, or nobody was measured there).
+    the floor), `measured`, `judged` (whether the board counts the problem), `ratio` (of the loss to the reference's;
+    NaN where not measured) and `counted` (the ratio cut, a failure its loss; NaN where the estimator does not serve the
+    place, or nobody was measured there).
     """
     rows = rows.assign(
         instance=rows.get("instance", 0),
@@ -81,9 +83,12 @@ def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     positive = rows["chosen_floor"].fillna(0).clip(lower=np.finfo(float).tiny)
     rows["loss"] = rows["chosen"].clip(lower=positive)
     rows["measured"] = rows["status"].isin([Status.OK, Status.AT_FLOOR]) & rows["loss"].notna()
+    # Problems of the tuning split, which settings are chosen on, decide nothing beside others.
+    tuning = rows.get("split", pd.Series("", rows.index)) == Split.TUNE
+    rows["judged"] = ~tuning | tuning.all()
     name, base = _reference(rows)
     rows["ratio"] = (rows["loss"] / base).where(rows["measured"])
-    supported = rows["status"] != Status.UNSUPPORTED
+    supported = (rows["status"] != Status.UNSUPPORTED) & rows["judged"]
     served = supported.groupby([rows["place"], rows["estimator"]], sort=False).transform("any")
     rows["counted"] = rows["ratio"].clip(LEAST, LOSS).fillna(LOSS).where(served & base.notna())
     return rows, name
@@ -99,7 +104,7 @@ def _setting(rows: pd.DataFrame) -> pd.Series:
 def _reference(rows: pd.DataFrame) -> tuple[str, pd.Series]:
     """What errors are held against, and its error at each row's place and instance."""
     spot = ["place", "instance"]
-    measured = rows[rows["measured"]]
+    measured = rows[rows["measured"] & rows["judged"]]
     spots = len(measured[spot].drop_duplicates())
     for name in REFERENCES:
         own = measured[measured["estimator"] == name]
@@ -378,6 +383,35 @@ class Table:
             gpu_seconds(line),
             f"{line['n_ok']}/{line['n_planned']}",
         ]
+
+
+class Brief(Table):
+    """The same in five columns, for a page that has no room."""
+
+    COLUMNS: ClassVar = (0, 2, 4, 5, 7)
+    NUMBERS: ClassVar = (1, 4)
+
+    @property
+    def headings(self) -> list[str]:
+        """Of the columns of `cells`."""
+        every = super().headings
+        return [every[column] for column in self.COLUMNS]
+
+    @staticmethod
+    def cells(line: dict[str, Any]) -> list[str]:
+        """What each column shows of a line."""
+        every = Table.cells(line)
+        return [every[column] for column in Brief.COLUMNS]
+
+
+def brief(lines: list[dict[str, Any]], top: int) -> list[Table]:
+    """The first `top` estimators of each table of a `board`, and of its anchors the Gaussian map and the identity."""
+    found = []
+    for table in shown(lines):
+        rivals = [line for line in table.lines if not line["anchor"]]
+        anchors = [line for name in ("bures", "identity") for line in table.lines if line["estimator"] == name]
+        found.append(Brief(table.tier, table.group, [*rivals[:top], *anchors]))
+    return found
 
 
 def _interval(value: float, low: float, high: float) -> str:

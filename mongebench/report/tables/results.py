@@ -17,12 +17,11 @@ import pandas as pd
 from scipy import stats
 
 from mongebench.core.problem import Split
-from mongebench.plugins import METRICS, find
+from mongebench.plugins import ANCHORS, METRICS, find
 from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS, TRANSFORM_COLUMN
 from mongebench.run.record import Status
 from mongebench.run.settings import Setting
 
-ANCHOR_ORDER = ("truth", "identity", "mean_shift", "bures")
 NO_GPU = "no gpu"
 IDENTITY_COLUMNS = ["problem", "dim", "budget", "estimator"]
 
@@ -337,4 +336,4 @@ def exponents(rows: pd.DataFrame, column: str = "fit_seconds") -> pd.DataFrame:
 def row_order(estimators: Iterable[str]) -> list[str]:
     """Anchors first, in a fixed order, then the rest by name."""
     names = sorted(set(estimators))
-    return [name for name in ANCHOR_ORDER if name in names] + [name for name in names if name not in ANCHOR_ORDER]
+    return [name for name in ANCHORS if name in names] + [name for name in names if name not in ANCHORS]

@@ -329,7 +329,7 @@ def checks(name: str, results: Sequence[Result]) -> RenderableType:
     for result in results:
         says = result.reason
         if result.outcome is Outcome.FAILED:
-            says += f"\nWhy: {result.check.why}\nMend: {result.check.mend}"
+            says += f"\nWhy: {result.check.why}\nHow to fix: {result.check.mend}"
         table.add_row(result.check.name, Text(result.outcome, colours[result.outcome]), escape(says))
     counts = Counter(result.outcome for result in results)
     return Group(table, f"{len(results)} checks: " + ", ".join(f"{counts[outcome]} {outcome}" for outcome in Outcome))
@@ -363,7 +363,7 @@ def selection(found: Selection) -> RenderableType:
 def catalogue(checks: Iterable[Check]) -> RenderableType:
     """What each check asks, why, and how to mend what fails it."""
     parts = [
-        Text.assemble((check.name, "bold"), f"\n  {check.what}\n  Why: {check.why}\n  Mend: {check.mend}\n")
+        Text.assemble((check.name, "bold"), f"\n  {check.what}\n  Why: {check.why}\n  How to fix: {check.mend}\n")
         for check in checks
     ]
     return Group(*parts)

@@ -18,11 +18,12 @@ from typer.testing import CliRunner
 
 from mongebench import cli
 from mongebench.report.asv import dashboard, export
+from mongebench.report.asv.history import backfill
 from mongebench.run.reading import read_run
 from mongebench.run.record import Status
 from mongebench.run.store import RunError
 
-from ..conftest import cell, exponential, history
+from ..conftest import EXPERIMENT, cell, exponential, git, history, repository
 
 HOSTILE = "<img src=x onerror=alert(1)>.b"
 
@@ -155,3 +156,30 @@ def test_an_asv_that_loads_something_else_is_refused(tmp_path) -> None:
     (tmp_path / "index.html").write_text(page, encoding="utf-8")
     with pytest.raises(RunError, match=r"loads new\.min\.js, which mongebench has no copy of"):
         dashboard.make_offline(tmp_path)
+
+
+def test_a_point_at_the_right_edge_is_in_the_axes(published) -> None:
+    drawing = (published / "html" / "graphdisplay.js").read_text(encoding="utf-8")
+    assert drawing.count("x > right") == 1
+    assert "x >= right" not in drawing
+
+
+def test_a_backfill_measures_earlier_commits_once_and_says_what_it_left_out(tmp_path, monkeypatch) -> None:
+    """Of a repository whose first commit is broken; the others are this package, which is not copied."""
+    checkout = tmp_path / "checkout"
+    repository(checkout)
+    (checkout / "mongebench.py").write_text("raise SystemExit('broken then')\n", encoding="utf-8")
+    git(checkout, "add", "mongebench.py")
+    git(checkout, "commit", "--quiet", "--message", "broken")
+    git(checkout, "rm", "--quiet", "mongebench.py")
+    git(checkout, "commit", "--quiet", "--message", "whole")
+    small = tmp_path / "small.toml"
+    small.write_text(EXPERIMENT.replace("[20, 40]", "20"), encoding="utf-8")
+    found = {"repo": str(checkout), "results_dir": str(tmp_path / "results")}
+    said = [*backfill(found, 2, str(small), machine="any")]
+    assert [sentence.partition(": ")[2] for sentence in said] == ["measured", "left out, exit code 1: broken then"]
+    (path,) = (tmp_path / "results" / "any").glob("*-small-*.json")
+    values = json.loads(path.read_text(encoding="utf-8"))["results"]["small.gaussian.track_uvp"][0]
+    assert len(values) == 8  # d = 1, 2 and four estimators
+    assert [*backfill(found, 1, str(small), machine="any")] == [f"{path.name[:8]}: measured before"]
+    assert not [*(checkout / ".git" / "worktrees").glob("*")]

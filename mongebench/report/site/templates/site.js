@@ -75,7 +75,7 @@ function results() {
   const table = document.getElementById("results");
   const all = places();
   const state = { sort: null, up: true, whole: false };
-  const selects = filters(all, () => render());
+  const selects = filters(all, () => { remember(selects); render(); });
   const body = element("tbody");
   const heads = COLUMNS.map((column) => {
     const head = element("th", { scope: "col", className: column.number ? "number" : "" });
@@ -112,6 +112,12 @@ function results() {
   render();
 }
 
+// The address keeps what is chosen: a link leads to the same selection.
+function remember(selects) {
+  const chosen = new URLSearchParams(selects.filter(({ select }) => select.value).map(({ column, select }) => [column, select.value]));
+  history.replaceState(null, "", chosen.size ? `#${chosen}` : location.pathname + location.search);
+}
+
 function filters(all, onChange) {
   const form = document.getElementById("filters");
   form.addEventListener("submit", (event) => event.preventDefault());
@@ -124,6 +130,11 @@ function filters(all, onChange) {
     const [label, select] = chooser(column === "dim" ? "dimension" : column, [["all", ""], ...values.map((value) => [value, value])], onChange);
     form.append(label);
     found.push({ column, select });
+  }
+  const asked = new URLSearchParams(location.hash.slice(1));
+  for (const { column, select } of found) {
+    const value = asked.get(column);
+    if (value !== null && [...select.options].some((option) => option.value === value)) select.value = value;
   }
   return found;
 }
@@ -201,7 +212,9 @@ function sortable(table) {
       head.setAttribute("aria-sort", up ? "ascending" : "descending");
       const key = (row) => {
         const text = row.cells[index].textContent.trim();
-        return text === "" ? null : head.classList.contains("number") ? Number(text) : text;
+        if (!head.classList.contains("number")) return text === "" ? null : text;
+        const value = Number.parseFloat(text);
+        return Number.isNaN(value) ? null : value;
       };
       const body = table.tBodies[0];
       body.append(...[...body.rows].sort((a, b) => compare(key(a), key(b), up)));
@@ -214,6 +227,15 @@ function sortable(table) {
 // Plotly reads a few tags in text as markup: what comes from plugins is shown as it is.
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
+// What a reader hides in one figure is hidden in all.
+const hidden = new Set();
+const figures = [];
+const look = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+// Black and grey are the ink of the page, which may be dark.
+const ink = (colour) => ({ "#111111": look("--theory"), "#737373": look("--muted"), "#000000": look("--theory"), "#0072B2": dark.matches ? "#4aa8e0" : colour })[colour] ?? colour;
+const dark = matchMedia("(prefers-color-scheme: dark)");
+dark.addEventListener("change", () => figures.forEach((draw) => draw()));
+
 function figure(frame) {
   const chart = JSON.parse(frame.querySelector("script").textContent);
   const plot = frame.querySelector(".plot");
@@ -223,40 +245,74 @@ function figure(frame) {
     if (names.length > 1) choices.append(wrapped);
     return made;
   };
+  const pair = chart.square && chart.views.length > 1;
   const view = select("show", chart.views.map((one) => one.label));
+  const beside = pair ? select("beside", chart.views.map((one) => one.label)) : null;
+  if (pair) beside.value = "1";
   const axis = select("against", chart.x.map((one) => one.label));
+  const quantity = select("quantity", ["error", ...(chart.choices ?? [])]);
+  const scale = chart.square ? null : select("scale", ["as suits", "logarithmic", "linear"]);
 
   function draw() {
-    const v = Number(view.value), a = Number(axis.value);
+    const v = Number(view.value), a = Number(axis.value), q = Number(quantity.value);
+    const w = pair ? Number(beside.value) : v;
     const named = new Set();
-    const viewed = chart.series.filter((one) => one.view === v && one.x[a].some((value) => value !== null));
+    const valued = (one) => (q === 0 ? one.y : one.chosen?.[q - 1] ?? []);
+    const inView = (which, place) => chart.series.filter((one) => one.view === which && one.x[a].some((value) => value !== null) && valued(one).length).map((one) => ({ ...one, y: valued(one), error: q === 0 ? one.error : undefined, place }));
+    const viewed = [...inView(v, ""), ...(pair ? inView(w, "2") : [])];
     const middle = halfway(viewed.flatMap((one) => one.x[a]), chart.x[a].type);  // labels lean towards it
     const traces = viewed.map((one) => {
       const first = !named.has(one.name);
       named.add(one.name);
       return {
-        type: "scatter", mode: one.mode, text: one.x[a].map(() => `  ${plain(one.name)}  `), textposition: one.x[a].map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, x: one.x[a], y: one.y,
-        line: { color: one.colour, dash: one.dash, width: one.width ?? 1.8, shape: one.shape ?? "linear" },
-        marker: { color: one.colour, symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
-        error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: one.colour } : undefined,
+        type: "scatter", mode: one.mode, text: one.x[a].map(() => `  ${plain(one.name)}  `), textposition: one.x[a].map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, visible: hidden.has(one.name) ? "legendonly" : true, xaxis: `x${one.place}`, yaxis: `y${one.place}`, x: one.x[a], y: one.y,
+        line: { color: ink(one.colour), dash: one.dash, width: one.width ?? 1.8, shape: one.shape ?? "linear" },
+        marker: { color: ink(one.colour), symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
+        error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: ink(one.colour) } : undefined,
         hovertemplate: `${plain(one.name)}${one.note ? `, ${plain(one.note)}` : ""}<br>%{x:.4g}: %{y:.4g}<extra></extra>`,
       };
     });
     const narrow = plot.clientWidth < 620;
-    const grid = { gridcolor: "#e6eaee", zerolinecolor: "#e6eaee", linecolor: "#7c8791", exponentformat: "power", automargin: true };
+    const grid = { gridcolor: look("--grid"), zerolinecolor: look("--grid"), linecolor: look("--axis"), exponentformat: "power", automargin: true };
     const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && ticks(values)) });
+    const asked = scale === null ? 0 : Number(scale.value);
+    const suits = q > 0 && chart.choices[q - 1] === "cosine" ? "linear" : chart.y_type;
+    const yType = ["", "log", "linear"][asked] || suits;
+    const yTitle = q === 0 ? chart.views[v].y : chart.choices[q - 1];
+    const x = { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } };
+    const y = { ...axisOf(yType, traces.flatMap((trace) => trace.y)), title: { text: plain(yTitle) } };
+    const equal = chart.square && chart.views[v].y !== "T(x)";
+    const paired = pair && {
+      grid: narrow ? { rows: 2, columns: 1, pattern: "independent" } : { rows: 1, columns: 2, pattern: "independent" },
+      xaxis2: { ...x, matches: "x" }, yaxis2: { ...y, title: { text: narrow ? plain(yTitle) : "" }, matches: "y" },
+      annotations: [["", v], ["2", w]].map(([place, which]) => ({ text: plain(chart.views[which].label), xref: `x${place} domain`, yref: `y${place} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false })),
+    };
     Plotly.react(plot, traces, {
-      xaxis: { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } },
-      yaxis: { ...axisOf(chart.y_type, traces.flatMap((trace) => trace.y)), title: { text: plain(chart.views[v].y) }, ...(chart.square && chart.views[v].y !== "T(x)" && { scaleanchor: "x" }) },
-      margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: "#1b1f24" },
-      paper_bgcolor: "#fff", plot_bgcolor: "#fff", hovermode: "closest",
-      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom" } : { x: 1.02, y: 1 }) },
+      xaxis: x, yaxis: { ...y, ...(equal && { scaleanchor: "x" }) }, ...paired,
+      margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: look("--ink") },
+      paper_bgcolor: look("--paper"), plot_bgcolor: look("--paper"), hovermode: "closest",
+      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } } : { x: 1.02, y: 1 }) },
     }, {
       responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: chart.name },
     });
   }
   draw();
+  figures.push(draw);
+  plot.on("plotly_legendclick", ({ curveNumber, data }) => {
+    const name = data[curveNumber].legendgroup;
+    if (!hidden.delete(name)) hidden.add(name);
+    figures.forEach((again) => again());
+    return false;
+  });
+  plot.on("plotly_legenddoubleclick", ({ curveNumber, data }) => {
+    const others = new Set(data.map((trace) => trace.legendgroup).filter((name) => name !== data[curveNumber].legendgroup));
+    const alone = [...others].every((name) => hidden.has(name));
+    hidden.clear();
+    if (!alone) others.forEach((name) => hidden.add(name));
+    figures.forEach((again) => again());
+    return false;
+  });
 }
 
 function halfway(values, type) {
