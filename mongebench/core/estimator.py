@@ -156,7 +156,12 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guarded = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
+        guarded = {
+            "fit": _guarded_fit,
+            "transform": _guarded_transform,
+            "potential": _guarded_values,
+            "log_det": _guarded_values,
+        }
         for name, around in guarded.items():
             if name in cls.__dict__:
                 setattr(cls, name, around(cls.__dict__[name]))
@@ -394,9 +399,9 @@ def _guarded_transform(method: Callable[..., Any]) -> Callable[..., Any]:
     return transform
 
 
-def _guarded_potential(method: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_values(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def potential(self: MapEstimator, X: Any) -> Any:
+    def values(self: MapEstimator, X: Any) -> Any:
         return _evaluate(self, method, X, columns=False)
 
-    return potential
+    return values
