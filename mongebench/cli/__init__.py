@@ -24,6 +24,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "show": look.show,
     "check": extend.check,
+    "certify": extend.certify,
     "new-estimator": extend.new_estimator,
     "table": look.table,
     "rate": look.rate,
