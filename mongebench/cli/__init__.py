@@ -25,6 +25,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "show": look.show,
     "check": extend.check,
     "certify": extend.certify,
+    "references": extend.references,
     "new-estimator": extend.new_estimator,
     "table": look.table,
     "rate": look.rate,

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from mongebench.cli.common import CHECK_FAILED, Plugins, add_plugins
-from mongebench.core.errors import InvalidParameter, MongebenchError, UnknownName, one_of
+from mongebench.core.errors import InvalidInput, InvalidParameter, MongebenchError, UnknownName, one_of
 
 
 def check(
@@ -83,6 +83,43 @@ def certify(
         typer.echo(f"{entry.title}: {verdicts[-1].sentence}")
     if not all(verdict.ok for verdict in verdicts):
         raise typer.Exit(CHECK_FAILED)
+
+
+def references(
+    action: Annotated[str, typer.Argument(help="build: make the draws; list: what there is, and how good it is.")],
+    model: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Of `posterior`; all if left out.")] = None,
+    prior: Annotated[float, typer.Option(help="Standard deviation of the coefficients.", min=1e-3)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the chains.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to put them [default: the user's cache].")] = None,
+) -> None:
+    """Reference draws of posteriors, by chains of NUTS that are run until R-hat and effective sample size suffice."""
+    from mongebench.cli.progress import sentences
+    from mongebench.datasets import references as drawn
+    from mongebench.datasets.posterior import MODELS, Regression
+
+    if action not in ("build", "list"):
+        raise UnknownName(one_of(action, ("build", "list"), "action"))
+    chosen = [one for one in MODELS if one in (model or MODELS)]
+    for name in model or []:
+        if name not in MODELS:
+            raise UnknownName(one_of(name, MODELS, "model"))
+    for name in chosen:
+        regression = Regression.of(name, prior)
+        if action == "build":
+            with sentences() as say:
+                reference = regression.sample(seed, lambda said, name=name: say(f"{name}: {said}"))  # type: ignore[misc]
+            path = drawn.save(reference, regression.digest, regression.potential, out or drawn.cache())
+            typer.echo(f"{name}: {path}")
+        try:
+            kept = drawn.load(regression.digest, regression.potential, regression.how, out)
+        except InvalidInput as error:
+            typer.echo(f"{name}: {error}")
+            continue
+        told = kept.certificate
+        typer.echo(
+            f"{name}: {len(kept.draws)} draws, d = {regression.dim}, R-hat {told['r_hat']:.4f}, "
+            f"bulk effective sample size {told['bulk']:.0f}, {told['divergent']} divergent transitions"
+        )
 
 
 def _values(pairs: list[str]) -> dict[str, Any]:
