@@ -24,7 +24,7 @@ import numpy as np
 
 from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput, NotConverged
-from mongebench.core.measure import Sampler, Source, Target
+from mongebench.core.measure import Source, Target, drawn_from
 from mongebench.core.npz import read_arrays
 from mongebench.core.problem import Problem
 from mongebench.datasets.linear import Array
@@ -73,17 +73,10 @@ def problem(source: Source, target: Target, draws: Points, **known: Any) -> Prob
     """
     variance = float(draws.var(axis=0).sum())
     to_fit, to_evaluate = (
-        replace(target, sampler=_cloud(part), size=len(part), total_variance=target.total_variance or variance)
+        replace(target, sampler=drawn_from(part), size=len(part), total_variance=target.total_variance or variance)
         for part in (draws[::2], draws[1::2])
     )
     return Problem(source=source, target=to_fit, held_out=(source, to_evaluate), dim=draws.shape[1], **known)
-
-
-def _cloud(points: Points) -> Sampler:
-    def draw(n: int, rng: np.random.Generator) -> Points:
-        return points[rng.choice(len(points), n, replace=False)]
-
-    return draw
 
 
 def digest(name: str, content: Mapping[str, Any]) -> str:

@@ -132,6 +132,9 @@ class MapEstimator(BaseEstimator, abc.ABC):
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
     claims
         What else is true of its maps; see `Claim`.
+    any_size
+        Whether time and memory of a fit, and of the map, grow no faster than n log n in the number of samples: then
+        `mongebench.select` fits it to all points of samples of any size.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     tunable
@@ -148,6 +151,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
     needs: ClassVar[frozenset[Oracle]]
     anchor: ClassVar[bool] = False
     claims: ClassVar[frozenset[Claim]] = frozenset()
+    any_size: ClassVar[bool] = False
     fit_together: ClassVar[FitTogether | None] = None
     tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
     matters_with: ClassVar[Mapping[str, Mapping[str, Collection[Any]]]] = MappingProxyType({})

@@ -81,6 +81,15 @@ class Measure:
         return as_points(points, name=f"sample of the {type(self).__name__.lower()}", dim=self.dim, min_rows=int(n))
 
 
+def drawn_from(points: Points) -> Sampler:
+    """The sampler of a point cloud (n, d): without replacement."""
+
+    def draw(n: int, rng: np.random.Generator) -> Points:
+        return points[rng.choice(len(points), n, replace=False)]
+
+    return draw
+
+
 def _guarded(sampler: Sampler, what: str) -> Sampler:
     """The same, and refused inside a fit."""
 
