@@ -84,8 +84,7 @@ def colour(source: Photograph = "china.jpg", target: Photograph = "flower.jpg", 
     """Colours of one photograph -> colours of another, d = 3 (red, green, blue of 0 to 1); no exact map.
 
     20 000 pixels of each of scikit-learn's two bundled photographs; half of them are held out. A map of colours
-    recolours the photograph, pixel by pixel: `mongebench.datasets.images.recoloured`. Each fit seed of a run has
-    another split.
+    recolours the photograph, pixel by pixel: figures and report show it. Each fit seed of a run has another split.
 
     Parameters
     ----------
@@ -110,7 +109,15 @@ def colour(source: Photograph = "china.jpg", target: Photograph = "flower.jpg", 
         return _parts((fit_x, fit_y), (rest_x, rest_y), total_variance)
 
     first = parts(0)
-    return Problem(source=first.source, target=first.target, held_out=first.held_out, parts=parts, dim=3, version=1)
+    return Problem(
+        source=first.source,
+        target=first.target,
+        held_out=first.held_out,
+        parts=parts,
+        pictures=(photograph(source), photograph(target)),
+        dim=3,
+        version=1,
+    )
 
 
 @functools.cache

@@ -79,19 +79,19 @@ def summary(rows: list[dict[str, str]]) -> str:
     bures = np.array([row["best"] == "bures" for row in rows])
     sure = np.array([row["separated"] == "True" for row in rows])
     worse = np.array([float(row["error"]) - float(row["least"]) for row in rows])
-    lines = [
-        f"{len(rows)} problems and seeds, n = {N}, {FOLDS} folds, of {', '.join(ESTIMATORS)}:",
-        f"the ranking picks the best in {right.mean():.0%} (always bures: {bures.mean():.0%}); in "
-        f"{right[sure].mean():.0%} of the {sure.mean():.0%} where it calls the first separated from the second, in {right[~sure].mean():.0%} of "
-        f"the rest;",
-        f"what the choice loses in UVP: median {np.median(worse):.2g}, nine in ten at most "
+    sentences = [
+        f"{len(rows)} problems and seeds, n = {N}, {FOLDS} folds, of {', '.join(ESTIMATORS)}.",
+        f"The ranking picks the best in {right.mean():.0%} (always bures: {bures.mean():.0%}).",
+        f"It calls the first separated from the second in {sure.mean():.0%}, and is right in {right[sure].mean():.0%} "
+        f"of these, in {right[~sure].mean():.0%} of the others.",
+        f"What the choice loses in UVP: median {np.median(worse):.2g}, nine in ten at most "
         f"{np.quantile(worse, 0.9):.2g}, at worst {worse.max():.2g}.",
     ]
     for family in dict.fromkeys(row["family"] for row in rows):
         own = [row for row in rows if row["family"] == family]
         hits = sum(row["chosen"] == row["best"] for row in own)
-        lines.append(f"  {family}: {hits} of {len(own)}")
-    return "\n".join(lines)
+        sentences.append(f"  {family}: {hits} of {len(own)}")
+    return "\n".join(sentences)
 
 
 def main(path: Path) -> None:

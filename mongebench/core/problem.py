@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mongebench.core import guard
 from mongebench.core.arrays import Points, as_points
@@ -74,6 +75,9 @@ class Problem:
         Whether the family serves to choose settings on or to be measured on.
     parts
         The split of point clouds for a number, this problem's own for 0; see `replicate`.
+    pictures
+        Of (source, target), each (height, width, d) in [0, 1], if their pixels are points of the two measures: a report
+        shows the first as a map changes it.
     fingerprint
         Hash of the data a problem was read from, where its parameters do not determine it.
     name, parameters
@@ -92,6 +96,7 @@ class Problem:
     held_out: tuple[Source, Target] | None = None
     split: Split = Split.TEST
     parts: Callable[[int], Parts] | None = None
+    pictures: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     fingerprint: str = ""
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)

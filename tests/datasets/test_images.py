@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
+from typer.testing import CliRunner
 
 import mongebench as mb
+from mongebench import cli
 from mongebench.datasets import images
+from mongebench.run.reading import read_run
 
 KINDS = [{"images": "digits", "width": 0.7}, {"images": "patches", "width": 2.0}]
 
@@ -96,3 +99,30 @@ def test_colours_are_those_of_the_photographs() -> None:
         apart = (drawn.mean(axis=0) - picture.reshape(-1, 3).mean(axis=0)) / drawn.std(axis=0)
         assert np.abs(apart).max() < 0.05
     assert not np.array_equal(problem.replicate(1).source.sample(50), problem.source.sample(50))
+
+
+def test_a_report_shows_the_picture_that_a_map_recolours(tmp_path) -> None:
+    """One run of two cheap estimators, from the experiment to the page."""
+    (tmp_path / "colours.toml").write_text(
+        'name = "colours"\nevaluation_points = 300\n[[estimators]]\nname = ["identity", "mean_shift"]\n'
+        '[[problems]]\nname = "colour"\n[budget]\nn_source = 200\nn_target = 200\n',
+        encoding="utf-8",
+    )
+    experiment, folder, site = (str(tmp_path / name) for name in ("colours.toml", "run", "site"))
+    for words in (["run", experiment, "--out", folder], ["report", folder, "--out", site]):
+        said = CliRunner().invoke(cli.app, words)
+        assert said.exit_code == 0, said.output
+    run = read_run(tmp_path / "run")
+    sketches = {cell.cell.estimator.name: run.sketch(cell) for cell in run.plan.cells}
+    before, same, after = sketches["identity"].pictures
+    source, target = (images.photograph(name)[::4, ::4] for name in ("china.jpg", "flower.jpg"))
+    np.testing.assert_array_equal(before, np.round(255 * source))
+    np.testing.assert_array_equal(same, before)
+    np.testing.assert_array_equal(after, np.round(255 * target))
+    shifted = sketches["mean_shift"].pictures[1].astype(float) - before
+    # A shift of every pixel by one vector, but for rounding and for colours that leave [0, 1].
+    inner = (before > 100) & (before < 156)
+    for j in range(3):
+        assert np.ptp(shifted[:, :, j][inner[:, :, j]]) <= 1
+    pages = [path.read_text(encoding="utf-8") for path in (tmp_path / "site").glob("problem-*.html")]
+    assert sum("The picture, recoloured" in page and "data:image/png;base64," in page for page in pages) == 1
