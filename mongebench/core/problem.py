@@ -105,7 +105,7 @@ class Problem:
         guard.refuse(f"a problem ({self.name})")
         if bool(self.truth) != (self.truth_tier != TruthTier.NONE):
             raise InvalidInput(f"A problem with truth_tier {self.truth_tier} must come with a truth, and only then.")
-        if self.target.strong_convexity is None:  # so that either side of a problem tells it
+        if self.strong_convexity is not None and self.target.strong_convexity is None:  # `diagnose` asks the target
             object.__setattr__(self, "target", replace(self.target, strong_convexity=self.strong_convexity))
         for name in ("truth", "truth_inverse"):
             exact = getattr(self, name)
