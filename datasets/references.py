@@ -207,7 +207,9 @@ def sample(
             divergent += int(bad.sum())
             drawn = sum(part.shape[1] for part in values)
             thinning = drawn // KEPT
-            chains = np.concatenate(positions, axis=1)[:, thinning - 1 :: thinning]  # (chains, KEPT, d)
+            chains = (
+                mode + np.concatenate(positions, axis=1)[:, thinning - 1 :: thinning] @ factor.T
+            )  # (chains, KEPT, d)
             energies = np.concatenate(values, axis=1)[:, thinning - 1 :: thinning]
             every = np.concatenate([chains, energies[:, :, None]], axis=2)
             r_hat = max(float(array_stats.rhat(every[:, :, j])) for j in range(every.shape[2]))
@@ -230,4 +232,4 @@ def sample(
         "blackjax": blackjax.__version__,
         "jax": jax.__version__,
     }
-    return Reference(mode + chains.reshape(-1, len(mode)) @ np.asarray(factor).T, certificate)
+    return Reference(chains.reshape(-1, len(mode)), certificate)

