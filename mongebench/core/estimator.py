@@ -160,12 +160,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guarded = {
-            "fit": _guarded_fit,
-            "transform": _guarded_transform,
-            "potential": _guarded_values,
-            "log_det": _guarded_values,
-        }
+        guarded = {"fit": _guarded_fit, "transform": _guarded_map(columns=True)}
+        guarded |= dict.fromkeys(("potential", "log_det"), _guarded_map(columns=False))
         for name, around in guarded.items():
             if name in cls.__dict__:
                 setattr(cls, name, around(cls.__dict__[name]))
@@ -395,17 +391,14 @@ def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, colum
     return like(values[:, np.argsort(order)] if columns and order is not None else values, X)
 
 
-def _guarded_transform(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def transform(self: MapEstimator, X: Any) -> Any:
-        return _evaluate(self, method, X, columns=True)
+def _guarded_map(columns: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Around what is evaluated at points: (n, d) -> (n, d), or to (n,) without columns."""
 
-    return transform
+    def around(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def evaluated(self: MapEstimator, X: Any) -> Any:
+            return _evaluate(self, method, X, columns=columns)
 
+        return evaluated
 
-def _guarded_values(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def values(self: MapEstimator, X: Any) -> Any:
-        return _evaluate(self, method, X, columns=False)
-
-    return values
+    return around

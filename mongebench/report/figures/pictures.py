@@ -13,6 +13,8 @@ from mongebench.report.figures.style import panels, plain
 from mongebench.report.tables.results import row_order
 from mongebench.run.reading import Run
 
+CHANNELS = 3
+"""Of a picture: the dimension of a problem that has one."""
 COLUMNS = 4
 """Pictures beside each other, at most."""
 
@@ -24,8 +26,9 @@ def recoloured(run: Run, rows: pd.DataFrame) -> Figure | None:
     """
     planned = {planned.cell.key: planned for planned in run.plan.cells}
     shown: list[tuple[str, NDArray[Any]]] = []
-    for (problem, budget), block in rows.groupby(["problem", "budget"], sort=False):
-        found = {}
+    coloured = rows[rows["dim"] == CHANNELS]
+    for (problem, budget), block in coloured.groupby(["problem", "budget"], sort=False):
+        found: dict[str, tuple[NDArray[Any], dict[Any, Any]]] = {}
         for row in block.to_dict("records"):
             sketch = run.sketch(planned[row["key"]])
             if sketch is not None and sketch.pictures is not None:
