@@ -3,7 +3,7 @@
     python benchmarks/simulations/selection.py results/selection.csv
 
 Every family of problems with a truth, of both splits, ten seeds; one line of the file for each, written as it is
-found, so that a run that was stopped goes on where it was.
+found, so that a run that was stopped goes on where it was. The figure is drawn beside it, and the summary printed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.ticker import PercentFormatter
 
 import mongebench as mb
 from mongebench.metrics import Evaluation, EvaluationPoints, compute
+from mongebench.report.figures.style import COLOURS, STYLE
 
 FAMILIES = (
     *("gaussian", "product", "product_mixture", "radial", "potential", "mixture", "blurred"),
@@ -96,6 +99,27 @@ def summary(rows: list[dict[str, str]]) -> str:
     return "\n".join(sentences)
 
 
+def draw(rows: list[dict[str, str]], path: Path) -> None:
+    """A bar a family and dimension: in how many seeds the ranking, and `bures` without any, are right."""
+    places = list(dict.fromkeys((row["family"], row["dim"]) for row in rows))
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(5.5, 0.22 * len(places) + 0.9), layout="constrained")
+        for height, (family, dim) in enumerate(reversed(places)):
+            own = [row for row in rows if (row["family"], row["dim"]) == (family, dim)]
+            right = np.mean([row["chosen"] == row["best"] for row in own])
+            bures = np.mean([row["best"] == "bures" for row in own])
+            first = height == 0
+            axis.barh(height, right, color=COLOURS[0], height=0.6, label="chosen without a truth" if first else None)
+            axis.plot(bures, height, "d", color="black", markersize=4, label="always bures" if first else None)
+        axis.set_yticks(range(len(places)), [f"{family}, d = {dim}" for family, dim in reversed(places)])
+        axis.set_xlim(0, 1.02)
+        axis.xaxis.set_major_formatter(PercentFormatter(1))
+        axis.set_xlabel("share of seeds in which it is the best by the truth")
+        figure.legend(loc="outside lower center", ncols=2, frameon=False)
+        figure.savefig(path, dpi=150)
+        plt.close(figure)
+
+
 def main(path: Path) -> None:
     rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines())) if path.exists() else []
     done = {(row["family"], int(row["dim"]), int(row["seed"])) for row in rows}
@@ -109,7 +133,9 @@ def main(path: Path) -> None:
                     if (family, dim, seed) not in done:
                         writer.writerow(line(family, dim, seed))
                         file.flush()
-    print(summary(list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))))
+    rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+    draw(rows, path.with_suffix(".png"))
+    print(summary(rows))
 
 
 if __name__ == "__main__":
