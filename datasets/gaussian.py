@@ -67,12 +67,7 @@ def normal_pair(source: Normal, target: Normal, *, version: int, split: Split = 
     dim = len(source.mean)
     turn, _ = polar(target.factor.T @ source.factor)
     return Problem(
-        source=Source(
-            dim=dim,
-            sampler=source.sample,
-            log_density=lambda x: -source.potential(x) - source.log_normaliser,
-            score=lambda x: -source.gradient(x),
-        ),
+        source=source.as_source(),
         target=Target(
             dim=dim,
             sampler=target.sample,
@@ -100,6 +95,20 @@ class Normal:
         self.factor = axes * np.sqrt(values)
         self.whitening = axes / np.sqrt(values)
         self.log_normaliser = float(np.log(2 * np.pi * values).sum() / 2)
+
+    @classmethod
+    def standard(cls, dim: int) -> Normal:
+        """N(0, I)."""
+        return cls(np.zeros(dim), np.eye(dim), np.ones(dim))
+
+    def as_source(self) -> Source:
+        """The source of this law, with its density and score."""
+        return Source(
+            dim=len(self.mean),
+            sampler=self.sample,
+            log_density=lambda x: -self.potential(x) - self.log_normaliser,
+            score=lambda x: -self.gradient(x),
+        )
 
     def sample(self, n: int, rng: np.random.Generator) -> Array:
         """(n, d) independent draws."""

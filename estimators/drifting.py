@@ -51,6 +51,7 @@ class Drifting(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
+    any_size = True
 
     tunable: ClassVar[dict[str, Any]] = {
         "learning_rate": Range(0.0003, 0.03),

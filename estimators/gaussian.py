@@ -35,6 +35,7 @@ class Bures(MapEstimator):
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset(Claim)
     anchor = True
+    any_size = True
 
     def __init__(self, regularisation: Annotated[float, Field(ge=0, lt=1)] = 1e-6) -> None:
         self.regularisation = regularisation

@@ -53,6 +53,7 @@ class Neural(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
+    any_size = True
     steps: int
     batch_size: int
     width: int

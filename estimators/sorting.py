@@ -36,6 +36,7 @@ class Sorting(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset(Claim)
+    any_size = True
 
     def __init__(self, extrapolation: Literal["gaussian", "constant", "shift"] = "gaussian") -> None:
         self.extrapolation = extrapolation

@@ -19,6 +19,7 @@ class Identity(MapEstimator):
     needs = frozenset()
     claims = frozenset(Claim)
     anchor = True
+    any_size = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Nothing to learn."""
@@ -43,6 +44,7 @@ class MeanShift(MapEstimator):
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset(Claim)
     anchor = True
+    any_size = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Learn the difference of the sample means, `shift_` of shape (d,)."""

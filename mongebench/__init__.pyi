@@ -25,12 +25,14 @@ from .run.reading import Run, read_run
 from .run.record import Record, Status
 from .saved import load, save
 from .selection.choose import Selection, select
+from .selection.diagnosis import Diagnosis, diagnose
 
 __version__: str
 __all__ = [
     "BudgetExceeded",
     "Claim",
     "ContractViolation",
+    "Diagnosis",
     "Diverged",
     "InvalidInput",
     "InvalidParameter",
@@ -57,6 +59,7 @@ __all__ = [
     "UnknownName",
     "Value",
     "certify",
+    "diagnose",
     "estimator",
     "estimators",
     "evaluate",

@@ -224,13 +224,12 @@ IN_ERRORS = "largest difference in standard errors, less that of skewness; norma
 def _own_laws(subject: _Subject) -> Iterator[Check]:
     """Samplers against the score, the potential and the variance of their own side."""
     problem, points = subject.problem, subject.points
-    if problem.held_out is None:
-        for side, name, slope, sign, at, frame in (
-            (0, "source", subject.score, -1.0, points.x, subject.source_frame),
-            (1, "target", subject.gradient, 1.0, points.y, subject.target_frame),
-        ):
-            if slope is not None:
-                yield from _stein(subject, side, name, slope, sign, at, frame)
+    for side, name, slope, sign, at, frame in (
+        (0, "source", subject.score, -1.0, points.x, subject.source_frame),
+        (1, "target", subject.gradient, 1.0, points.y, subject.target_frame),
+    ):
+        if slope is not None:
+            yield from _stein(subject, side, name, slope, sign, at, frame)
     stated = problem.target.total_variance
     if stated is not None and problem.target.size is None:
         squares = ((points.y - points.y.mean(axis=0)) ** 2).sum(axis=1)

@@ -26,6 +26,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "run": run.run,
     "show": look.show,
     "check": extend.check,
+    "certify": extend.certify,
+    "references": extend.references,
     "new-estimator": extend.new_estimator,
     "init-ci": extend.init_ci,
     "table": look.table,

@@ -1,14 +1,15 @@
-"""Commands for those who add an estimator."""
+"""Commands for those who add an estimator or a problem."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mongebench.cli.common import CHECK_FAILED, Plugins, add_plugins
-from mongebench.core.errors import UnknownName, one_of
+from mongebench.core.errors import InvalidInput, InvalidParameter, MongebenchError, UnknownName, one_of
 
 
 def check(
@@ -41,6 +42,100 @@ def check(
         failed += sum(result.outcome is Outcome.FAILED for result in results)
     if failed:
         raise typer.Exit(CHECK_FAILED)
+
+
+def certify(
+    problem: Annotated[str, typer.Argument(help="A registered name; every recorded problem if left out.")] = "",
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Parameters of the problem, such as dim=8.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples a side for the energy distance.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
+    record: Annotated[bool, typer.Option("--record", help="Keep version, digest and checks of what passes.")] = False,
+    file: Annotated[Path | None, typer.Option(help="Where verdicts are kept [default: with the package].")] = None,
+    plugin: Plugins = None,
+) -> None:
+    """Re-derive all that a problem claims and hold its digest against the recorded one; exit code 1 if either fails."""
+    from mongebench import plugins
+    from mongebench.check import certified
+
+    add_plugins(plugin)
+    path = file or certified.STORED
+    entries = certified.stored(path)
+    if problem:
+        given = _values(parameters or [])
+        built = plugins.problem(problem, **given)
+        entry = next((one for one in entries if one.is_of(built)), None)
+        certificate, verdict = certified.trial(built, entry, n=n, seed=seed)
+        typer.echo(f"{built}\n{certificate}\n{verdict.sentence}")
+        if not verdict.ok:
+            raise typer.Exit(CHECK_FAILED)
+        if record:
+            certified.record(built, given, certificate, n=n, seed=seed, path=path)
+            typer.echo(f"recorded: {path}")
+        return
+    if not entries:
+        raise UnknownName(f"{path} has no recorded problem: name one to certify, and --record keeps it.")
+    verdicts = []
+    for entry in entries:
+        try:
+            verdicts.append(certified.trial(entry.build(), entry, n=entry.n, seed=entry.seed)[1])
+        except MongebenchError as error:  # it is no longer made with these parameters
+            verdicts.append(certified.Verdict(False, f"REFUSED: {error}"))
+        typer.echo(f"{entry.title}: {verdicts[-1].sentence}")
+    if not all(verdict.ok for verdict in verdicts):
+        raise typer.Exit(CHECK_FAILED)
+
+
+def references(
+    action: Annotated[str, typer.Argument(help="build: make the draws; list: what there is, and how good it is.")],
+    model: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Of `posterior`; all if left out.")] = None,
+    prior: Annotated[float, typer.Option(help="Standard deviation of the coefficients.", min=1e-3)] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the chains.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder to put them [default: the user's cache].")] = None,
+) -> None:
+    """Reference draws of posteriors, by chains of NUTS that are run until R-hat and effective sample size suffice."""
+    from mongebench.cli.progress import sentences
+    from mongebench.datasets import references as drawn
+    from mongebench.datasets.posterior import MODELS, Regression
+
+    if action not in ("build", "list"):
+        raise UnknownName(one_of(action, ("build", "list"), "action"))
+    chosen = [one for one in MODELS if one in (model or MODELS)]
+    for name in model or []:
+        if name not in MODELS:
+            raise UnknownName(one_of(name, MODELS, "model"))
+    for name in chosen:
+        regression = Regression.of(name, prior)
+        if action == "build":
+            with sentences() as say:
+                reference = regression.sample(seed, lambda said, name=name: say(f"{name}: {said}"))  # type: ignore[misc]
+            path = drawn.save(reference, regression.digest, regression.potential, out or drawn.cache())
+            typer.echo(f"{name}: {path}")
+        try:
+            kept = drawn.load(regression.digest, regression.potential, regression.how, out)
+        except InvalidInput as error:
+            typer.echo(f"{name}: {error}")
+            continue
+        told = kept.certificate
+        typer.echo(
+            f"{name}: {len(kept.draws)} draws, d = {regression.dim}, R-hat {told['r_hat']:.4f}, "
+            f"bulk effective sample size {told['bulk']:.0f}, {told['divergent']} divergent transitions"
+        )
+
+
+def _values(pairs: list[str]) -> dict[str, Any]:
+    """NAME=VALUE as parameters; a value is read as JSON where it is that, and else as text."""
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, text = pair.partition("=")
+        if not separator:
+            raise InvalidParameter(f"{pair!r} is no parameter; write NAME=VALUE, such as dim=8.")
+        try:
+            found[name] = json.loads(text)
+        except ValueError:
+            found[name] = text
+    return found
 
 
 def new_estimator(

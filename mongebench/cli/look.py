@@ -155,7 +155,7 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="Run before the change (directory or zip file).")],
     second: Annotated[
         Path | None,
-        typer.Argument(metavar="[AFTER]", help="Run after the change (directory or zip file); not needed with --a, --b."),
+        typer.Argument(metavar="[AFTER]", help="Run after the change; not needed with --a and --b."),
     ] = None,
     a: Annotated[str | None, typer.Option("--a", metavar="NAME", help="An estimator of the run before.")] = None,
     b: Annotated[str | None, typer.Option("--b", metavar="NAME", help="One of the run after, or of the same.")] = None,

@@ -33,9 +33,7 @@ def fit(
     ] = "joint",
     drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows with a missing value.")] = False,
     folds: Annotated[int, typer.Option(help="Number of parts, each held out once.")] = 5,
-    most: Annotated[
-        int, typer.Option(help="Largest number of points to use per file, drawn at random; 0 for all.")
-    ] = 2000,
+    most: Annotated[int, typer.Option(help="Number of points per file that the ranking uses; 0 for all.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the folds, the draws and the fits.")] = 0,
     header: Header = "auto",
     index: Index = "auto",
@@ -71,9 +69,11 @@ def fit(
         found = select(
             x.frame(), y.frame(), names, scale=scale, folds=folds, most=most or None, seed=seed, progress=say
         )
-    for used, given, path in zip(found.used, found.given, (source, target), strict=True):
+    for used, fitted, given, path in zip(found.used, found.fitted, found.given, (source, target), strict=True):
         if used < given:
-            typer.echo(f"{path}: a random {used} of {given} points were used; --most 0 uses all.")
+            typer.echo(
+                f"{path}: ranked on a random {used} of {given} points, the map fitted to {fitted}; --most 0 uses all."
+            )
     save(found.best, out / "map.npz")
     found.table.to_csv(out / "selection.csv", index=False)
     terminal.show(terminal.selection(found))

@@ -132,6 +132,9 @@ class MapEstimator(BaseEstimator, abc.ABC):
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
     claims
         What else is true of its maps; see `Claim`.
+    any_size
+        Whether time and memory of a fit, and of the map, grow no faster than n log n in the number of samples: then
+        `mongebench.select` fits it to all points of samples of any size.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     tunable
@@ -148,6 +151,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
     needs: ClassVar[frozenset[Oracle]]
     anchor: ClassVar[bool] = False
     claims: ClassVar[frozenset[Claim]] = frozenset()
+    any_size: ClassVar[bool] = False
     fit_together: ClassVar[FitTogether | None] = None
     tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
     matters_with: ClassVar[Mapping[str, Mapping[str, Collection[Any]]]] = MappingProxyType({})
@@ -156,7 +160,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guarded = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
+        guarded = {"fit": _guarded_fit, "transform": _guarded_map(columns=True)}
+        guarded |= dict.fromkeys(("potential", "log_det"), _guarded_map(columns=False))
         for name, around in guarded.items():
             if name in cls.__dict__:
                 setattr(cls, name, around(cls.__dict__[name]))
@@ -386,17 +391,14 @@ def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, colum
     return like(values[:, np.argsort(order)] if columns and order is not None else values, X)
 
 
-def _guarded_transform(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def transform(self: MapEstimator, X: Any) -> Any:
-        return _evaluate(self, method, X, columns=True)
+def _guarded_map(columns: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Around what is evaluated at points: (n, d) -> (n, d), or to (n,) without columns."""
 
-    return transform
+    def around(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def evaluated(self: MapEstimator, X: Any) -> Any:
+            return _evaluate(self, method, X, columns=columns)
 
+        return evaluated
 
-def _guarded_potential(method: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(method)
-    def potential(self: MapEstimator, X: Any) -> Any:
-        return _evaluate(self, method, X, columns=False)
-
-    return potential
+    return around

@@ -7,7 +7,7 @@ potentials are written once against the array API standard, so that one function
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, ClassVar, NoReturn
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from mongebench.core import guard
 from mongebench.core.arrays import Points, as_points
 from mongebench.core.errors import InvalidInput, OracleUnavailable
+from mongebench.core.pointwise import Batched, batched
 
 Sampler = Callable[[int, np.random.Generator], Any]
 """(n, generator) -> (n, d)."""
@@ -80,6 +81,15 @@ class Measure:
         return as_points(points, name=f"sample of the {type(self).__name__.lower()}", dim=self.dim, min_rows=int(n))
 
 
+def drawn_from(points: Points) -> Sampler:
+    """The sampler of a point cloud (n, d): without replacement."""
+
+    def draw(n: int, rng: np.random.Generator) -> Points:
+        return points[rng.choice(len(points), n, replace=False)]
+
+    return draw
+
+
 def _guarded(sampler: Sampler, what: str) -> Sampler:
     """The same, and refused inside a fit."""
 
@@ -97,7 +107,7 @@ class Source(Measure):
     Parameters
     ----------
     log_density
-        log mu0(x), normalised, (n, d) -> (n,).
+        log mu0(x), normalised, (n, d) -> (n,), or of one point, (d,) -> ().
     score
         grad log mu0(x), (n, d) -> (n, d).
     dim, sampler, size
@@ -108,6 +118,10 @@ class Source(Measure):
     score: Pointwise = Unknown("score of the source")
     stream: ClassVar[int] = 1
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "log_density", batched(self.log_density))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Target(Measure):
@@ -116,19 +130,43 @@ class Target(Measure):
     Parameters
     ----------
     potential
-        V, (n, d) -> (n,), up to a constant; array API, or JAX for the estimators that differentiate it.
+        V, up to a constant: of a batch, (n, d) -> (n,), or of one point, (d,) -> (), told apart by trying shapes (see
+        `mongebench.core.pointwise`). Written for the array API, or for JAX for the estimators that differentiate it.
+        Infinite outside of a bounded support.
+    log_density
+        -V in its place, in the same two ways.
     gradient
         grad V, (n, d) -> (n, d).
     log_normaliser
-        log Z, where known.
+        log Z, where known: 0 where `log_density` is normalised.
+    strong_convexity
+        lambda >= 0 such that V - lambda/2 |y|^2 is convex, where known: it bounds the error of a map (`diagnose`).
     total_variance
         Trace of Cov(gamma): the scale of UVP and of the MMD kernel.
     dim, sampler, size
         As in `Measure`.
+
+    Raises
+    ------
+    InvalidInput
+        Both a potential and a log-density, or a negative `strong_convexity`.
     """
 
     potential: Pointwise = Unknown("potential V of the target")
     gradient: Pointwise = Unknown("gradient of the target's potential V")
+    log_density: InitVar[Pointwise | None] = None
     log_normaliser: float | None = None
+    strong_convexity: float | None = None
     total_variance: float | None = None
     stream: ClassVar[int] = 2
+
+    def __post_init__(self, log_density: Pointwise | None) -> None:
+        super().__post_init__()
+        if self.potential and log_density is not None:
+            raise InvalidInput("A target was given both its potential V and its log_density -V; give one of them.")
+        if self.strong_convexity is not None and not self.strong_convexity >= 0:
+            raise InvalidInput(
+                f"strong_convexity is lambda >= 0, or None where it is not known; got {self.strong_convexity}."
+            )
+        of_batch = batched(self.potential) if log_density is None else Batched(log_density, sign=-1.0)
+        object.__setattr__(self, "potential", of_batch)

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mongebench.core import guard
 from mongebench.core.arrays import Points, as_points
@@ -74,6 +75,9 @@ class Problem:
         Whether the family serves to choose settings on or to be measured on.
     parts
         The split of point clouds for a number, this problem's own for 0; see `replicate`.
+    pictures
+        Of (source, target), each (height, width, d) in [0, 1], if their pixels are points of the two measures: a report
+        shows the first as a map changes it.
     fingerprint
         Hash of the data a problem was read from, where its parameters do not determine it.
     name, parameters
@@ -92,6 +96,7 @@ class Problem:
     held_out: tuple[Source, Target] | None = None
     split: Split = Split.TEST
     parts: Callable[[int], Parts] | None = None
+    pictures: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     fingerprint: str = ""
     name: str = "anonymous"
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -100,6 +105,8 @@ class Problem:
         guard.refuse(f"a problem ({self.name})")
         if bool(self.truth) != (self.truth_tier != TruthTier.NONE):
             raise InvalidInput(f"A problem with truth_tier {self.truth_tier} must come with a truth, and only then.")
+        if self.strong_convexity is not None and self.target.strong_convexity is None:  # `diagnose` asks the target
+            object.__setattr__(self, "target", replace(self.target, strong_convexity=self.strong_convexity))
         for name in ("truth", "truth_inverse"):
             exact = getattr(self, name)
             if exact and not isinstance(exact, _Exact):

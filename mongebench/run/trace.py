@@ -1,12 +1,8 @@
 """The trace of one fit: errors against flow time, iterations, oracle calls and seconds, all from a single run.
 
-KL(T#mu0 | gamma) is the mean over mu0 of
-
-    l(x) = log mu0(x) + log Z + V(T(x)) - log det DT(x),
-
-which by the change of variables is 0 at every x for T = T*: so D* = 0, and the noise of the points cancels as T nears
-T*. E[e^{-l}] = 1 for any injective T, so that l + b (e^{-l} - 1) has the same mean; with the b of least variance (a
-control variate) its noise falls with KL itself, to a few percent of it at 2000 points, however small KL is.
+KL(T#mu0 | gamma) is the mean of log-ratios that are 0 at every x for T = T* (`mongebench.metrics.divergence`): so
+D* = 0, and with the control variate there its noise falls with KL itself, to a few percent of it at 2000 points,
+however small KL is.
 
 Where log Z or the density of mu0 is not known, log mu0 + log Z is read off T* at the same points, log det DT* by
 central differences. Where that is not known either, or V, or in more than `KL_DIMENSIONS`, or for a scheme that follows
@@ -22,6 +18,7 @@ from mongebench.core.arrays import as_values
 from mongebench.core.estimator import Map
 from mongebench.core.oracle import Meter
 from mongebench.metrics.base import Evaluation, EvaluationPoints, variance_of_mean
+from mongebench.metrics.divergence import controlled
 from mongebench.metrics.pairwise import Kernel, discrepancy
 from mongebench.run.clock import Clock
 from mongebench.run.record import TracePoint
@@ -111,7 +108,7 @@ class RunTrace:
             values["l2_error"] = ((pushed - self.scored.exact) ** 2).sum(axis=1)
         if self._minimum is not None and log_det is not None:
             potential = self.scored.problem.target.potential
-            values["kl"] = _controlled(potential(pushed) - log_det(self.scored.x) - self._minimum)
+            values["kl"] = controlled(potential(pushed) - log_det(self.scored.x) - self._minimum)
         self._start = self._start or values
         found: dict[str, float] = {}
         for name, own in values.items():
@@ -135,16 +132,6 @@ def _ratio_error(values: Vector, start: Vector) -> float:
     """Standard error of the ratio of two means over the same points (delta method)."""
     ratio = values.mean() / start.mean()
     return float(np.sqrt(variance_of_mean(values - ratio * start)) / start.mean())
-
-
-def _controlled(log_ratio: Vector) -> Vector:
-    """(n,) whose mean is that of l in expectation, with the variate e^{-l} - 1 of mean 0 taken off; see above."""
-    variate = np.expm1(-log_ratio)
-    spread = variate.var()
-    if not 0 < spread < np.inf:
-        return log_ratio
-    slope = float(np.mean((variate - variate.mean()) * log_ratio) / spread)
-    return np.asarray(log_ratio - slope * variate)
 
 
 def _minimum(points: EvaluationPoints) -> Vector | None:

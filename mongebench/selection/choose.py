@@ -54,7 +54,8 @@ class Selection:
     Attributes
     ----------
     best
-        The first of the table, refitted to all points that were used; `best.transform(X)` is the map.
+        The first of the table, fitted once more, to all points if it is one of `any_size` and else to those that were
+        used; `best.transform(X)` is the map.
     table
         One row per estimator, the best first: `excess`, what its semi-dual value lacks to the best one's, with
         `excess_se`, in percent of the target's variance, on the scale of UVP; `best_share`, the share of resamples in
@@ -62,7 +63,9 @@ class Selection:
         MMD and their floors, share of pairs turned round, mean squared displacement; seconds of all its fits; and a
         sentence where it could not be fitted.
     used
-        Points of (source, target) that fits saw, folds together.
+        Points of (source, target) that the ranking rests on, folds together.
+    fitted
+        Points of (source, target) that `best` was fitted to.
     given
         Points of (source, target) that were given.
     """
@@ -70,6 +73,7 @@ class Selection:
     best: MapEstimator
     table: pd.DataFrame
     used: tuple[int, int]
+    fitted: tuple[int, int]
     given: tuple[int, int]
 
     def __str__(self) -> str:
@@ -96,10 +100,13 @@ def select(
     seed: int = 0,
     progress: Progress = lambda sentence: None,
 ) -> Selection:
-    """The best of several estimators for two samples, by what needs no truth, fitted to all of them.
+    """The best of several estimators for two samples, by what needs no truth.
 
     Each estimator is fitted `folds` times, each time without one part of both samples, and judged on that part by the
-    semi-dual value of optimal transport (`mongebench.selection.scores`).
+    semi-dual value of optimal transport (`mongebench.selection.scores`). The best one is fitted once more: to all
+    points where its cost is that of reading them (`MapEstimator.any_size`: means and covariances, sorting, networks
+    that are trained on batches), else to the `most` that the ranking rests on, as others take time or memory in the
+    square of their number.
 
     Parameters
     ----------
@@ -113,7 +120,7 @@ def select(
     folds
         Parts that are held out in turn, at least 2.
     most
-        Points of each sample that are used, drawn at random where there are more; None for all.
+        Points of each sample that the ranking rests on, drawn at random where there are more; None for all.
     seed
         Of the parts, the draws and the fits.
     progress
@@ -138,7 +145,8 @@ def select(
         raise InvalidParameter(f"most must be None or a whole number of at least {FEWEST} x folds, got {most!r}.")
     given = (len(x), len(y))
     rng = np.random.default_rng(seed)
-    x, y = (points[np.sort(rng.permutation(len(points))[:most])] for points in (x, y))
+    every = (x, y)
+    x, y = (points[np.sort(rng.permutation(len(points))[:most])] for points in every)
     scaled = [Scaled(name, scale=scale) for name in names]
     for name in names:
         _check(name)
@@ -149,11 +157,13 @@ def select(
     table = _table(rows, float((y / unit).var(axis=0).sum()), np.random.default_rng((seed, 2)))
     if table["reason"].ne("").all():
         raise InvalidParameter(f"No estimator could be fitted: {table['estimator'][0]}: {table['reason'][0]}")
-    progress(f"{table['estimator'][0]}, once more on all points")
     best = next(candidate for candidate in scaled if candidate.estimator == table["estimator"][0])
-    best.fit(x, y, seed=seed)
+    to_fit = every if plugins.estimator(best.estimator).any_size else (x, y)
+    fitted = (len(to_fit[0]), len(to_fit[1]))
+    progress(f"{best.estimator}, once more, on {fitted[0]} and {fitted[1]} points")
+    best.fit(*to_fit, seed=seed)
     best.column_names_ = columns
-    return Selection(best, table, (len(x), len(y)), given)
+    return Selection(best, table, (len(x), len(y)), fitted, given)
 
 
 def _pair(source: Any, target: Any, folds: int) -> tuple[Points, Points, tuple[str | int, ...] | None]:

@@ -25,7 +25,7 @@ from scipy.spatial import cKDTree
 
 from mongebench.core.arrays import Points
 from mongebench.core.estimator import MapEstimator
-from mongebench.core.measure import Source, Target
+from mongebench.core.measure import Source, Target, drawn_from
 from mongebench.core.problem import Problem
 from mongebench.estimators.semidual import Fold
 from mongebench.metrics import Evaluation, EvaluationPoints, Value, compute
@@ -151,7 +151,4 @@ def score(fitted: MapEstimator, fold: Fold, most: int, seed: int) -> Score:
 
 
 def _cloud(points: Points) -> dict[str, Any]:
-    def draw(n: int, rng: np.random.Generator) -> Points:
-        return points[rng.choice(len(points), n, replace=False)]
-
-    return {"dim": points.shape[1], "size": len(points), "sampler": draw}
+    return {"dim": points.shape[1], "size": len(points), "sampler": drawn_from(points)}

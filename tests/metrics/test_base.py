@@ -35,7 +35,7 @@ def gaussian(d=2, size=None, exact=True):
 
 
 def test_registry():
-    assert len(ALL) == 10
+    assert len(ALL) == 12
     for name, metric in ALL.items():
         assert isinstance(metric, Metric)
         assert metric.__name__ == name
@@ -54,7 +54,7 @@ def test_evaluate_gives_all_metrics_as_plain_numbers():
 def test_metrics_against_the_truth_are_left_out_without_one():
     values = evaluate(lambda x: x, gaussian(exact=False), n=50)
     assert set(values) == {name for name, metric in ALL.items() if not metric.needs_truth}
-    assert len(values) == 6
+    assert len(values) == 8
 
 
 def test_exact_map_is_at_every_floor():

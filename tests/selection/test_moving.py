@@ -89,3 +89,51 @@ def test_the_two_commands(frames, tmp_path, monkeypatch) -> None:
     assert list(pd.read_csv("moved.csv")["id"]) == ["a"] * 60
     failed = CliRunner().invoke(app, ["apply", "found/map.npz", "a.csv", "--out", "a.csv"])
     assert isinstance(failed.exception, mb.InvalidParameter)
+
+
+@pytest.mark.parametrize("out", ["a.csv", "a.csv/within"])
+def test_fit_refuses_a_folder_that_cannot_be_made_before_it_fits(frames, tmp_path, monkeypatch, out) -> None:
+    monkeypatch.chdir(tmp_path)
+    for frame, name in zip(frames, ("a.csv", "b.csv"), strict=True):
+        frame.to_csv(name, index=False)
+    before = (tmp_path / "a.csv").read_bytes()
+    monkeypatch.setattr("mongebench.selection.choose.select", None)  # not reached
+    failed = CliRunner().invoke(app, ["fit", "--source", "a.csv", "--target", "b.csv", "--out", out])
+    assert isinstance(failed.exception, mb.InvalidParameter)
+    assert f"--out {out} cannot be made a folder" in str(failed.exception)
+    assert (tmp_path / "a.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("a.csv", "is the file that is read"),
+        ("./a.csv", "is the file that is read"),
+        ("link.csv", "is the file that is read"),
+        ("nowhere/moved.csv", "there is no folder nowhere"),
+        ("moved.xlsx", r"expected one of \.csv, \.parquet, \.npy"),
+    ],
+)
+def test_apply_refuses_what_it_cannot_write_to(map, frames, tmp_path, monkeypatch, out, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    mb.save(map, "map.npz")
+    frames[0].to_csv("a.csv", index=False)
+    (tmp_path / "link.csv").symlink_to("a.csv")
+    before = (tmp_path / "a.csv").read_bytes()
+    failed = CliRunner().invoke(app, ["apply", "map.npz", "a.csv", "--out", out])
+    assert isinstance(failed.exception, (mb.InvalidParameter, mb.InvalidInput))
+    with pytest.raises(type(failed.exception), match=said):
+        raise failed.exception
+    assert (tmp_path / "a.csv").read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "link.csv", "map.npz"]
+
+
+def test_fit_says_how_many_points_it_looked_at(frames, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for frame, name in zip(frames, ("a.csv", "b.csv"), strict=True):
+        frame.to_csv(name, index=False)
+    words = ["fit", "--source", "a.csv", "--target", "b.csv", "--estimator", "bures", "--folds", "2", "--most", "20"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert "a.csv: ranked on a random 20 of 60 points, the map fitted to 60; --most 0 uses all." in done.output
+    assert "Fitted to 60 of 60 source points" in (tmp_path / "selection" / "index.html").read_text()

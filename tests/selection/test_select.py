@@ -71,8 +71,19 @@ def test_one_that_fails_is_last_with_its_reason(samples) -> None:
 
 def test_larger_samples_are_cut_and_that_is_said(samples) -> None:
     found = mb.select(*samples, ["bures"], folds=2, most=100)
-    assert (found.used, found.given) == ((100, 100), (300, 280))
+    assert (found.used, found.fitted, found.given) == ((100, 100), (300, 280), (300, 280))
     assert str(found) == "bures was the only one to choose from."
+
+
+def test_the_best_is_fitted_to_all_points_where_its_cost_allows(samples) -> None:
+    """`bures` to all, `exact`, whose cost is in the square of their number, to those of the ranking."""
+    for name, count in (("bures", 300), ("exact", 60)):
+        found = mb.select(*samples, [name], folds=2, most=60, scale="none")
+        assert found.fitted[0] == count
+        np.testing.assert_array_equal(found.best.seen_[0] <= samples[0].min(axis=0), count == 300)
+    expected = mb.estimator("bures").fit(*samples).transform(samples[0])
+    found = mb.select(*samples, ["bures"], folds=2, most=60, scale="none")
+    np.testing.assert_allclose(found.best.transform(samples[0]), expected)
 
 
 @pytest.mark.parametrize(

@@ -213,7 +213,8 @@ def _invert_jvp(primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[
 
 HOW_TO_WRITE_V = (
     "Write it with jax.numpy, or with xp = array_api_compat.array_namespace(y) to serve NumPy too, for instance "
-    "V = lambda y: jax.numpy.sum(y**2, axis=1) / 2 for the standard normal."
+    "V = lambda y: jax.numpy.sum(y**2, axis=1) / 2 for the standard normal; a function of one point, (d,) -> (), such "
+    "as lambda y: y @ y / 2, will do as well."
 )
 
 

@@ -140,6 +140,10 @@ class Flow(MapEstimator):
         """phi(x), (n, d) -> (n,)."""
         return in_blocks(values, self.parameters_, X)
 
+    def log_det(self, X: Any) -> Any:
+        """log det DT(x), (n, d) -> (n,)."""
+        return self._map().log_det(X)
+
     @abc.abstractmethod
     def _phases(self, setting: Setting) -> Iterable[Phase]:
         """The flow."""

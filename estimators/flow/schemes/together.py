@@ -96,7 +96,8 @@ class _Fit:
             self._fail(
                 InvalidInput(
                     f"The divergence {flow.divergence!r} over {len(batch.x)} points of the source is {value}: V must "
-                    f"be finite and differentiable where the flow starts. {HOW_TO_WRITE_V}"
+                    f"be finite and differentiable where the flow starts."
+                    f"{_border(setting, setting.start, batch) or f' {HOW_TO_WRITE_V}'}"
                 )
             )
             return
@@ -108,7 +109,7 @@ class _Fit:
         """Keep what one outer step came to, or say why it cannot be kept."""
         flow, value = self.flow, float(report.objective)
         self.setting.charge(int(report.evaluations) * len(batch.x))
-        reason = failure if report.failed else self._flaw(potential, value)
+        reason = failure if report.failed else self._flaw(potential, value, batch)
         if reason:
             self._fail(Diverged(f"step {flow.n_steps_ + 1}: {reason}"))
             return
@@ -131,9 +132,10 @@ class _Fit:
         self.best = value if improves else self.best
         return improves
 
-    def _flaw(self, potential: Potential, value: float) -> str:
+    def _flaw(self, potential: Potential, value: float, batch: Batch) -> str:
         if not np.isfinite(value):
-            return f"the objective is {value}; it was {self.flow.objective_:.4g} one step before."
+            before = f"the objective is {value}; it was {self.flow.objective_:.4g} one step before."
+            return before + _border(self.setting, potential, batch)
         spread = float(jnp.mean(jnp.sum(images(potential, self.probe) ** 2, axis=1)))
         if spread < self.bound:
             return ""
@@ -144,6 +146,23 @@ class _Fit:
 
     def _fail(self, error: Exception) -> None:
         self.error, self.going = error, False
+
+
+def _border(setting: Setting, potential: Potential, batch: Batch) -> str:
+    """Where a map leaves the set on which V is finite: a sentence, empty where it does not or V is not known."""
+    of_target = getattr(setting.divergence, "potential", None)
+    if of_target is None:
+        return ""
+    x, y = np.asarray(batch.x), np.asarray(images(potential, batch.x))
+    out = np.flatnonzero(np.isfinite(y).all(axis=1) & ~np.isfinite(np.asarray(of_target(jnp.asarray(y)))))
+    if not len(out):
+        return ""
+    there, here = (np.array2string(point, precision=4, separator=", ", threshold=8) for point in (y[out[0]], x[out[0]]))
+    return (
+        f" V is not finite at {len(out)} of {len(y)} images, such as T(x) = {there} for x = {here}: the flow met the "
+        "border of the target's support. Begin well inside of it (move or shrink the source), take smaller steps, or "
+        "write V in coordinates without a border, such as log y for y > 0."
+    )
 
 
 def _run(phase: Phase, fits: Sequence[_Fit]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from io import BytesIO
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -11,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
-from mongebench.report.figures import clouds, traces
+from mongebench.report.figures import clouds, pictures, traces
 from mongebench.report.figures.style import FORMATS, STYLE, legend, look, panels, plain, rivals_of
 from mongebench.report.figures.summary import against_dimension, summary
 from mongebench.report.tables.results import aggregate
@@ -26,7 +28,8 @@ def draw(run: Run, folder: Path) -> list[Path]:
     """Draw what the run allows; the files written.
 
     `error` always; `summary` where a family was measured in several dimensions; `rate`, `rate_kl` and `anytime` where
-    there are traces; `clouds` where maps of the plane were measured, and `distribution` where there are many seeds.
+    there are traces; `clouds` where maps of the plane were measured, `recoloured` where a problem has pictures, and
+    `distribution` where there are many seeds.
     """
     rows = run.frame()
     with plt.rc_context(STYLE):
@@ -37,6 +40,7 @@ def draw(run: Run, folder: Path) -> list[Path]:
             "rate_kl": traces.rate_kl(run),
             "anytime": traces.anytime(run, rows),
             "clouds": clouds.clouds(run, rows),
+            "recoloured": pictures.recoloured(run, rows),
             "distribution": clouds.distribution(rows),
         }
     return [path for name, figure in drawn.items() if figure is not None for path in save(figure, name, folder)]
@@ -55,6 +59,14 @@ def save(figure: Figure, name: str, folder: Path) -> list[Path]:
                 figure.savefig(file, format=path.suffix[1:], bbox_inches=box, dpi=150)
     plt.close(figure)
     return paths
+
+
+def inline(figure: Figure) -> str:
+    """A figure as the address of a PNG that holds it."""
+    kept = BytesIO()
+    figure.savefig(kept, format="png", dpi=130)
+    plt.close(figure)
+    return f"data:image/png;base64,{b64encode(kept.getvalue()).decode('ascii')}"
 
 
 def error_overview(rows: pd.DataFrame) -> Figure | None:

@@ -16,7 +16,8 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from mongebench.plugins import DATASETS, ESTIMATORS, SHOWN, available
-from mongebench.report.figures import interactive, printed
+from mongebench.report.figures import interactive, pictures, printed
+from mongebench.report.figures.printed import inline
 from mongebench.report.rates import flows
 from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
@@ -262,7 +263,7 @@ class _Site:
     def _problem(self, problem: str, page: str) -> None:
         own, places = self.rows[self.rows["problem"] == problem], self.places[self.places["problem"] == problem]
         facts, look_of = self._facts(problem), self.look_of
-        pictures = [interactive.clouds(self._sketches(own[own["dim"] == dim]), dim, look_of) for dim in (1, 2)]
+        in_the_plane = [interactive.clouds(self._sketches(own[own["dim"] == dim]), dim, look_of) for dim in (1, 2)]
         self._page(
             "problem.html",
             page,
@@ -270,8 +271,9 @@ class _Site:
             facts=facts,
             documentation=_documentation(DATASETS, facts["name"]),
             data=self._data(places),
+            recoloured=inline(recoloured) if (recoloured := pictures.recoloured(self.run, own)) else "",
             charts=_drawn(
-                *pictures,
+                *in_the_plane,
                 interactive.by_dimension(places, look_of),
                 interactive.by_samples(places, look_of),
                 interactive.pareto(places, look_of),

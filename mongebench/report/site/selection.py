@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
-from io import BytesIO
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from matplotlib.figure import Figure
 
 from mongebench.core.tablefile import Table
+from mongebench.report.figures.printed import inline
 from mongebench.report.figures.selection import moved_most, pairs
 from mongebench.run.store import write_atomically
 from mongebench.selection.choose import Selection
@@ -28,17 +25,9 @@ def build(found: Selection, source: Table, target: Table, names: tuple[str, str]
         rows=found.table.to_dict("records"),
         source=names[0],
         target=names[1],
-        pairs=_inline(pairs(source.points, pushed, target.points, called)),
-        moved=_inline(moved_most(source.points, pushed, target.points, called)),
+        pairs=inline(pairs(source.points, pushed, target.points, called)),
+        moved=inline(moved_most(source.points, pushed, target.points, called)),
     )
     path = out / "index.html"
     write_atomically(path, content.encode("utf-8"))
     return path
-
-
-def _inline(figure: Figure) -> str:
-    """A figure as the address of a PNG that holds it."""
-    kept = BytesIO()
-    figure.savefig(kept, format="png", dpi=130)
-    plt.close(figure)
-    return f"data:image/png;base64,{b64encode(kept.getvalue()).decode('ascii')}"
