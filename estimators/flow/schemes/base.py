@@ -12,13 +12,13 @@ from pydantic import Field
 
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
+from mongebench.estimators.draws import Side
 from mongebench.estimators.flow.machinery.divergence import Divergence, KullbackLeibler
 from mongebench.estimators.flow.machinery.evaluation import GradientMap, in_blocks, values
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.sampled import EnergyDistance, KLScore, KLTwoScores, SinkhornDivergence
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
 from mongebench.estimators.flow.schemes.checks import check_points
-from mongebench.estimators.flow.schemes.draws import Side
 from mongebench.estimators.flow.schemes.scheme import Phase, Setting
 from mongebench.estimators.flow.schemes.together import fit_together
 
