@@ -22,7 +22,8 @@ STRONG_CONVEXITY = 0.01
 class ConvexNetwork:
     """psi(x) = w . celu(z_2) + 0.005 |x|^2, z_k = V_k celu(z_{k-1}) + q_k(x), celu left out at z_0 = q_0(x).
 
-    q_k(x) = (x A_k)^2 + W_k x + b_k, squares entry by entry; convex because celu is convex and increasing and V, w >= 0.
+    q_k(x) = (x A_k)^2 + W_k x + b_k, squares entry by entry; convex because celu is convex and increasing and V, w >=
+    0.
 
     Parameters
     ----------
@@ -138,7 +139,8 @@ class Differentiated:
     def _hessians(self, x: Any) -> Any:
         import torch
 
-        return torch.func.vmap(torch.func.hessian(self.function))(x)
+        # In reverse mode twice: forward mode loads a part of torch that is deprecated, and warns.
+        return torch.func.vmap(torch.func.jacrev(torch.func.grad(self.function)))(x)
 
     def _log_determinants(self, x: Any) -> Any:
         import torch

@@ -1,4 +1,4 @@
-"""The continuous pairs of Korotin et al. 2021, on which neural Monge maps are compared: read from the authors' files."""
+"""The continuous pairs of Korotin et al. 2021, on which neural Monge maps are compared, from the authors' files."""
 
 from __future__ import annotations
 
@@ -39,19 +39,20 @@ def korotin(
 ) -> Problem:
     """Mixture of three Gaussians -> its image under a gradient of two input-convex networks; or the way back.
 
-    T(x) = s (grad psi_1(x) + grad psi_2(x) - b), psi_1 and psi_2 two trained networks, is the Monge map from the mixture
-    P to Q = T#P. The shift b and the scale s give Q mean 0 and total variance d. Both networks are read from files of the
-    authors, which are not part of this package. Download `{dim}_v1.pt` and `{dim}_v2.pt` from the folder
-    benchmarks/Mix3toMix10 of https://github.com/iamalexkorotin/Wasserstein2Benchmark, and put them into a directory that
-    `directory` or the environment variable MONGEBENCH_DATA names, or into its subfolder `korotin`.
+    T(x) = s (grad psi_1(x) + grad psi_2(x) - b), psi_1 and psi_2 two trained networks, is the Monge map from the
+    mixture P to Q = T#P. The shift b and the scale s give Q mean 0 and total variance d. Both networks are read from
+    files of the authors, which are not part of this package. Download `{dim}_v1.pt` and `{dim}_v2.pt` from the folder
+    benchmarks/Mix3toMix10 of https://github.com/iamalexkorotin/Wasserstein2Benchmark, and put them into a directory
+    that `directory` or the environment variable MONGEBENCH_DATA names, or into its subfolder `korotin`.
 
-    "forward" is P -> Q, as published. The density of Q inverts T, and so it runs in NumPy and cannot be traced by JAX or
-    differentiated by torch. "reversed" is Q -> P: T* = T^-1 by Newton's method, and V = -log p is a closed form. P is not
-    log-concave: V is not convex, and no theorem on the flows holds.
+    "forward" is P -> Q, as published. The density of Q inverts T, and so it runs in NumPy and cannot be traced by JAX
+    or differentiated by torch. "reversed" is Q -> P: T* = T^-1 by Newton's method, and V = -log p is a closed form. P
+    is not log-concave: V is not convex, and no theorem on the flows holds.
 
-    `standardisation.json` beside the files holds b and s by dimension. Where it has none for this dimension, they are the
-    mean of grad psi_1 + grad psi_2 over 2^14 draws of P (`numpy.random.default_rng(0)`, float64), and the s by which the
-    sum of the variances over those draws is d; they are then stored there, if the directory can be written to.
+    `standardisation.json` beside the files holds b and s by dimension. Where it has none for this dimension, they are
+    the mean of grad psi_1 + grad psi_2 over 2^14 draws of P (`numpy.random.default_rng(0)`, float64), and the s by
+    which the sum of the variances over those draws is d; they are then stored there, if the directory can be written
+    to.
 
     Parameters
     ----------
@@ -169,7 +170,7 @@ def _locate(dim: int, directory: Path | None) -> list[Path]:
     named = directory or os.environ.get(VARIABLE)
     names = [f"{dim}_v1.pt", f"{dim}_v2.pt"]
     remedy = (
-        f"Download {' and '.join(names)} from the folder {FOLDER} of {REPOSITORY} (there for d = 2, 4, 8, ..., 256), and "
+        f"Download {' and '.join(names)} from the folder {FOLDER} of {REPOSITORY} (d = 2, 4, 8, ..., 256), and "
         f"put them into a directory that the parameter directory or the environment variable {VARIABLE} names, or into "
         "its subfolder korotin."
     )
@@ -184,7 +185,7 @@ def _locate(dim: int, directory: Path | None) -> list[Path]:
 
 def _mixture(dim: int) -> GaussianMixture:
     """P, by the authors' rule: NumPy's legacy generator, float32."""
-    rng = np.random.RandomState(0)  # noqa: NPY002 - the pairs are defined by it
+    rng = np.random.RandomState(0)
     centres = np.zeros((3, dim), np.float32)
     for j in range(dim):
         centres[:, j] += rng.choice([0, 1, 2], 3, replace=False)
@@ -192,7 +193,9 @@ def _mixture(dim: int) -> GaussianMixture:
     matrices = rng.normal(size=(3, dim, dim)).astype(np.float32)
     matrices /= np.linalg.norm(matrices, axis=2, keepdims=True)
     unit = np.sqrt((centres**2).sum(axis=1).mean() + dim * 0.4**2) / np.sqrt(dim)
-    return GaussianMixture(np.full(3, 1 / 3), (centres / unit).astype(np.float64), 0.4 * (matrices / unit).astype(float))
+    return GaussianMixture(
+        np.full(3, 1 / 3), (centres / unit).astype(np.float64), 0.4 * (matrices / unit).astype(float)
+    )
 
 
 def _brenier(networks: list[ConvexNetwork], scale: float, shift: Array) -> Differentiated:
@@ -214,6 +217,8 @@ def _standardisation(
     stored: dict[str, Any] = {}
     try:
         stored = json.loads(path.read_text())
+        if not isinstance(stored, dict):
+            raise ValueError("it holds no object")
         if str(dim) in stored:
             scale, shift = float(stored[str(dim)]["scale"]), np.array(stored[str(dim)]["shift"], dtype=np.float64)
             if shift.shape != (dim,) or not np.isfinite(shift).all() or not 0 < scale < np.inf:

@@ -6,7 +6,6 @@ import itertools
 import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points, blockwise
@@ -89,7 +88,7 @@ class Drifting(MapEstimator):
 
         watch = trace or keep_going
         sides = [Side.of_set(view, 0.0, (seed, stream)) for stream, view in enumerate((source, target))]
-        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(*(side.beginning() for side in sides))
+        x, _, self.source_mean_, self.target_mean_, self.scale_ = standardised(*(side.beginning() for side in sides))
         dtype = getattr(torch, self.dtype)
 
         def draw(side: Side, mean: Any) -> Any:

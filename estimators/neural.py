@@ -1,9 +1,9 @@
 """Neural rivals from ott: input-convex duals, expectile-regularised duals, the Monge gap; one way of training them.
 
-All train in float32, in centred coordinates divided by one scalar for both clouds, with Adam, for a number of steps that
-is a parameter: from batches of fixed samples, or from fresh draws where those are without limit, as in what their authors
-publish. What differs is the solver of ott, its networks and its loss. They
-need flax, the extra `neural` of mongebench.
+All train in float32, in centred coordinates divided by one scalar for both clouds, with Adam, for a number of steps
+that is a parameter: from batches of fixed samples, or from fresh draws where those are without limit, as in what their
+authors publish. What differs is the solver of ott, its networks and its loss. They need flax, the extra `neural` of
+mongebench.
 """
 
 from __future__ import annotations
@@ -167,10 +167,10 @@ class W2Dual(Neural):
 
     inf_f E f(X) + E f*(Y) over convex f, f*(y) = <x, y> - f(x) at x = grad g(y), g a second ICNN that maximises it:
     Makkuva, Taghvaei, Oh, Lee 2020, Optimal transport mapping via input convex neural networks. By `W2NeuralDual` of
-    ott, by default with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run from
-    grad g(y) a fit had not ended after 200 s on a busy machine. f and g take turns, as Makkuva et al. have it: where
-    ott (0.6) moves both at once without a conjugate solver, the two losses cancel in the gradient by g, which stays
-    where it began, and f runs away. The map is grad f itself: ott's `transport` goes half of the way there.
+    ott, by default with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run
+    from grad g(y) a fit had not ended after 200 s on a busy machine. f and g take turns, as Makkuva et al. have it:
+    where ott (0.6) moves both at once without a conjugate solver, the two losses cancel in the gradient by g, which
+    stays where it began, and f runs away. The map is grad f itself: ott's `transport` goes half of the way there.
     `pos_weights` is set in the networks too, where ott's default is another one.
 
     The networks average: a layer's weights on the one before are softplus(w) / width, so that depth and width do not
@@ -226,8 +226,8 @@ class W2Dual(Neural):
         import jax
         import optax
         from ott.neural.methods.neuraldual import W2NeuralDual
-        from ott.neural.networks.layers.conjugate import DEFAULT_CONJUGATE_SOLVER
         from ott.neural.networks.icnn import ICNN
+        from ott.neural.networks.layers.conjugate import DEFAULT_CONJUGATE_SOLVER
 
         networks = [
             ICNN(

@@ -9,6 +9,7 @@ mixture of ten Gaussians as the authors' do. The tests of the problem read such 
 from __future__ import annotations
 
 import argparse
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ def make_pair(directory: Path, dim: int, seed: int = 0) -> None:
             state[f"quadratic_layers.{k}.quadratic_decomposed"] = 0.3 * rng.standard_normal((dim, 1, width))
             state[f"quadratic_layers.{k}.weight"] = rng.standard_normal((width, dim))
             state[f"quadratic_layers.{k}.bias"] = rng.standard_normal(width)
-        for k, (before, width) in enumerate(zip(WIDTHS, WIDTHS[1:], strict=False)):
+        for k, (before, width) in enumerate(itertools.pairwise(WIDTHS)):
             state[f"convex_layers.{k}.weight"] = rng.uniform(0, 1 / before, (width, before))
         state["final_layer.weight"] = rng.uniform(0, 2 / WIDTHS[-1], (1, WIDTHS[-1]))
         tensors = {name: torch.tensor(array, dtype=torch.float32) for name, array in state.items()}

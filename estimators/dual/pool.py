@@ -40,7 +40,8 @@ def conjugates(potential: Potential, y: Points, inverse: jax.Array) -> tuple[Con
         block = y[rows]
         filled = np.concatenate([block, np.repeat(block[:1], ROWS - len(block), axis=0)]) if len(y) > ROWS else block
         result = _solved(potential, Conjugates.beginning(jnp.asarray(filled), inverse))
-        found.append(jax.tree.map(lambda leaf, size=len(block): leaf[:size], result))
+        size = len(block)
+        found.append(jax.tree.map(lambda leaf, size=size: leaf[:size], result))
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
 
 
@@ -62,4 +63,3 @@ def orders(size: int, steps: int, batch: int, rng: np.random.Generator) -> np.nd
     each = size // batch
     rounds = [rng.permutation(size)[: each * batch].reshape(each, batch) for _ in range(-(-steps // each))]
     return np.concatenate(rounds)[:steps]
-

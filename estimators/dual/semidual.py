@@ -14,17 +14,19 @@ from mongebench.core.arrays import Points, as_points, like
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.draws import Side
 from mongebench.estimators.dual import pool as pools
 from mongebench.estimators.dual.conjugate import Conjugates
-from mongebench.estimators.dual.steps import Averaging, Optimiser, Seen, State, average, descend, optimiser, semidual
-from mongebench.estimators.draws import Side
-from mongebench.estimators.flow.machinery.evaluation import in_blocks, images, values
+from mongebench.estimators.dual.steps import Averaging, Optimiser, Seen, State, averaging, descent, semidual
+from mongebench.estimators.flow.machinery.evaluation import images, in_blocks, values
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
 from mongebench.estimators.gaussian import bures_slope
 from mongebench.estimators.standard import standardised
 
 BLOCK = 64
 """Steps that are compiled together; the trace is called between blocks."""
+FLAT = 1e-3
+"""Added to the slope of the Gaussian map that a fit begins with: points on a line have none across it."""
 SHARE = 0.5
 """Of the Gaussian map's curvature that the other units begin with."""
 
@@ -171,8 +173,7 @@ class SemiDual(MapEstimator):
         """T^-1(y) = grad phi*(y), (n, d) -> (n, d), in float64; same array type, dtype and device out as in."""
         y = (as_points(Y, name="Y", dim=self.n_features_in_) - self.target_mean_) / self.scale_
         with jax.enable_x64(True):
-            potential = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), self.parameters_)
-            found, _ = pools.conjugates(potential, y, jnp.asarray(self.inverse_slope_, jnp.float64))
+            found, _ = pools.conjugates(self.parameters_, y, jnp.asarray(self.inverse_slope_))
             x = np.asarray(found.x)
         return like(self.source_mean_ + self.scale_ * x, Y)
 
@@ -193,9 +194,10 @@ class _Fit:
         x, y = (side.beginning() for side in self.sides)
         dim = x.shape[1]
         x, y, owner.source_mean_, owner.target_mean_, owner.scale_ = standardised(x, y)
+        self.spread = bool(x.any() or y.any())
         self.unlimited = all(side.size is None for side in self.sides)
         self.settings = defaults(dim, None if self.unlimited else min(len(x), len(y)))
-        slope = bures_slope(x, y)
+        slope = bures_slope(x, y) + FLAT * np.eye(dim)
         owner.inverse_slope_ = np.linalg.inv(slope)
         self.inverse = jnp.asarray(owner.inverse_slope_, self.dtype)
         lower = np.linalg.cholesky(slope)[np.tril_indices(dim)]
@@ -217,16 +219,17 @@ class _Fit:
         """Both phases."""
         owner = self.owner
         steps = owner.steps or self.settings.steps
-        method = optimiser(owner.optimiser, owner.learning_rate, steps)
-        owner.n_steps_, owner.parameters_ = 0, self.start
+        method, first = descent(owner.optimiser, owner.learning_rate, steps, owner.visits)
+        owner.n_steps_ = 0
+        if not self.spread:
+            self._take(identity(self.start.dim), 0.0, 0.0)
+            return
         pool, _ = pools.conjugates(self.start, self._draw(1, 1, self.pool_size)[0], self.inverse)
         state = State(self.start, self.start, method.init(self.start), pool)
         self._hold_out()
-        first = jax.jit(lambda *given: descend(method, owner.visits, *given))
         state, going = self._phase(first, state, steps, owner.batch_size)
         if going and self.unlimited and owner.averaged_steps:
-            settings = Averaging(owner.damping, owner.iterations, owner.batch_size)
-            second = jax.jit(lambda *given: average(settings, owner.visits, *given))
+            second = averaging(Averaging(owner.damping, owner.iterations, owner.batch_size), owner.visits)
             begun = State(state.average, state.average, jnp.asarray(0), state.pool)
             self._phase(second, begun, owner.averaged_steps, 4 * owner.batch_size)
 
@@ -256,11 +259,16 @@ class _Fit:
         if self.held_out is not None:
             value, residual = self._held_out_value(state.average)
         if self.held_out is None or value < self.best:
-            owner.parameters_, self.best = state.average, value
-            owner.value_, owner.residual_ = value * owner.scale_**2, residual * owner.scale_
-        return self.trace(
-            owner._map, semidual=value * owner.scale_**2, conjugate_residual=residual * owner.scale_
-        )
+            self.best = value
+            self._take(state.average, value, residual)
+        return self.trace(owner._map, semidual=value * owner.scale_**2, conjugate_residual=residual * owner.scale_)
+
+    def _take(self, potential: Potential, value: float, residual: float) -> None:
+        """The map so far, in float64 whatever it was learnt in."""
+        owner = self.owner
+        with jax.enable_x64(True):
+            owner.parameters_ = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), potential)
+        owner.value_, owner.residual_ = value * owner.scale_**2, residual * owner.scale_
 
     def _hold_out(self) -> None:
         if not all(len(side.held_out) for side in self.sides):
@@ -284,6 +292,12 @@ class _Fit:
         owner = self.owner
         mean = owner.target_mean_ if k else owner.source_mean_
         return np.asarray((points - mean) / owner.scale_, self.dtype)
+
+
+def identity(dim: int) -> Quadratic:
+    """The potential of x -> x, for a point on either side: there is nothing to learn."""
+    with jax.enable_x64(True):
+        return Quadratic.identity_like(jnp.zeros((1, dim), jnp.float64))
 
 
 _semidual = eqx.filter_jit(semidual)

@@ -1,8 +1,8 @@
 """Steps down the semi-dual J(phi) = E phi(X) + E phi*(Y): Adam or Muon, then preconditioned steps that are averaged.
 
-The derivative of J by theta is E[d phi(X)] - E[d phi(x*(Y))] with x* held fixed (Danskin). A step improves the conjugates
-of its batch, which it takes from a pool, and then moves theta. All of it is pure, and compiled a block of steps at a
-time.
+The derivative of J by theta is E[d phi(X)] - E[d phi(x*(Y))] with x* held fixed (Danskin). A step improves the
+conjugates of its batch, which it takes from a pool, and then moves theta. All of it is pure, and compiled a block of
+steps at a time.
 
 The preconditioned step is Gauss-Newton's on J in function space, (M + damping) dtheta = -dJ with
 
@@ -14,6 +14,8 @@ theta is averaged over them, which takes the noise of sampling out (Polyak and J
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -97,6 +99,17 @@ def descend(
     return _means(jax.lax.scan(step, state, (x, indices)))
 
 
+Block = Callable[[State, jax.Array, jax.Array], tuple[State, Seen]]
+"""(state, x (steps, n, d), indices (steps, m)) -> state, means over the steps; compiled."""
+
+
+@functools.lru_cache(maxsize=16)
+def descent(name: Optimiser, rate: float, steps: int, visits: int) -> tuple[optax.GradientTransformation, Block]:
+    """The optimiser, and a block of its steps; fits with equal settings share what is compiled."""
+    method = optimiser(name, rate, steps)
+    return method, jax.jit(functools.partial(descend, method, visits))
+
+
 class Averaging(NamedTuple):
     """Of the preconditioned steps.
 
@@ -115,9 +128,7 @@ class Averaging(NamedTuple):
     curvature_points: int
 
 
-def average(
-    settings: Averaging, visits: int, state: State, x: jax.Array, indices: jax.Array
-) -> tuple[State, Seen]:
+def average(settings: Averaging, visits: int, state: State, x: jax.Array, indices: jax.Array) -> tuple[State, Seen]:
     """Preconditioned steps on the same batches; `state.memory` is how many of them were taken."""
     _, unravel = ravel_pytree(state.potential)
 
@@ -136,9 +147,13 @@ def average(
     return _means(jax.lax.scan(step, state, (x, indices)))
 
 
-def newton_direction(
-    potential: Potential, slope: jax.Array, points: Conjugates, settings: Averaging
-) -> jax.Array:
+@functools.lru_cache(maxsize=16)
+def averaging(settings: Averaging, visits: int) -> Block:
+    """A block of preconditioned steps."""
+    return jax.jit(functools.partial(average, settings, visits))
+
+
+def newton_direction(potential: Potential, slope: jax.Array, points: Conjugates, settings: Averaging) -> jax.Array:
     """-(M + damping)^-1 slope, (p,), by conjugate gradients."""
     theta, unravel = ravel_pytree(potential)
 

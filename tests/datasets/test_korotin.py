@@ -80,7 +80,7 @@ def test_the_map_is_the_gradient_of_the_stored_networks(forward, folder):
 
 def test_the_source_is_the_mixture_of_the_rule(forward):
     """NumPy's legacy generator, as the authors have it; components found by the nearest centre of the rule."""
-    rs = np.random.RandomState(0)  # noqa: NPY002
+    rs = np.random.RandomState(0)
     centres = np.stack([rs.choice([0, 1, 2], 3, replace=False) for _ in range(DIM)], axis=1) - 1.0
     matrices = rs.normal(size=(3, DIM, DIM))
     matrices /= np.linalg.norm(matrices, axis=2, keepdims=True)
@@ -95,7 +95,8 @@ def test_the_source_is_the_mixture_of_the_rule(forward):
         - 0.5 * np.linalg.slogdet(2 * np.pi * s)[1]
         for c, s in zip(centres, covariances, strict=True)
     ]
-    np.testing.assert_allclose(forward.source.log_density(x[:9]), np.logaddexp.reduce(logs) - np.log(3), rtol=1e-5)
+    # The rule is in float32; a factor of small determinant magnifies its rounding.
+    np.testing.assert_allclose(forward.source.log_density(x[:9]), np.logaddexp.reduce(logs) - np.log(3), atol=1e-3)
 
 
 def test_both_directions_are_certified(forward, reversed_):
@@ -112,9 +113,7 @@ def test_the_way_back_is_the_other_problem(forward, reversed_):
     np.testing.assert_array_equal(reversed_.truth_inverse(x), y)
     assert forward.strong_convexity is None
     assert reversed_.strong_convexity is None
-    np.testing.assert_allclose(
-        forward.target.potential(y), -reversed_.source.log_density(y), rtol=1e-12
-    )
+    np.testing.assert_allclose(forward.target.potential(y), -reversed_.source.log_density(y), rtol=1e-12)
 
 
 def test_scores_are_gradients(forward, reversed_):
@@ -206,7 +205,7 @@ def linear_map(problem, n=20_000):
 @pytest.mark.skipif(not DATA, reason=f"the authors' files are not here: {VARIABLE}")
 @pytest.mark.parametrize(("dim", "identity", "linear"), [(2, 32.3, 14.3), (8, 58.4, 26.6), (16, 88.9, 41.9)])
 def test_reference_rows_of_the_published_pairs(dim, identity, linear):
-    """As reported: 5 x 2000 points, standard deviation of one value below 1.2, so of a mean below 0.54; four of both."""
+    """As reported: 5 x 2000 points, standard deviation of one below 1.2, so of a mean below 0.54; four of both."""
     problem = mb.problem("korotin", dim=dim, directory=DATA)
     for map, expected in ((lambda x: x, identity), (linear_map(problem), linear)):
         assert abs(mb.evaluate(map, problem, n=10_000)["uvp"].value - expected) < 4 * 0.54 * np.sqrt(2)

@@ -19,10 +19,12 @@ from mongebench.core.oracle import Oracle
 from mongebench.plugins import ESTIMATORS, available, estimators
 from mongebench.plugins import estimator as with_defaults
 
-SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-NEURAL = ["w2_dual", "enot", "monge_gap"]
+SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
+"""Of a fixed sample a sampler gives batches."""
+NEURAL = ["w2_dual", "w2_dual_published", "enot", "enot_published", "monge_gap"]
 """Each fit compiles for seconds to tens of seconds: slow tests."""
 SMALL = {
+    "semidual": {"steps": 128, "units": 8, "depth": 2},
     "drifting": {"steps": 200, "width": 16, "batch_size": 64},
     **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in NEURAL},
 }
