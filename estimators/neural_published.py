@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from mongebench.core.estimator import ProblemInfo, Support
 from mongebench.estimators.neural import ENOT, W2Dual
 
 
@@ -29,6 +30,12 @@ def preset(init: Callable[..., None], **values: Any) -> Callable[..., None]:
     return begin
 
 
+def _fresh_draws_alone(problem: ProblemInfo) -> Support:
+    if problem.n_source is None and problem.n_target is None:
+        return Support(True)
+    return Support(False, "its setting is published for draws without limit, and costs as much; give n = unlimited")
+
+
 class ENOTPublished(ENOT):
     """ENOT as published on the pairs of Korotin et al.: 200 000 steps of 1024 fresh draws, expectile 0.9, weight 0.3.
 
@@ -45,6 +52,10 @@ class ENOTPublished(ENOT):
     """
 
     __init__ = preset(ENOT.__init__, steps=200_000, batch_size=1024, width=512, expectile=0.9, weight=0.3)
+
+    def supports(self, problem: ProblemInfo) -> Support:
+        """Draws without limit."""
+        return _fresh_draws_alone(problem)
 
 
 class W2DualPublished(W2Dual):
@@ -70,3 +81,7 @@ class W2DualPublished(W2Dual):
         conjugates="lbfgs",
         learning_rate=5e-3,
     )
+
+    def supports(self, problem: ProblemInfo) -> Support:
+        """Draws without limit."""
+        return _fresh_draws_alone(problem)

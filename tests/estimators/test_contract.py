@@ -42,7 +42,7 @@ LEARNT = [name for name in FROM_SAMPLES if estimator(name).needs]
 def marked(names: list[str]) -> list[object]:
     """With a mark where an estimator is slow, or where its library needs a system package (`make extras`)."""
     lacking = pytest.mark.skipif(not importlib.util.find_spec("MultiScaleOT"), reason="no MultiScaleOT: `make extras`")
-    marks = {"multiscale": lacking, **dict.fromkeys(NEURAL, pytest.mark.slow)}
+    marks = {"multiscale": lacking, **dict.fromkeys([*NEURAL, "semidual"], pytest.mark.slow)}
     return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 

@@ -35,7 +35,7 @@ def test_conjugates_of_a_network_are_those_that_scipy_finds():
     potential, y = network(), points()
     found, error = pools.conjugates(potential, y, jnp.eye(DIM))
     assert np.sqrt(np.mean(np.asarray(error) ** 2)) < 1e-9
-    value, slope = jax.jit(potential.value), jax.jit(potential.map)
+    value, slope = jax.jit(lambda x: potential.value(x)), jax.jit(lambda x: potential.map(x))
     for target, x in zip(y[:5], np.asarray(found.x), strict=False):
         best = minimize(
             lambda x, target=target: float(value(x) - x @ target),
@@ -53,7 +53,8 @@ def test_of_a_quadratic_one_newton_step_is_the_answer():
     start = Conjugates.beginning(y, jnp.eye(DIM))
     found, _ = newton(potential, start, 1)
     expected = np.linalg.solve(np.asarray(potential.matrix), (np.asarray(y) - np.asarray(potential.shift)).T).T
-    np.testing.assert_allclose(found.x, expected, rtol=1e-4)  # the Hessian has a ridge of 1e-6 of its trace
+    # The ridge of 1e-6 of the trace, 5.9, over the least eigenvalue, 0.2, of solutions of size 7.
+    np.testing.assert_allclose(found.x, expected, atol=2 * 7 * 1e-6 * 5.9 / 0.2)
 
 
 def test_every_improvement_lowers_the_residual_even_from_a_wrong_inverse():
