@@ -64,4 +64,5 @@ class Side:
 
     def beginning(self) -> Points:
         """All that steps see of a fixed sample, or `FIRST` fresh draws, (n, d)."""
-        return self.batches(1, FIRST if self.size is None else self.size)[0]
+        points: Points = self.batches(1, FIRST if self.size is None else self.size)[0]
+        return points
