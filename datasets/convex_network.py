@@ -123,8 +123,7 @@ class Differentiated:
 
     def solve(self, x: Array, right_side: Array) -> Array:
         """H(x)^-1 right_side, (n, d) and (n, d) -> (n, d)."""
-        solution: Array = np.linalg.solve(self.hessian(x), right_side[:, :, None])[:, :, 0]
-        return solution
+        return np.asarray(np.linalg.solve(self.hessian(x), right_side[:, :, None])[:, :, 0], dtype=np.float64)
 
     def log_determinant(self, x: Array) -> Array:
         """log det H, (n, d) -> (n,)."""

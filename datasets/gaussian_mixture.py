@@ -59,7 +59,8 @@ class GaussianMixture:
     @functools.cached_property
     def _precisions(self) -> Array:
         inverses = np.linalg.inv(self.factors)
-        return np.swapaxes(inverses, 1, 2) @ inverses
+        precisions: Array = np.swapaxes(inverses, 1, 2) @ inverses
+        return precisions
 
     @functools.cached_property
     def _log_heights(self) -> Array:

@@ -143,7 +143,7 @@ class _Pair:
     @property
     def dim(self) -> int:
         """Dimension d."""
-        return self.mixture.means.shape[1]
+        return int(self.mixture.means.shape[1])
 
     def sample_image(self, n: int, rng: np.random.Generator) -> Array:
         """Draws of Q, (n, d)."""
@@ -242,4 +242,4 @@ def _standardisation(
 
 def _hash(scale: float, shift: Array) -> str:
     """Of the constants as float32: they were, in the authors' code, and rounding of sums is below that."""
-    return hashlib.sha256(np.float32([scale, *np.round(shift, 5)]).tobytes()).hexdigest()
+    return hashlib.sha256(np.array([scale, *np.round(shift, 5)], np.float32).tobytes()).hexdigest()

@@ -86,7 +86,7 @@ def newton(potential: Potential, points: Conjugates, steps: int) -> tuple[Conjug
     identity = jnp.eye(y.shape[1], dtype=y.dtype)
 
     def step(_: int, state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
-        x, _, residual = state
+        x, residual = state[0], state[2]
         hessian = jax.vmap(potential.jacobian)(x)
         ridge = RIDGE * jnp.trace(hessian, axis1=1, axis2=2)
         inverse = jnp.linalg.inv(hessian + ridge[:, None, None] * identity)
@@ -128,7 +128,8 @@ def bfgs(inverse: jax.Array, step: jax.Array, change: jax.Array) -> jax.Array:
 
 def _apply(matrices: jax.Array, vectors: jax.Array) -> jax.Array:
     """(n, d, d), (n, d) -> (n, d)."""
-    return jnp.einsum("nij,nj->ni", matrices, vectors)
+    product: jax.Array = jnp.einsum("nij,nj->ni", matrices, vectors)
+    return product
 
 
 def _norm(vectors: jax.Array) -> jax.Array:

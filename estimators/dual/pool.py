@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import NDArray
 
 from mongebench.core.arrays import Points, row_blocks
 from mongebench.estimators.dual.conjugate import Conjugates, solved
@@ -58,7 +59,7 @@ def refreshed(pool: Conjugates, new: Conjugates, turn: int) -> Conjugates:
     return jax.tree.map(lambda leaf, part: jax.lax.dynamic_update_slice_in_dim(leaf, part, first, 0), pool, new)
 
 
-def orders(size: int, steps: int, batch: int, rng: np.random.Generator) -> np.ndarray:
+def orders(size: int, steps: int, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Which points each step visits, (steps, batch): all in a random order, then all in another."""
     each = size // batch
     rounds = [rng.permutation(size)[: each * batch].reshape(each, batch) for _ in range(-(-steps // each))]
