@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -43,7 +45,8 @@ def conjugates(potential: Potential, y: Points, inverse: jax.Array) -> tuple[Con
         result = _solved(potential, Conjugates.beginning(jnp.asarray(filled), inverse))
         size = len(block)
         found.append(jax.tree.map(lambda leaf, size=size: leaf[:size], result))
-    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+    whole: tuple[Conjugates, jax.Array] = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+    return whole
 
 
 def again(potential: Potential, points: Conjugates) -> tuple[Conjugates, jax.Array]:
@@ -56,7 +59,9 @@ def refreshed(pool: Conjugates, new: Conjugates, turn: int) -> Conjugates:
     """The pool with its `turn`-th part, of the size of `new`, replaced."""
     size = len(new.y)
     first = (turn * size) % (len(pool.y) - size + 1)
-    return jax.tree.map(lambda leaf, part: jax.lax.dynamic_update_slice_in_dim(leaf, part, first, 0), pool, new)
+    place = functools.partial(jax.lax.dynamic_update_slice_in_dim, start_index=first, axis=0)
+    replaced: Conjugates = jax.tree.map(place, pool, new)
+    return replaced
 
 
 def orders(size: int, steps: int, batch: int, rng: np.random.Generator) -> NDArray[np.int64]:

@@ -158,21 +158,24 @@ def newton_direction(potential: Potential, slope: jax.Array, points: Conjugates,
     theta, unravel = ravel_pytree(potential)
 
     def images(theta: jax.Array) -> jax.Array:
-        return jax.vmap(unravel(theta).map)(points.x)
+        moved: jax.Array = jax.vmap(unravel(theta).map)(points.x)
+        return moved
 
     _, push = jax.linearize(images, theta)
     pull = jax.linear_transpose(push, theta)
 
     def metric(direction: jax.Array) -> jax.Array:
         moved = jnp.einsum("nij,nj->ni", points.inverse, push(direction)) / len(points.x)
-        return pull(moved)[0]
+        pulled: jax.Array = pull(moved)[0]
+        return pulled
 
     signs = jax.random.rademacher(jax.random.key(0), theta.shape, theta.dtype)
     diagonal = jnp.abs(jnp.mean(signs * metric(signs)))  # unbiased for the mean of the diagonal (Hutchinson)
     damping = settings.damping * diagonal
-    solution, _ = jax.scipy.sparse.linalg.cg(
+    conjugate_gradients: Any = jax.scipy.sparse.linalg.cg
+    solution: jax.Array = conjugate_gradients(
         lambda direction: metric(direction) + damping * direction, -slope, maxiter=settings.iterations, tol=0.0
-    )
+    )[0]
     return solution
 
 
