@@ -154,7 +154,7 @@ def problems() -> str:
                 offers = ", ".join(oracle.replace("_", " ") for oracle in problem.info(None, None).offers)
                 known = [problem.truth_tier.replace("_", " "), convexity, ", ".join(sorted(offers.split(", ")))]
             except mb.InvalidParameter:  # it has no defaults: data of the user's own
-                known = ["none", "not known", "samples"]
+                known = ["as its files have it", "not known", "what its files hold"]
         call = signature("problem", name, family) if family else ""
         split = split_of(name) if family else "not known here"
         rows.append([_link(name), inline(plugin.summary(), links), *known[:2], split])

@@ -6,12 +6,12 @@ import itertools
 import math
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points, blockwise
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.draws import Side
 from mongebench.estimators.standard import standardised
 
 TRACES = 20
@@ -38,7 +38,8 @@ class Drifting(MapEstimator):
     Parameters
     ----------
     steps, batch_size
-        Of Adam, and samples of each side per step (all of them where there are no more).
+        Of Adam, and points of each side per step: fresh draws, or of a fixed sample a random part (all of it where there
+        are no more).
     width, depth
         Of the network f(x) = x + MLP(x), GELU, whose last layer begins at zero.
     learning_rate
@@ -49,7 +50,7 @@ class Drifting(MapEstimator):
         "float64" or "float32", of the training; the map is evaluated in float64.
     """
 
-    needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    needs = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
     any_size = True
 
@@ -87,20 +88,20 @@ class Drifting(MapEstimator):
         import torch
 
         watch = trace or keep_going
-        # In lexicographic order, so that the batches do not depend on the order the samples came in.
-        x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
-        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
+        sides = [Side.of_set(view, 0.0, (seed, stream)) for stream, view in enumerate((source, target))]
+        x, _, self.source_mean_, self.target_mean_, self.scale_ = standardised(*(side.beginning() for side in sides))
         dtype = getattr(torch, self.dtype)
-        clouds = [torch.tensor(points, dtype=dtype) for points in (x, y)]
+
+        def draw(side: Side, mean: Any) -> Any:
+            return torch.tensor((side.batches(1, self.batch_size)[0] - mean) / self.scale_, dtype=dtype)
+
         generator = torch.Generator().manual_seed(seed)
         self.network_ = _network(x.shape[1], self.width, self.depth, generator).to(dtype)
         optimiser = torch.optim.Adam(self.network_.parameters(), lr=self.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         self.n_steps_ = 0
         for step in range(1, self.steps + 1):
-            batch, goals = (
-                points[torch.randperm(len(points), generator=generator)[: self.batch_size]] for points in clouds
-            )
+            batch, goals = draw(sides[0], self.source_mean_), draw(sides[1], self.target_mean_)
             images = batch + self.network_(batch)
             with torch.no_grad():
                 field = sum(drift(images, goals, tau) for tau in self.temperatures)

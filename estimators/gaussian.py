@@ -44,7 +44,7 @@ class Bures(MapEstimator):
         """Learn `source_mean_` (d,), `target_mean_` (d,) and `slope_` = A (d, d)."""
         del seed, trace
         x, y, self.source_mean_, self.target_mean_, _ = standardised(source.samples, target.samples)
-        self.slope_ = _slope(x.T @ x / len(x), y.T @ y / len(y), self.regularisation)
+        self.slope_ = bures_slope(x, y, self.regularisation)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -55,6 +55,11 @@ class Bures(MapEstimator):
         """phi(x) = <x - m0, A (x - m0)> / 2 + <x, m>, (n, d) -> (n,)."""
         centred = X - self.source_mean_
         return ((centred @ self.slope_) * centred).sum(axis=1) / 2 + X @ self.target_mean_
+
+
+def bures_slope(x: Points, y: Points, regularisation: float = 1e-6) -> Points:
+    """A (d, d) of the Gaussian map between centred clouds x (n, d) and y (m, d), see `Bures`."""
+    return _slope(x.T @ x / len(x), y.T @ y / len(y), regularisation)
 
 
 def _slope(source: Points, target: Points, regularisation: float) -> Points:

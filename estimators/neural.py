@@ -1,8 +1,9 @@
 """Neural rivals from ott: input-convex duals, expectile-regularised duals, the Monge gap; one way of training them.
 
-All train in float32, in centred coordinates divided by one scalar for both clouds, from batches of the fixed samples,
-with Adam, for a number of steps that is a parameter. What differs is the solver of ott, its networks and its loss. They
-need flax, the extra `neural` of mongebench.
+All train in float32, in centred coordinates divided by one scalar for both clouds, with Adam, for a number of steps
+that is a parameter: from batches of fixed samples, or from fresh draws where those are without limit, as in what their
+authors publish. What differs is the solver of ott, its networks and its loss. They need flax, the extra `neural` of
+mongebench.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import contextlib
 import io
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, ClassVar, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points, padded_blocks
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
+from mongebench.estimators.draws import Side
 from mongebench.estimators.standard import standardised
 
 TRACES = 10
@@ -37,7 +39,8 @@ class Neural(MapEstimator):
     Parameters
     ----------
     steps, batch_size
-        Of Adam, and samples of each side per step, drawn anew (all of them where there are no more).
+        Of Adam, and points of each side per step: fresh draws, or of a fixed sample a random part (all of it where there
+        are no more).
     width, depth
         Hidden layers of each network.
     learning_rate
@@ -51,7 +54,7 @@ class Neural(MapEstimator):
         Steps taken.
     """
 
-    needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
+    needs = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
     any_size = True
     steps: int
@@ -76,29 +79,29 @@ class Neural(MapEstimator):
         import jax
 
         watch = trace or keep_going
-        # In lexicographic order, so that the batches do not depend on the order the samples came in.
-        x, y = (view.samples[np.lexsort(view.samples.T)] for view in (source, target))
-        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(x, y)
+        sides = [Side.of_set(view, 0.0, (seed, stream)) for stream, view in enumerate((source, target))]
+        x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(*(side.beginning() for side in sides))
         self.n_steps_, self.parameters_ = 0, None
         if not (x.any() or y.any()):
             return self  # one point on each side: the translation, and nothing to train
-        clouds: list[Any] = [points.astype(np.float32) for points in (x, y)]
         with jax.enable_x64(False), contextlib.redirect_stderr(io.StringIO()):  # ott's progress bars
             solver = self._begin(x.shape[1], seed)
 
-            def batches(points: Any, stream: int, at: Callable[[int], None]) -> Iterator[Any]:
-                rng = np.random.default_rng((seed, stream))
+            def batches(side: Side, mean: Points, at: Callable[[int], None]) -> Iterator[Any]:
                 for batch in range(self.steps * self._batches):
                     if batch % self._batches == 0:
                         at(batch // self._batches)
-                    yield points[rng.permutation(len(points))[: self.batch_size]]
+                    yield ((side.batches(1, self.batch_size)[0] - mean) / self.scale_).astype(np.float32)
 
             def look(step: int) -> None:
                 self.n_steps_, self.parameters_ = step, self._reached(solver)
                 if step % -(-self.steps // TRACES) == 0 and not watch(self._map):
                     raise _Stop
 
-            loaders = batches(clouds[0], 0, look), batches(clouds[1], 1, lambda _: None)
+            loaders = (
+                batches(sides[0], self.source_mean_, look),
+                batches(sides[1], self.target_mean_, lambda _: None),
+            )
             try:
                 self._train(solver, *loaders)
                 self.n_steps_, self.parameters_ = self.steps, self._reached(solver)
@@ -165,10 +168,10 @@ class W2Dual(Neural):
 
     inf_f E f(X) + E f*(Y) over convex f, f*(y) = <x, y> - f(x) at x = grad g(y), g a second ICNN that maximises it:
     Makkuva, Taghvaei, Oh, Lee 2020, Optimal transport mapping via input convex neural networks. By `W2NeuralDual` of
-    ott with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run from grad g(y)
-    (Amos 2023) a fit had not ended after 200 s on a busy machine. f and g take turns, as Makkuva et al. have it: where
-    ott (0.6) moves both at once without a conjugate solver, the two losses cancel in the gradient by g, which stays
-    where it began, and f runs away. The map is grad f itself: ott's `transport` goes half of the way there.
+    ott, by default with `amortization_loss="objective"` and no conjugate solver: with the L-BFGS that ott would run
+    from grad g(y) a fit had not ended after 200 s on a busy machine. f and g take turns, as Makkuva et al. have it:
+    where ott (0.6) moves both at once without a conjugate solver, the two losses cancel in the gradient by g, which
+    stays where it began, and f runs away. The map is grad f itself: ott's `transport` goes half of the way there.
     `pos_weights` is set in the networks too, where ott's default is another one.
 
     The networks average: a layer's weights on the one before are softplus(w) / width, so that depth and width do not
@@ -186,6 +189,9 @@ class W2Dual(Neural):
         Of Adam, at the start.
     inner_steps
         Steps of g before each step of f, a batch each.
+    conjugates
+        "network": f* at x = grad g(y), g trained by the same objective. "lbfgs": at the x that ott's L-BFGS finds from
+        there, g being regressed on it (Amos 2023); many times slower a step.
     """
 
     tunable: ClassVar[dict[str, Any]] = {
@@ -203,6 +209,7 @@ class W2Dual(Neural):
         depth: PositiveInt = 3,
         learning_rate: PositiveFloat = 0.05,
         inner_steps: PositiveInt = 4,
+        conjugates: Literal["network", "lbfgs"] = "network",
     ) -> None:
         self.steps = steps
         self.batch_size = batch_size
@@ -210,6 +217,7 @@ class W2Dual(Neural):
         self.depth = depth
         self.learning_rate = learning_rate
         self.inner_steps = inner_steps
+        self.conjugates = conjugates
 
     @property
     def _batches(self) -> int:
@@ -220,6 +228,7 @@ class W2Dual(Neural):
         import optax
         from ott.neural.methods.neuraldual import W2NeuralDual
         from ott.neural.networks.icnn import ICNN
+        from ott.neural.networks.layers.conjugate import DEFAULT_CONJUGATE_SOLVER
 
         networks = [
             ICNN(
@@ -245,8 +254,8 @@ class W2Dual(Neural):
             num_inner_iters=self.inner_steps,
             parallel_updates=False,
             valid_freq=self.steps + 1,
-            conjugate_solver=None,
-            amortization_loss="objective",
+            conjugate_solver=None if self.conjugates == "network" else DEFAULT_CONJUGATE_SOLVER,
+            amortization_loss="objective" if self.conjugates == "network" else "regression",
             rng=key,
         )
         return solver, lambda parameters, x: networks[0].potential_gradient_fn(parameters)(x)
@@ -260,13 +269,15 @@ class ENOT(Neural):
 
     sup_g inf_T E |X - T(X)|^2 + E g(Y) - E g(T(X)), with a penalty that binds f and g where they are each other's
     c-transform, the expectile of f + g - c being small: Buzun, Bobrin, Dylov 2024, ENOT: Expectile regularization for
-    fast and accurate training of neural optimal transport. By `ExpectileNeuralDual` of ott, with its own expectile
-    (0.99) and weight (1), ELU networks with the initialisation of flax, so that T begins near the identity.
+    fast and accurate training of neural optimal transport. By `ExpectileNeuralDual` of ott, by default with its own
+    expectile and weight, ELU networks with the initialisation of flax, so that T begins near the identity.
 
     Parameters
     ----------
     steps, batch_size, width, depth, learning_rate
         As in `Neural`.
+    expectile, weight
+        Of the penalty.
     """
 
     tunable: ClassVar[dict[str, Any]] = {
@@ -283,12 +294,16 @@ class ENOT(Neural):
         width: PositiveInt = 64,
         depth: PositiveInt = 3,
         learning_rate: PositiveFloat = 1e-3,
+        expectile: Annotated[float, Field(gt=0.5, lt=1)] = 0.99,
+        weight: PositiveFloat = 1.0,
     ) -> None:
         self.steps = steps
         self.batch_size = batch_size
         self.width = width
         self.depth = depth
         self.learning_rate = learning_rate
+        self.expectile = expectile
+        self.weight = weight
 
     def _solver(self, dim: int, key: Any) -> tuple[Any, Callable[[Any, Any], Any]]:
         import jax
@@ -304,6 +319,8 @@ class ENOT(Neural):
             optimizer_g=optax.adam(self.learning_rate, b1=0.9, b2=0.9),
             num_train_iters=self.steps,
             valid_freq=self.steps + 1,
+            expectile=self.expectile,
+            expectile_loss_coef=self.weight,
             rng=key,
         )
         return solver, lambda parameters, x: x - jax.vmap(solver.neural_f.potential_gradient_fn(parameters))(x) / 2

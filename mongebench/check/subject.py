@@ -51,8 +51,13 @@ class Subject:
         return self.estimator.needs
 
     def budgets(self, n: int) -> tuple[int | None, int | None]:
-        """n samples on each side, or unlimited draws where it asks for a sampler alone."""
+        """n samples on each side, or unlimited draws where it asks for a sampler alone.
+
+        Of samplers on both sides n samples too: a finite budget is what fits to data have.
+        """
         sides = [(Oracle.SOURCE_SAMPLES, Oracle.SOURCE_SAMPLER), (Oracle.TARGET_SAMPLES, Oracle.TARGET_SAMPLER)]
+        if {Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER} <= self.needs:
+            return n, n
         source, target = (
             None if sampler in self.needs and samples not in self.needs else n for samples, sampler in sides
         )

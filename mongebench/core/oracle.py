@@ -43,6 +43,15 @@ def tier(needs: frozenset[Oracle]) -> str:
     return " + ".join(oracle.replace("_", " ") for oracle in Oracle if oracle in needs) or "no oracle"
 
 
+def within(needs: frozenset[Oracle], *, n_source: int | None, n_target: int | None) -> frozenset[Oracle]:
+    """What `needs` comes to within a budget: of a finite one a sampler gives a fixed sample, and no more."""
+    finite = {
+        Oracle.SOURCE_SAMPLER: Oracle.SOURCE_SAMPLES if n_source is not None else Oracle.SOURCE_SAMPLER,
+        Oracle.TARGET_SAMPLER: Oracle.TARGET_SAMPLES if n_target is not None else Oracle.TARGET_SAMPLER,
+    }
+    return frozenset(finite.get(oracle, oracle) for oracle in needs)
+
+
 @dataclass
 class Meter:
     """Counts of draws (points drawn) and evaluations (points evaluated), by oracle."""

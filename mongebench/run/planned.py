@@ -9,7 +9,7 @@ from typing import Any
 
 from mongebench.core.errors import PluginError
 from mongebench.core.estimator import CPU_ALONE, MapEstimator
-from mongebench.core.oracle import tier
+from mongebench.core.oracle import tier, within
 from mongebench.core.problem import Problem, Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, available
 from mongebench.run import sources
@@ -199,7 +199,9 @@ _place_of = functools.cache(sources.place_of)
 def _facts(cell: Cell, problem: Problem | None, estimator: MapEstimator | None) -> dict[str, Any]:
     asked = cell.problem.parameters.get("dim")
     return {
-        "tier": tier(estimator.needs) if estimator else "unknown",
+        "tier": tier(within(estimator.needs, n_source=cell.n_source, n_target=cell.n_target))
+        if estimator
+        else "unknown",
         "anchor": estimator.anchor if estimator else False,
         "framework": _framework(estimator),
         "dim": problem.dim if problem else asked if isinstance(asked, int) else 0,

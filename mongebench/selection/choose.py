@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mongebench import plugins
 from mongebench.core.arrays import Points, as_points, column_names, order_by_name
 from mongebench.core.errors import InvalidInput, InvalidParameter, MongebenchError
-from mongebench.core.estimator import MapEstimator
+from mongebench.core.estimator import MapEstimator, ProblemInfo
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.semidual import Fold, folds_of
 from mongebench.selection.scaled import Scale, Scaled, units
@@ -35,14 +35,15 @@ Progress = Callable[[str], None]
 
 
 def candidates() -> list[str]:
-    """Every registered estimator that learns from samples."""
+    """Every registered estimator that learns from samples, and does not refuse a finite number of them."""
     found = []
+    data = [ProblemInfo(dim, 100, 100, offers=SAMPLES, strong_convexity=None) for dim in (1, 2)]
     for name, plugin in plugins.available(plugins.ESTIMATORS).items():
         try:
-            needs = plugin.load().needs
+            estimator = plugin.load()()
         except ImportError:
             continue
-        if SAMPLES >= needs > frozenset():
+        if SAMPLES >= estimator.needs > frozenset() and any(estimator.supports(info).ok for info in data):
             found.append(name)
     return found
 

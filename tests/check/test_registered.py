@@ -14,6 +14,7 @@ SMALL = {
     "flow_implicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3},
     "flow_explicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3, "tau": 0.1},
     "drifting": {"steps": 200, "width": 16, "batch_size": 64},
+    "semidual": {"steps": 128, "units": 8, "depth": 2},
     **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in ("w2_dual", "enot", "monge_gap")},
     "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
 }
@@ -21,8 +22,14 @@ SMALL = {
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
 EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
 """Not installed: its library is compiled against a system package (`make extras`)."""
-NEURAL = [name for name, plugin in available(ESTIMATORS).items() if plugin.module.endswith((".neural", ".drifting"))]
-CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *NEURAL, *EXTRA]]
+NEURAL = [
+    name
+    for name, plugin in available(ESTIMATORS).items()
+    if plugin.module.endswith((".neural", ".drifting", ".dual.semidual"))
+]
+PRESETS = [name for name, plugin in available(ESTIMATORS).items() if plugin.module.endswith(".neural_published")]
+"""Other defaults of classes that are checked: no code of their own."""
+CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *NEURAL, *PRESETS, *EXTRA]]
 
 
 @parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in CHEAP])

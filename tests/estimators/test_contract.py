@@ -19,10 +19,12 @@ from mongebench.core.oracle import Oracle
 from mongebench.plugins import ESTIMATORS, available, estimators
 from mongebench.plugins import estimator as with_defaults
 
-SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
-NEURAL = ["w2_dual", "enot", "monge_gap"]
+SAMPLES = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES, Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
+"""Of a fixed sample a sampler gives batches."""
+NEURAL = ["w2_dual", "w2_dual_published", "enot", "enot_published", "monge_gap"]
 """Each fit compiles for seconds to tens of seconds: slow tests."""
 SMALL = {
+    "semidual": {"steps": 128, "units": 8, "depth": 2},
     "drifting": {"steps": 200, "width": 16, "batch_size": 64},
     **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in NEURAL},
 }
@@ -40,7 +42,7 @@ LEARNT = [name for name in FROM_SAMPLES if estimator(name).needs]
 def marked(names: list[str]) -> list[object]:
     """With a mark where an estimator is slow, or where its library needs a system package (`make extras`)."""
     lacking = pytest.mark.skipif(not importlib.util.find_spec("MultiScaleOT"), reason="no MultiScaleOT: `make extras`")
-    marks = {"multiscale": lacking, **dict.fromkeys(NEURAL, pytest.mark.slow)}
+    marks = {"multiscale": lacking, **dict.fromkeys([*NEURAL, "semidual"], pytest.mark.slow)}
     return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 

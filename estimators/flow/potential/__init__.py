@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mongebench.estimators.flow.potential.base import Free, Potential, symmetric
 from mongebench.estimators.flow.potential.bent import Bent
+from mongebench.estimators.flow.potential.dense_icnn import DenseICNN
 from mongebench.estimators.flow.potential.dictionary import Dictionary, corners
 from mongebench.estimators.flow.potential.icnn import ICNN
 from mongebench.estimators.flow.potential.maxima import Maxima
@@ -24,6 +25,7 @@ FAMILIES: dict[str, type[Potential]] = {
     "quadratic": Quadratic,
     "ridge": Ridge,
     "icnn": ICNN,
+    "dense_icnn": DenseICNN,
     "maxima": Maxima,
     "dictionary": Dictionary,
 }
@@ -38,6 +40,7 @@ __all__ = [
     "FAMILIES",
     "ICNN",
     "Bent",
+    "DenseICNN",
     "Dictionary",
     "Family",
     "Free",

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from mongebench.core.estimator import Claim, MapEstimator, Trace, keep_going
 from mongebench.core.oracle import Oracle, SourceView, TargetView
+from mongebench.estimators.draws import Side
 from mongebench.estimators.flow.machinery.divergence import Divergence, KullbackLeibler
 from mongebench.estimators.flow.machinery.evaluation import GradientMap, in_blocks, values
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.sampled import EnergyDistance, KLScore, KLTwoScores, SinkhornDivergence
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
 from mongebench.estimators.flow.schemes.checks import check_points
-from mongebench.estimators.flow.schemes.draws import Side
 from mongebench.estimators.flow.schemes.scheme import Phase, Setting
 from mongebench.estimators.flow.schemes.together import fit_together
 
@@ -54,10 +54,11 @@ class Flow(MapEstimator):
     epsilon
         Entropic regularisation of the sampled divergences, relative to the median squared distance between points.
     family
-        "ridge", "quadratic", "icnn", "maxima" or "dictionary": the potentials phi that the flow moves. Maxima are the
-        family for clusters in many dimensions; in the plane a network is ahead of them. The maps of a dictionary fill a
-        convex cone, and explicit and implicit steps and Newton's are convex programs over it; plain descent projects
-        onto it, and `FlowNatural` refuses it. The programs have a dense matrix: a family for few dimensions.
+        "ridge", "quadratic", "icnn", "dense_icnn", "maxima" or "dictionary": the potentials phi that the flow moves.
+        Maxima are the family for clusters in many dimensions; in the plane a network is ahead of them. The maps of a
+        dictionary fill a convex cone, and explicit and implicit steps and Newton's are convex programs over it; plain
+        descent projects onto it, and `FlowNatural` refuses it. The programs have a dense matrix: a family for few
+        dimensions.
     units
         Ridges, units in each layer of the network, maxima, or features of the dictionary.
     depth
@@ -87,9 +88,9 @@ class Flow(MapEstimator):
     claims = frozenset({Claim.GRADIENT_OF_CONVEX})
     matters_with: ClassVar[dict[str, Any]] = {
         "epsilon": {"divergence": ["kl_score", "kl_two_scores", "sinkhorn_divergence"]},
-        "units": {"family": ["ridge", "icnn", "maxima", "dictionary"]},
-        "depth": {"family": ["icnn"]},
-        "share": {"family": ["ridge", "icnn", "maxima"]},
+        "units": {"family": ["ridge", "icnn", "dense_icnn", "maxima", "dictionary"]},
+        "depth": {"family": ["icnn", "dense_icnn"]},
+        "share": {"family": ["ridge", "icnn", "dense_icnn", "maxima"]},
     }
     fit_together = staticmethod(fit_together)
     timed: ClassVar[bool] = True

@@ -65,7 +65,7 @@ class FlowNewton(Flow):
 
     matters_with: ClassVar[dict[str, Any]] = {
         **Flow.matters_with,
-        "warm_steps": {"family": ["ridge", "icnn", "maxima", "dictionary"]},
+        "warm_steps": {"family": ["ridge", "icnn", "dense_icnn", "maxima", "dictionary"]},
     }
 
     def __init__(

@@ -108,7 +108,7 @@ def test_the_start_is_the_identity(family):
     assert np.sqrt(np.mean((jax.vmap(potential.map)(x) - x) ** 2)) < 1e-2
 
 
-@pytest.mark.parametrize("family", ["ridge", "icnn", "maxima"])
+@pytest.mark.parametrize("family", ["ridge", "icnn", "dense_icnn", "maxima"])
 def test_units_beside_a_quadratic_keep_the_mean_map(family):
     potential, x = potential_and_points(family, share=0.5)
     np.testing.assert_allclose(jnp.mean(jax.vmap(potential.map)(x), axis=0), jnp.mean(x, axis=0), atol=1e-12)

@@ -8,7 +8,7 @@ import pytest
 import mongebench as mb
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.oracle import Meter, Oracle, SourceView
-from mongebench.estimators.flow.schemes.draws import Side
+from mongebench.estimators.draws import Side
 
 NEEDS = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_POTENTIAL})
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from mongebench.core.arrays import Points
 from mongebench.core.oracle import View
+
+FIRST = 1 << 14
+"""Fresh draws that tell the place and the scale of a measure."""
 
 
 @dataclass(frozen=True)
@@ -30,13 +34,26 @@ class Side:
     held_out: Points
 
     @classmethod
-    def of(cls, view: View, share: float, seed: tuple[int, int]) -> Side:
+    def of(cls, view: View, share: float, seed: tuple[int, int]) -> Self:
         """A view's draws with `share` of a fixed sample held out; all of the rest is seen. Each side has a seed."""
         if not share or view.budget is None:
             return cls(view.batches, view.budget, np.empty((0, 0)))
+        return cls._of_points(view.batch(view.budget), share, seed)
+
+    @classmethod
+    def of_set(cls, view: View, share: float, seed: tuple[int, int]) -> Self:
+        """The same, whatever the order of a fixed sample."""
+        if view.budget is None:
+            return cls(view.batches, None, np.empty((0, 0)))
+        points = view.batch(view.budget)
+        return cls._of_points(points[np.lexsort(points.T)], share, seed)
+
+    @classmethod
+    def _of_points(cls, points: Points, share: float, seed: tuple[int, int]) -> Self:
         rng = np.random.default_rng(seed)
-        pool = rng.permutation(view.batch(view.budget))
-        held_out, seen = np.split(pool, [round(share * len(pool))])
+        held_out, seen = points[:0], points
+        if share:
+            held_out, seen = np.split(rng.permutation(points), [round(share * len(points))])
 
         def batches(count: int, n: int) -> Points:
             if n >= len(seen):
@@ -44,3 +61,8 @@ class Side:
             return np.stack([seen[rng.permutation(len(seen))[:n]] for _ in range(count)])
 
         return cls(batches, len(seen), held_out)
+
+    def beginning(self) -> Points:
+        """All that steps see of a fixed sample, or `FIRST` fresh draws, (n, d)."""
+        points: Points = self.batches(1, FIRST if self.size is None else self.size)[0]
+        return points

@@ -1,0 +1,1 @@
+"""Estimators that minimise the semi-dual of optimal transport with exact conjugates."""

@@ -1,0 +1,99 @@
+"""Input-convex networks whose layers see squares of linear forms, too."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mongebench.estimators.flow.potential.bent import Bent, hyperplanes
+from mongebench.estimators.flow.potential.icnn import gram
+from mongebench.estimators.flow.potential.quadratic import Quadratic
+
+CURVE = 0.5
+"""Norm of a row of A_k at the start, in the root mean square."""
+
+
+class DenseICNN(Bent):
+    """As `ICNN`, with z_k = softplus(P_k z_{k-1} + (A_k x)^2 + W_k x + c_k), squares entry by entry.
+
+    A unit is then curved by itself, and not by its bend alone (the networks of Korotin et al. 2021, Wasserstein-2
+    generative networks).
+
+    Attributes
+    ----------
+    quadratic, roots
+        As in `Bent`.
+    curves
+        A_k, (width, d), of each layer.
+    normals, offsets, passes
+        As in `ICNN`.
+    """
+
+    quadratic: Quadratic
+    roots: jax.Array
+    curves: list[jax.Array]
+    normals: list[jax.Array]
+    offsets: list[jax.Array]
+    passes: list[jax.Array]
+
+    @classmethod
+    def through(cls, x: jax.Array, units: int, depth: int, rng: np.random.Generator) -> DenseICNN:
+        """Every layer with hyperplanes through points of the sample x (n, d), beside the identity."""
+        dim = x.shape[1]
+        layers = [hyperplanes(x, units, rng) for _ in range(depth)]
+        return cls(
+            Quadratic.identity_like(x),
+            jnp.ones(units, x.dtype),
+            [jnp.asarray(CURVE * dim**-0.5 * rng.standard_normal((units, dim)), x.dtype) for _ in layers],
+            [normals for normals, _ in layers],
+            [offsets for _, offsets in layers],
+            [jnp.asarray(rng.uniform(0, units**-0.5, (units, units)), x.dtype) for _ in layers[1:]],
+        )
+
+    def units(self, x: jax.Array) -> jax.Array:
+        """The last layer, (d,) -> (width,)."""
+        return jax.nn.softplus(self._arguments(x)[-1])
+
+    def map(self, x: jax.Array) -> jax.Array:
+        """Grad q(x) + sum_k D_k^T e_k, D_k = W_k + 2 diag(A_k x) A_k and e_k as in `ICNN`, (d,) -> (d,)."""
+        total = self.quadratic.map(x)
+        for slope, curve, normals in zip(self._slopes(self._levels(x)), self.curves, self.normals, strict=True):
+            total += slope @ normals + 2 * (slope * (curve @ x)) @ curve
+        return total
+
+    def lower_jacobian(self, x: jax.Array) -> jax.Array:
+        """Lower triangle of D^2 q + sum_k G_k^T diag(e_k (1 - s_k)) G_k + 2 A_k^T diag(e_k) A_k, (d,) -> (d (d+1)/2,).
+
+        G_k and s_k as in `ICNN`; the last term is the curvature of the squares.
+        """
+        levels = self._levels(x)
+        total = jnp.zeros((self.dim, self.dim), x.dtype)
+        inner = jnp.zeros((self.dim, 0), x.dtype)
+        for k, (slope, level) in enumerate(zip(self._slopes(levels), levels, strict=True)):
+            direct = (self.normals[k] + 2 * (self.curves[k] @ x)[:, None] * self.curves[k]).T
+            inner = direct if k == 0 else (inner * levels[k - 1]) @ (self.passes[k - 1] ** 2).T + direct
+            total += gram(inner, slope * (1 - level)) + 2 * gram(self.curves[k].T, slope)
+        return self.quadratic.lower_jacobian(x) + total[np.tril_indices(self.dim)]
+
+    def _arguments(self, x: jax.Array) -> list[jax.Array]:
+        """Of softplus in each layer, (d,) -> (width,) each."""
+        forms = [
+            (curve @ x) ** 2 + normals @ x + offsets
+            for curve, normals, offsets in zip(self.curves, self.normals, self.offsets, strict=True)
+        ]
+        arguments = [forms[0]]
+        for root, form in zip(self.passes, forms[1:], strict=True):
+            arguments.append(root**2 @ jax.nn.softplus(arguments[-1]) + form)
+        return arguments
+
+    def _levels(self, x: jax.Array) -> list[jax.Array]:
+        """s_k = softplus' of the arguments of each layer, (d,) -> (width,) each."""
+        return [jax.nn.sigmoid(argument) for argument in self._arguments(x)]
+
+    def _slopes(self, levels: list[jax.Array]) -> list[jax.Array]:
+        """e_k, from the last layer to the first, (width,) each."""
+        slopes = [self.roots**2 * levels[-1]]
+        for root, level in zip(reversed(self.passes), reversed(levels[:-1]), strict=True):
+            slopes.insert(0, (slopes[0] @ root**2) * level)
+        return slopes
