@@ -38,8 +38,8 @@ class Drifting(MapEstimator):
     Parameters
     ----------
     steps, batch_size
-        Of Adam, and points of each side per step: fresh draws, or of a fixed sample a random part (all of it where there
-        are no more).
+        Of Adam, and points of each side per step: fresh draws, or a random part of a fixed sample (all of it where it
+        has no more).
     width, depth
         Of the network f(x) = x + MLP(x), GELU, whose last layer begins at zero.
     learning_rate

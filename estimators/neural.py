@@ -39,8 +39,8 @@ class Neural(MapEstimator):
     Parameters
     ----------
     steps, batch_size
-        Of Adam, and points of each side per step: fresh draws, or of a fixed sample a random part (all of it where there
-        are no more).
+        Of Adam, and points of each side per step: fresh draws, or a random part of a fixed sample (all of it where it
+        has no more).
     width, depth
         Hidden layers of each network.
     learning_rate
