@@ -32,13 +32,16 @@ def _largest_dimensions(rows: pd.DataFrame) -> Iterator[str]:
         spread = aggregate(block[block["dim"] == dim], "mmd_squared").set_index("estimator")
         best = [own.iloc[0] for _, own in there[~there["anchor"]].groupby("tier", sort=False)]
         said = [
-            f"{one['estimator']} ({one['tier']}) has UVP {_with_error(one)} % and MMD^2 "
-            f"{_with_error(spread.loc[one['estimator']])}"
+            f"{one['estimator']} ({one['tier']}) has UVP {_with_error(one)} %{_also(spread.loc[one['estimator']])}"
             for one in best
         ]
         idle = there[there["estimator"] == "identity"]
         nothing = f"; doing nothing has UVP {_with_error(idle.iloc[0])} %" if len(idle) else ""
         yield f"Lowest errors on {problem} in d = {dim} ({budget}): {'; '.join(said)}{nothing}."
+
+
+def _also(line: pd.Series) -> str:
+    return "" if pd.isna(line["mean"]) else f" and MMD^2 {_with_error(line)}"
 
 
 def _with_error(line: pd.Series) -> str:
