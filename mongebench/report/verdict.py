@@ -56,13 +56,14 @@ def _rates(run: Run) -> Iterator[str]:
     except RunError:  # no estimator here follows a flow
         return
     found = found[(found["inequality"] == MAP.name) & (found["verdict"] != Verdict.NOT_APPLICABLE)]
-    for (problem, dim, lam), own in found.groupby(["problem", "dim", "strong_convexity"], sort=False):
+    for (problem, dim), own in found.groupby(["problem", "dim"], sort=False):
+        lam = float(own["strong_convexity"].iloc[0])
         kept = own["verdict"] == Verdict.HOLDS
         fitted = own["rate"].dropna() if "rate" in own else own["dim"][:0]
         if fitted.empty:
             continue
         spread = " to ".join(dict.fromkeys(number(end) for end in (fitted.min(), fitted.max())))
-        worst = own.loc[own["constant_high"].idxmax()]
+        worst = own.sort_values("constant_high").iloc[-1]
         top, low, high = (number(worst[name]) for name in ("constant", "constant_low", "constant_high"))
         yield (
             f"{problem}, d = {dim}: {kept.sum()} of {len(own)} flows keep {MAP.formula} up to their horizon. The "
