@@ -1,7 +1,5 @@
 """The sentences that a run ends with: who is lowest in the largest dimension, and the measured rates."""
 
-import pytest
-
 from mongebench.report import verdict
 from mongebench.report.tables import leaderboard
 from mongebench.run.reading import read_run
