@@ -32,13 +32,16 @@ def _largest_dimensions(rows: pd.DataFrame) -> Iterator[str]:
         spread = aggregate(block[block["dim"] == dim], "mmd_squared").set_index("estimator")
         best = [own.iloc[0] for _, own in there[~there["anchor"]].groupby("tier", sort=False)]
         said = [
-            f"{one['estimator']} ({one['tier']}) has UVP {_with_error(one)} % and MMD^2 "
-            f"{_with_error(spread.loc[one['estimator']])}"
+            f"{one['estimator']} ({one['tier']}) has UVP {_with_error(one)} %{_also(spread.loc[one['estimator']])}"
             for one in best
         ]
         idle = there[there["estimator"] == "identity"]
         nothing = f"; doing nothing has UVP {_with_error(idle.iloc[0])} %" if len(idle) else ""
         yield f"Lowest errors on {problem} in d = {dim} ({budget}): {'; '.join(said)}{nothing}."
+
+
+def _also(line: pd.Series) -> str:
+    return "" if pd.isna(line["mean"]) else f" and MMD^2 {_with_error(line)}"
 
 
 def _with_error(line: pd.Series) -> str:
@@ -53,13 +56,14 @@ def _rates(run: Run) -> Iterator[str]:
     except RunError:  # no estimator here follows a flow
         return
     found = found[(found["inequality"] == MAP.name) & (found["verdict"] != Verdict.NOT_APPLICABLE)]
-    for (problem, dim, lam), own in found.groupby(["problem", "dim", "strong_convexity"], sort=False):
+    for (problem, dim), own in found.groupby(["problem", "dim"], sort=False):
+        lam = float(own["strong_convexity"].iloc[0])
         kept = own["verdict"] == Verdict.HOLDS
         fitted = own["rate"].dropna() if "rate" in own else own["dim"][:0]
         if fitted.empty:
             continue
         spread = " to ".join(dict.fromkeys(number(end) for end in (fitted.min(), fitted.max())))
-        worst = own.loc[own["constant_high"].idxmax()]
+        worst = own.sort_values("constant_high").iloc[-1]
         top, low, high = (number(worst[name]) for name in ("constant", "constant_low", "constant_high"))
         yield (
             f"{problem}, d = {dim}: {kept.sum()} of {len(own)} flows keep {MAP.formula} up to their horizon. The "

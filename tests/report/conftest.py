@@ -95,12 +95,16 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         status: Status = Status.OK,
         energy_distance: Callable[[Cell], float] = lambda cell: 0.1,
     ) -> RunDirectory:
-        facts = Facts(
-            tier="potential", anchor=False, dim=2, strong_convexity=strong_convexity, truth_tier="closed_form"
-        ).model_dump()
+        def facts(cell: Cell) -> dict[str, Any]:
+            dim = cell.problem.parameters.get("dim", 2)
+            known = Facts(
+                tier="potential", anchor=False, dim=dim, strong_convexity=strong_convexity, truth_tier="closed_form"
+            )
+            return known.model_dump()
+
         directory = RunDirectory(tmp_path / "run")
         directory.create()
-        planned = [PlannedCell(cell=cell, manifest=MANIFEST, **facts) for cell, _ in entries]
+        planned = [PlannedCell(cell=cell, manifest=MANIFEST, **facts(cell)) for cell, _ in entries]
         directory.write_plan(Plan(invocation=Invocation(experiment="written"), cells=planned, horizon=horizon))
         for cell, points in entries:
             if points is not None:
@@ -115,7 +119,7 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
                     Record(
                         cell=cell,
                         manifest=MANIFEST,
-                        **facts,
+                        **facts(cell),
                         status=status,
                         metrics=metrics if status.measured else {},
                         times=TIMES,

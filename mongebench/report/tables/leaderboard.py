@@ -85,7 +85,7 @@ def fits(rows: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     rows["measured"] = rows["status"].isin([Status.OK, Status.AT_FLOOR]) & rows["loss"].notna()
     # Problems of the tuning split, which settings are chosen on, decide nothing beside others.
     tuning = rows.get("split", pd.Series("", rows.index)) == Split.TUNE
-    rows["judged"] = ~tuning | tuning.all()
+    rows["judged"] = ~tuning | bool(tuning.all())
     name, base = _reference(rows)
     rows["ratio"] = (rows["loss"] / base).where(rows["measured"])
     supported = (rows["status"] != Status.UNSUPPORTED) & rows["judged"]
@@ -343,7 +343,7 @@ def gpu_seconds(line: dict[str, Any]) -> str:
 class Table:
     """Lines of the `board` that stand together, as people read them."""
 
-    NUMBERS: ClassVar = (2, 3, 6, 7, 8, 9, 10)
+    NUMBERS: ClassVar[tuple[int, ...]] = (2, 3, 6, 7, 8, 9, 10)
     """Columns of numbers."""
     WORST: ClassVar = 5
     FEW: ClassVar = (0, 1, 2, 4, 10)
@@ -389,7 +389,7 @@ class Brief(Table):
     """The same in five columns, for a page that has no room."""
 
     COLUMNS: ClassVar = (0, 2, 4, 5, 7)
-    NUMBERS: ClassVar = (1, 4)
+    NUMBERS: ClassVar[tuple[int, ...]] = (1, 4)
 
     @property
     def headings(self) -> list[str]:
@@ -406,7 +406,7 @@ class Brief(Table):
 
 def brief(lines: list[dict[str, Any]], top: int) -> list[Table]:
     """The first `top` estimators of each table of a `board`, and of its anchors the Gaussian map and the identity."""
-    found = []
+    found: list[Table] = []
     for table in shown(lines):
         rivals = [line for line in table.lines if not line["anchor"]]
         anchors = [line for name in ("bures", "identity") for line in table.lines if line["estimator"] == name]

@@ -8,6 +8,7 @@ from matplotlib.patches import StepPatch
 from mongebench.report.figures import clouds, printed, traces
 from mongebench.report.figures.printed import draw
 from mongebench.report.figures.style import FORMATS, look, plain
+from mongebench.report.figures.summary import summary
 from mongebench.run.reading import read_run
 from mongebench.run.record import Status
 from mongebench.run.sketch import POINTS, Sketch
@@ -204,3 +205,33 @@ def test_names_with_dollars_are_in_every_figure(write_run, tmp_path) -> None:
     for path in drawn:
         if path.suffix == ".svg":
             assert MARKUP in path.read_text(encoding="utf-8"), path.stem
+
+
+def test_the_summary_has_a_panel_for_each_tier_and_family_and_the_rate_with_its_line(write_run) -> None:
+    dims = (1, 2, 4)
+    run = write_run(
+        [
+            *(
+                (cell(name, problem={"dim": dim}), trace([0.0], [dim / 100]))
+                for name in ("identity", "bures")
+                for dim in dims
+            ),
+            *((cell("flow", problem={"dim": dim}), exponential(2.0, 0.1)) for dim in dims),
+        ]
+    )
+    found = read_run(run.path)
+    figure = summary(found, found.frame())
+    titles = [axis.get_title() for axis in figure.axes]
+    assert sum("gaussian" in title for title in titles) >= 2
+    (rate,) = [axis for axis in figure.axes if axis.get_title().startswith("measured rate")]
+    theory = lines(rate)[r"$e^{-2\lambda t}$"]
+    assert theory[-1, 1] == pytest.approx(np.exp(-2 * theory[-1, 0]), rel=1e-6)
+    rows = found.frame()
+    assert summary(found, rows[rows["dim"] == 2]) is None  # one dimension is no curve
+
+
+def test_an_estimator_has_one_look_in_every_figure() -> None:
+    rivals = ["entropic", "flow(tau=0.1)", "flow(tau=0.2)", "sorting"]
+    assert look("flow", rivals) == look("flow(tau=0.1)", rivals)  # traces leave the step out of the label
+    assert len({(look(name, rivals)["color"], look(name, rivals)["marker"]) for name in rivals}) == 4
+    assert look("identity", rivals)["marker"] == ""
