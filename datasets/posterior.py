@@ -103,7 +103,7 @@ class Regression:
     @property
     def dim(self) -> int:
         """d."""
-        return self.features.shape[1]
+        return int(self.features.shape[1])
 
     @property
     def digest(self) -> str:

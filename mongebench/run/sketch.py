@@ -52,7 +52,8 @@ class Sketch:
         if evaluation.points.x.shape[1] > DRAWABLE and pictures is None:
             return None
         arrays = (evaluation.points.x, evaluation.pushed, evaluation.points.y)
-        return cls(*(array[:POINTS].astype(np.float32) for array in arrays), pictures)
+        x, pushed, y = (array[:POINTS].astype(np.float32) for array in arrays)
+        return cls(x, pushed, y, pictures)
 
     def to_bytes(self) -> bytes:
         """As an .npz file."""
@@ -94,4 +95,5 @@ def _pictures(evaluation: Evaluation) -> NDArray[np.uint8] | None:
         pushed = evaluation.map(before.reshape(-1, before.shape[2])).reshape(before.shape)
     except MongebenchError:
         return None
-    return np.round(255 * np.clip(np.stack([before, pushed, after]), 0, 1)).astype(np.uint8)
+    shown: NDArray[np.uint8] = np.round(255 * np.clip(np.stack([before, pushed, after]), 0, 1)).astype(np.uint8)
+    return shown

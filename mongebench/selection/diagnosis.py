@@ -171,7 +171,8 @@ def _points(source: Any, n: int, seed: int) -> Points:
             x = as_points(source, name="source", min_rows=100)
             return x[np.sort(np.random.default_rng((seed, STREAM)).permutation(len(x))[:n])]
         source = Source(sampler=source)
-    return source.sample(n if source.size is None else min(n, source.size), seed=(seed, STREAM))
+    drawn: Points = source.sample(n if source.size is None else min(n, source.size), seed=(seed, STREAM))
+    return drawn
 
 
 def _log_det(map: Any, function: Callable[[Any], Any], x: Points) -> Vector:

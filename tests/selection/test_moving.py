@@ -1,5 +1,8 @@
 """Rows of a file after a map: coordinates moved, all else as it was; and the commands `fit` and `apply`."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -137,3 +140,21 @@ def test_fit_says_how_many_points_it_looked_at(frames, tmp_path, monkeypatch) ->
     assert done.exit_code == 0, done.output
     assert "a.csv: ranked on a random 20 of 60 points, the map fitted to 60; --most 0 uses all." in done.output
     assert "Fitted to 60 of 60 source points" in (tmp_path / "selection" / "index.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_rows_of_ten_columns_fit_into_two_gibibytes(tmp_path) -> None:
+    """Half a minute: two files of 9 MB, read, ranked on 2000 rows, and the winner fitted to all of them."""
+    rng = np.random.default_rng(0)
+    for name, shift in (("a.csv", 0), ("b.csv", 1)):
+        head = ",".join("abcdefghij")
+        np.savetxt(tmp_path / name, rng.normal(shift, size=(100_000, 10)), "%.6f", ",", header=head, comments="")
+    words = ["fit", "--source", "a.csv", "--target", "b.csv", "--estimator", "identity,bures,smoothed_plugin"]
+    code = (
+        "import resource\nfrom mongebench.cli import app\n"
+        f"app({words!r}, standalone_mode=False)\n"
+        "print('KiB', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"  # KiB under Linux
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "ranked on a random 2000 of 100000 points, the map fitted to 100000" in done.stdout
+    assert int(done.stdout.split("KiB")[-1]) < 2 << 20
