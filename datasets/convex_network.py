@@ -129,12 +129,6 @@ class Differentiated:
         """log det H, (n, d) -> (n,)."""
         return self._blockwise(self._log_determinants, x)
 
-    def log_determinant_gradient(self, x: Array) -> Array:
-        """Gradient of log det H, (n, d) -> (n, d)."""
-        import torch
-
-        return self._blockwise(torch.func.grad(lambda x: self._log_determinants(x).sum()), x)
-
     def _hessians(self, x: Any) -> Any:
         import torch
 

@@ -46,8 +46,10 @@ def korotin(
     that `directory` or the environment variable MONGEBENCH_DATA names, or into its subfolder `korotin`.
 
     "forward" is P -> Q, as published. The density of Q inverts T, and so it runs in NumPy and cannot be traced by JAX
-    or differentiated by torch. "reversed" is Q -> P: T* = T^-1 by Newton's method, and V = -log p is a closed form. P
-    is not log-concave: V is not convex, and no theorem on the flows holds.
+    or differentiated by torch. It jumps, because the second derivative of the networks' celu does: its score between
+    the jumps is not all of its derivative (Stein's identities fail with it), and is not offered. "reversed" is Q -> P:
+    T* = T^-1 by Newton's method, and V = -log p is a closed form. P is not log-concave: V is not convex, and no theorem
+    on the flows holds.
 
     `standardisation.json` beside the files holds b and s by dimension. Where it has none for this dimension, they are
     the mean of grad psi_1 + grad psi_2 over 2^14 draws of P (`numpy.random.default_rng(0)`, float64), and the s by
@@ -111,7 +113,6 @@ class _Pair:
                 dim=self.dim,
                 sampler=self.sample_image,
                 potential=lambda y: -self.log_density_image(y),
-                gradient=lambda y: -self.score_image(y),
                 log_normaliser=0.0,
                 total_variance=float(self.dim),  # as it is standardised, and as all published numbers have it
             ),
@@ -126,7 +127,6 @@ class _Pair:
                 dim=self.dim,
                 sampler=self.sample_image,
                 log_density=self.log_density_image,
-                score=self.score_image,
             ),
             "target": Target(
                 dim=self.dim,
@@ -157,12 +157,6 @@ class _Pair:
         """log q(y) = log p(x) - log det DT(x), x = T^-1(y), (n, d) -> (n,)."""
         x = self.inverse(as_points(y, name="y", dim=self.dim))
         return like(self.mixture.log_density(x) - self.brenier.log_determinant(x), y)
-
-    def score_image(self, y: Any) -> Any:
-        """grad log q(y) = DT(x)^-1 grad(log p - log det DT)(x), (n, d) -> (n, d)."""
-        x = self.inverse(as_points(y, name="y", dim=self.dim))
-        slope = self.mixture.score(x) - self.brenier.log_determinant_gradient(x)
-        return like(self.brenier.solve(x, slope), y)
 
 
 def _locate(dim: int, directory: Path | None) -> list[Path]:

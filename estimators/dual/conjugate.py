@@ -133,4 +133,5 @@ def _apply(matrices: jax.Array, vectors: jax.Array) -> jax.Array:
 
 
 def _norm(vectors: jax.Array) -> jax.Array:
-    return jnp.linalg.norm(vectors, axis=1)
+    norms: jax.Array = jnp.linalg.norm(vectors, axis=1)
+    return norms
