@@ -36,7 +36,7 @@ from sklearn.exceptions import NotFittedError
 
 from mongebench.core import guard, parameters
 from mongebench.core.arrays import as_points, as_values, column_names, like, order_by_name
-from mongebench.core.errors import ContractViolation, InvalidInput, InvalidParameter
+from mongebench.core.errors import ContractViolation, InvalidInput, InvalidParameter, NoInverse
 from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view
 
 Map = Callable[[Any], Any]
@@ -132,6 +132,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
     claims
         What else is true of its maps; see `Claim`.
+    invertible
+        Whether it has a map back, `inverse_transform`.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     tunable
@@ -148,6 +150,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
     needs: ClassVar[frozenset[Oracle]]
     anchor: ClassVar[bool] = False
     claims: ClassVar[frozenset[Claim]] = frozenset()
+    invertible: ClassVar[bool] = False
     fit_together: ClassVar[FitTogether | None] = None
     tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
     matters_with: ClassVar[Mapping[str, Mapping[str, Collection[Any]]]] = MappingProxyType({})
@@ -156,7 +159,12 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guarded = {"fit": _guarded_fit, "transform": _guarded_transform, "potential": _guarded_potential}
+        guarded = {
+            "fit": _guarded_fit,
+            "transform": _guarded_map,
+            "inverse_transform": _guarded_map,
+            "potential": _guarded_potential,
+        }
         for name, around in guarded.items():
             if name in cls.__dict__:
                 setattr(cls, name, around(cls.__dict__[name]))
@@ -229,6 +237,23 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
         After a fit to frames, the columns of a frame are matched with those by name; the images are in the order of X.
         """
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """The map back, (n, d) -> (n, d), arrays and columns as in `transform`; of estimators that are `invertible`.
+
+        With T the learnt map, T(inverse_transform(T(x))) = T(x); where T is one-to-one, inverse_transform(T(x)) = x,
+        and elsewhere it is one of the points that have this image. Away from the images of T it is what the estimator
+        says: the nearest image's point, or a continuation.
+
+        Raises
+        ------
+        NoInverse
+            It has none.
+        NotConverged
+            An iterative solver did not reach its tolerance.
+        """
+        del Y
+        raise NoInverse(f"{type(self).__name__} has no map back: an estimator that has one says `invertible = True`.")
 
     def fitted_state(self) -> dict[str, Any]:
         """What `fit` learnt, as `mongebench.save` keeps it: the attributes whose names end in `_`.
@@ -386,12 +411,12 @@ def _evaluate(estimator: MapEstimator, method: Callable[..., Any], X: Any, colum
     return like(values[:, np.argsort(order)] if columns and order is not None else values, X)
 
 
-def _guarded_transform(method: Callable[..., Any]) -> Callable[..., Any]:
+def _guarded_map(method: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(method)
-    def transform(self: MapEstimator, X: Any) -> Any:
+    def map_(self: MapEstimator, X: Any) -> Any:
         return _evaluate(self, method, X, columns=True)
 
-    return transform
+    return map_
 
 
 def _guarded_potential(method: Callable[..., Any]) -> Callable[..., Any]:
