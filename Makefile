@@ -31,8 +31,9 @@ extras: install
 bench: install
 	$(VENV)/bin/mongebench run quickstart --report
 
+# A file is one process's: what its tests share, fits and compiled functions, is made once.
 test: install
-	$(VENV)/bin/pytest --numprocesses auto --benchmark-disable
+	$(VENV)/bin/pytest --numprocesses auto --dist loadfile --benchmark-disable
 
 # Debian's and Ubuntu's own Chromium: playwright's download of one is not needed.
 browser: install

@@ -36,6 +36,7 @@ class Bures(MapEstimator):
     claims = frozenset(Claim)
     anchor = True
     any_size = True
+    invertible = True
 
     def __init__(self, regularisation: Annotated[float, Field(ge=0, lt=1)] = 1e-6) -> None:
         self.regularisation = regularisation
@@ -50,6 +51,14 @@ class Bures(MapEstimator):
     def transform(self, X: Any) -> Any:
         """m + A (x - m0), (n, d) -> (n, d)."""
         return (X - self.source_mean_) @ self.slope_ + self.target_mean_
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """m0 + A^+ (y - m), (n, d) -> (n, d).
+
+        The pseudo-inverse A^+ is the inverse but where the target has no variance: of all points with the image that is
+        nearest to y, the one nearest to m0.
+        """
+        return (Y - self.target_mean_) @ np.linalg.pinv(self.slope_, hermitian=True) + self.source_mean_
 
     def potential(self, X: Any) -> Any:
         """phi(x) = <x - m0, A (x - m0)> / 2 + <x, m>, (n, d) -> (n,)."""

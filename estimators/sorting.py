@@ -37,6 +37,7 @@ class Sorting(MapEstimator):
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset(Claim)
     any_size = True
+    invertible = True
 
     def __init__(self, extrapolation: Literal["gaussian", "constant", "shift"] = "gaussian") -> None:
         self.extrapolation = extrapolation
@@ -67,6 +68,14 @@ class Sorting(MapEstimator):
         """The monotone map, (n, 1) -> (n, 1)."""
         beyond = np.minimum(X - self.x_[0], 0) + np.maximum(X - self.x_[-1], 0)
         return np.interp(X, self.x_, self.y_) + self.tail_slope_ * beyond
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """The monotone map back, (n, 1) -> (n, 1): one of the x where many have the image y, the nearest where none."""
+        inner = np.interp(Y, self.y_, self.x_)
+        if self.tail_slope_ == 0:
+            return inner
+        beyond = np.minimum(Y - self.y_[0], 0) + np.maximum(Y - self.y_[-1], 0)
+        return inner + beyond / self.tail_slope_
 
 
 def _one_dimension_only(dim: int) -> str:

@@ -20,6 +20,7 @@ class Identity(MapEstimator):
     claims = frozenset(Claim)
     anchor = True
     any_size = True
+    invertible = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Nothing to learn."""
@@ -29,6 +30,10 @@ class Identity(MapEstimator):
     def transform(self, X: Any) -> Any:
         """X itself, (n, d) -> (n, d)."""
         return X
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """Y itself, (n, d) -> (n, d)."""
+        return Y
 
     def potential(self, X: Any) -> Any:
         """phi(x) = |x|^2 / 2, (n, d) -> (n,)."""
@@ -45,6 +50,7 @@ class MeanShift(MapEstimator):
     claims = frozenset(Claim)
     anchor = True
     any_size = True
+    invertible = True
 
     def fit(self, source: Any, target: Any, *, seed: int = 0, trace: Trace | None = None) -> Self:
         """Learn the difference of the sample means, `shift_` of shape (d,)."""
@@ -55,6 +61,10 @@ class MeanShift(MapEstimator):
     def transform(self, X: Any) -> Any:
         """x + shift, (n, d) -> (n, d)."""
         return X + self.shift_
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """y - shift, (n, d) -> (n, d)."""
+        return Y - self.shift_
 
     def potential(self, X: Any) -> Any:
         """phi(x) = |x|^2 / 2 + <x, shift>, (n, d) -> (n,)."""

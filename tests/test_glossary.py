@@ -9,11 +9,13 @@ ROOT = Path(__file__).resolve().parents[1]
 GLOSSARY = ROOT / "docs" / "glossary.md"
 PAGES = [ROOT / "README.md", *(page for page in (ROOT / "docs").glob("*.md") if page != GLOSSARY)]
 CODE = [file for room in ("mongebench", "estimators", "datasets") for file in sorted((ROOT / room).rglob("*.py"))]
+FLOWS = [file for file in CODE if "flow" in file.relative_to(ROOT).parts]
 REPORT = [file for file in CODE if "report" in file.relative_to(ROOT).parts]
 
 RULES = [
     ("dual potential", r"[Kk]antorovich potential", PAGES + CODE),
     ("flow", r"^class Flow\b", REPORT),
+    ("previous map", r"\b[Aa]nchor", FLOWS),
     ("nightly run", r"\b[Aa] night\b", PAGES + CODE),
     ("problem", r"\b[Dd]ataset\b(?!s[.:`/])", PAGES),
     ("exact coupling", r"exact (plan|transport plan)\b", PAGES + CODE),

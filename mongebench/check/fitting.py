@@ -68,7 +68,7 @@ def saves_and_loads(subject: Subject) -> None:
     file.seek(0)
     loaded = load(file, type(fitted))
     expect(repr(loaded) == repr(fitted), f"What was saved as {fitted!r} is loaded as {loaded!r}.")
-    for method in ("transform", "potential"):
+    for method in ("transform", "potential", *(["inverse_transform"] if fitted.invertible else [])):
         before, after = (getattr(estimator, method, None) for estimator in (fitted, loaded))
         if before and after:
             expect(np.array_equal(after(subject.query), before(subject.query)), f"After loading, {method} is another.")

@@ -127,6 +127,31 @@ def is_the_gradient_of_its_potential(subject: Subject) -> None:
 
 
 @check
+def maps_back(subject: Subject) -> None:
+    """Where it is `invertible`: what `inverse_transform` gives has the same image, and is the point where T is steep.
+
+    Why: the map back is used for the other direction, and nobody sees there that it belongs to another map.
+
+    Mend: invert the map that `transform` is, or leave `invertible` at False and `inverse_transform` out.
+    """
+    if not subject.estimator.invertible:
+        raise SkipTest("it has no map back")
+    back = np.asarray(subject.fitted.inverse_transform(subject.images))
+    subject.expect_rounding(subject.fitted.transform(back), subject.images, "Mapped back and forth, images are others")
+    step = 1e-4
+    columns = [
+        (np.asarray(subject.fitted.transform(subject.query + shift)) - subject.fitted.transform(subject.query - shift))
+        / (2 * step)
+        for shift in step * np.eye(subject.problem.dim)
+    ]
+    # Images that agree to ROUNDING tell points apart up to that over the least slope of the map there: none where it
+    # is flat. Twice, for what the slope changes within that distance.
+    slopes = np.linalg.svd(np.stack(columns, axis=2), compute_uv=False).min(axis=1)
+    gap = float(np.sqrt(np.mean((slopes**2)[:, None] * (back - subject.query) ** 2))) / subject.spread
+    expect(gap <= 2 * ROUNDING, f"Mapped forth and back, points are {gap:.1e} target standard deviations off.")
+
+
+@check
 def fits_seeds_together_as_alone(subject: Subject) -> None:
     """Where there is `fit_together`, copies with seeds 0 and 1 learn what each learns alone.
 

@@ -65,6 +65,10 @@ class NotSavable(MongebenchError, TypeError):
     """A fitted estimator that cannot be written without pickle, or whose map is not its own."""
 
 
+class NoInverse(MongebenchError, NotImplementedError):
+    """An estimator that declares no map back was asked for one."""
+
+
 class NotConverged(MongebenchError, RuntimeError):
     """A solver that stopped before its own criterion was met: its answer would be wrong without saying so."""
 

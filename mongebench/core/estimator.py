@@ -36,7 +36,7 @@ from sklearn.exceptions import NotFittedError
 
 from mongebench.core import guard, parameters
 from mongebench.core.arrays import as_points, as_values, column_names, like, order_by_name
-from mongebench.core.errors import ContractViolation, InvalidInput, InvalidParameter
+from mongebench.core.errors import ContractViolation, InvalidInput, InvalidParameter, NoInverse
 from mongebench.core.oracle import Oracle, SourceView, TargetView, View, as_view
 
 Map = Callable[[Any], Any]
@@ -135,6 +135,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
     any_size
         Whether time and memory of a fit, and of the map, grow no faster than n log n in the number of samples: then
         `mongebench.select` fits it to all points of samples of any size.
+    invertible
+        Whether it has a map back, `inverse_transform`.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     tunable
@@ -152,6 +154,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
     anchor: ClassVar[bool] = False
     claims: ClassVar[frozenset[Claim]] = frozenset()
     any_size: ClassVar[bool] = False
+    invertible: ClassVar[bool] = False
     fit_together: ClassVar[FitTogether | None] = None
     tunable: ClassVar[Mapping[str, Range | Sequence[Any]]] = MappingProxyType({})
     matters_with: ClassVar[Mapping[str, Mapping[str, Collection[Any]]]] = MappingProxyType({})
@@ -160,7 +163,8 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guarded = {"fit": _guarded_fit, "transform": _guarded_map(columns=True)}
+        guarded = {"fit": _guarded_fit}
+        guarded |= dict.fromkeys(("transform", "inverse_transform"), _guarded_map(columns=True))
         guarded |= dict.fromkeys(("potential", "log_det"), _guarded_map(columns=False))
         for name, around in guarded.items():
             if name in cls.__dict__:
@@ -234,6 +238,23 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
         After a fit to frames, the columns of a frame are matched with those by name; the images are in the order of X.
         """
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """The map back, (n, d) -> (n, d), arrays and columns as in `transform`; of estimators that are `invertible`.
+
+        With T the learnt map, T(inverse_transform(T(x))) = T(x); where T is one-to-one, inverse_transform(T(x)) = x,
+        and elsewhere it is one of the points that have this image. Away from the images of T it is what the estimator
+        says: the nearest image's point, or a continuation.
+
+        Raises
+        ------
+        NoInverse
+            It has none.
+        NotConverged
+            An iterative solver did not reach its tolerance.
+        """
+        del Y
+        raise NoInverse(f"{type(self).__name__} has no map back: an estimator that has one says `invertible = True`.")
 
     def fitted_state(self) -> dict[str, Any]:
         """What `fit` learnt, as `mongebench.save` keeps it: the attributes whose names end in `_`.

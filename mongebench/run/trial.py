@@ -7,6 +7,7 @@ plans is told the same.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import tempfile
@@ -33,20 +34,19 @@ def trial(invocation: Invocation, declared: Experiment) -> None:
     }
     if not invocation.plugins and packages <= {foreign.OURS}:
         return
-    while (found := _one(invocation, declared.declaration)) is not None and found[0] not in foreign.harmful:
+    asked = {"invocation": invocation.model_dump(), "declaration": declared.declaration.model_dump()}
+    while (found := _one(json.dumps(asked | {"harmful": foreign.harmful}))) is not None:
+        if found[0] in foreign.harmful:
+            return
         foreign.harmful.update([found])
 
 
-def _one(invocation: Invocation, declaration: Declaration) -> tuple[str, str] | None:
+@functools.cache  # a file is imported once per process: whoever plans the same again, as a tuning does, imports nothing
+def _one(request: str) -> tuple[str, str] | None:
     """Try all that is not known to be harmful; the first thing that turns out to be, and what it did."""
     with tempfile.TemporaryDirectory(prefix="mongebench-") as scratch:
-        request = {
-            "invocation": invocation.model_dump(),
-            "declaration": declaration.model_dump(),
-            "harmful": foreign.harmful,
-        }
         file = Path(scratch, "request.json")
-        file.write_text(json.dumps(request), encoding="utf-8")
+        file.write_text(request, encoding="utf-8")
         child = Child(file, dict(os.environ), "mongebench.run.trial")
         doing, since = "", time.monotonic()
         try:

@@ -408,6 +408,24 @@ class WrongPotential(Sound):
         return 1.1 * super().potential(X)
 
 
+class MapsBackElsewhere(Sound):
+    """Breaks maps_back."""
+
+    invertible = True
+
+    def inverse_transform(self, Y):
+        return Y - 1.1 * self.shift_
+
+
+class SoundBothWays(Sound):
+    """The same, with its map back."""
+
+    invertible = True
+
+    def inverse_transform(self, Y):
+        return Y - self.shift_
+
+
 def _with_a_slip(estimators, *views, **options):
     errors = one_by_one(estimators, *views, **options)
     estimators[1].shift_ = estimators[0].shift_ + 1e-3
@@ -466,6 +484,7 @@ FAKES = {
     "unit_free": StopsWithinAMillionth,
     "is_the_gradient_of_a_convex_function": Swirls,
     "is_the_gradient_of_its_potential": WrongPotential,
+    "maps_back": MapsBackElsewhere,
     "fits_seeds_together_as_alone": SlipsInATeam,
     "beats_the_identity": WalksAway,
 }

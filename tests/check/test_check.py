@@ -17,7 +17,14 @@ def ended(estimator, outcome: Outcome) -> list[str]:
     return [result.check.name for result in run_checks(estimator, time_limit=0.5) if result.outcome is outcome]
 
 
-@pytest.mark.parametrize(("name", "skipped"), [("Sound", ["keeps_within_the_budget"]), ("SoundWithSampler", [])])
+@pytest.mark.parametrize(
+    ("name", "skipped"),
+    [
+        ("Sound", ["keeps_within_the_budget", "maps_back"]),
+        ("SoundBothWays", ["keeps_within_the_budget"]),
+        ("SoundWithSampler", ["maps_back"]),
+    ],
+)
 def test_sound_estimators_pass_everything(name, skipped) -> None:
     sound = getattr(fakes, name)()
     assert ended(sound, Outcome.FAILED) == []

@@ -17,8 +17,12 @@ SMALL = {
     "semidual": {"steps": 128, "units": 8, "depth": 2},
     **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in ("w2_dual", "enot", "monge_gap")},
     "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
+    "kernel_sos": {"lambda1": 1e-3, "lambda2": 1e-5},
 }
-"""Parameters with which a flow or a network is fitted in a second or two, compilation included."""
+"""Parameters with which a flow or a network is fitted in a second or two, compilation included.
+
+kernel_sos chooses among four settings in place of forty-eight; with its defaults it is checked among the slow ones.
+"""
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
 EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
 """Not installed: its library is compiled against a system package (`make extras`)."""
@@ -38,6 +42,8 @@ def test_estimators_that_are_no_flow(estimator, check) -> None:
 
 
 @pytest.mark.slow
-@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in [*FLOWS, *NEURAL]])
-def test_flows_and_networks(estimator, check) -> None:
+@parametrize_with_checks(
+    [*(mb.estimator(name, **SMALL.get(name, {})) for name in [*FLOWS, *NEURAL]), mb.estimator("kernel_sos")]
+)
+def test_flows_networks_and_large_grids(estimator, check) -> None:
     check(estimator)

@@ -180,6 +180,7 @@ def test_show_knows_every_kind_of_name(name: str) -> None:
     said = call("show", name)
     assert name in said
     assert ("claims: gradient_of_convex, rotation" in said) == (name == "bures")
+    assert ("map back: inverse_transform" in said) == (name == "bures")
 
 
 def test_a_missing_cell_is_in_the_table(ran: Path, tmp_path: Path) -> None:

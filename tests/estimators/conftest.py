@@ -44,7 +44,7 @@ def _covariance(dim: int, rng: np.random.Generator) -> Points:
     return (rotation * np.exp(rng.uniform(np.log(0.5), np.log(2), dim))) @ rotation.T
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def gaussian_pair() -> Callable[..., GaussianPair]:
     """(dim, seed, shift) -> pair; `shift` is the standard deviation of each entry of the target's mean."""
 

@@ -19,6 +19,25 @@ def test_agrees_with_pot(gaussian_pair, dim, n, m):
     np.testing.assert_allclose(Bures().fit(x, y).transform(x), x @ slope + intercept, atol=1e-9)
 
 
+@pytest.mark.parametrize("dim", [1, 3])
+def test_the_map_back_is_the_map_between_the_exchanged_samples(gaussian_pair, dim):
+    x, y = gaussian_pair(dim).samples(200, 150)
+    query = 3 * np.random.default_rng(1).normal(size=(20, dim))
+    # two eigendecompositions, condition numbers below 100
+    np.testing.assert_allclose(
+        Bures().fit(x, y).inverse_transform(query), Bures().fit(y, x).transform(query), atol=1e-9
+    )
+
+
+def test_what_a_flat_target_forgets_the_map_back_puts_at_the_mean(gaussian_pair):
+    x, y = gaussian_pair(3).samples(200, 150)
+    y[:, 2] = 1.0
+    fitted = Bures().fit(x, y)
+    back = fitted.inverse_transform(fitted.transform(x))
+    np.testing.assert_allclose(fitted.transform(back), fitted.transform(x), atol=1e-9)
+    assert np.linalg.matrix_rank(back - x.mean(axis=0), tol=1e-6) == 2
+
+
 def test_pushes_the_sample_moments_forward(gaussian_pair):
     x, y = gaussian_pair(5).samples(100, 80)
     image = Bures().fit(x, y).transform(x)

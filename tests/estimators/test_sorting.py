@@ -28,6 +28,20 @@ def test_matches_order_statistics(rng):
     np.testing.assert_array_equal(image[np.argsort(x[:, 0])], np.sort(y, axis=0))
 
 
+def test_the_map_back_sorts_the_exchanged_samples(rng):
+    x, y = rng.normal(size=(100, 1)), rng.exponential(size=(100, 1))
+    query = np.linspace(-3, 12, 301)[:, None]  # both tails, whose slopes are the inverse ones
+    back = Sorting().fit(x, y).inverse_transform(query)
+    np.testing.assert_allclose(back, Sorting().fit(y, x).transform(query), rtol=1e-12, atol=1e-12)
+
+
+def test_the_map_back_of_a_flat_piece_is_a_point_of_it():
+    fitted = Sorting("constant").fit(column([0, 1, 2, 3]), column([0, 5, 5, 6]))
+    back = fitted.inverse_transform(column([-9, 5, 5.5, 9]))[:, 0]
+    assert 1 <= back[1] <= 2
+    np.testing.assert_allclose(back[[0, 2, 3]], [0, 2.5, 3])
+
+
 @pytest.mark.parametrize(("n", "m"), [(50, 200), (200, 50), (3, 1000)])
 def test_unequal_sizes_match_quantile_levels(rng, n, m):
     x, y = rng.normal(size=(n, 1)), rng.normal(size=(m, 1))

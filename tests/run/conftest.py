@@ -1,12 +1,21 @@
 """The fakes as classes of this process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 import mongebench as mb
 from mongebench.plugins import import_file
+from mongebench.report.figures import printed
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_figures() -> Iterator[None]:
+    """Nobody looks at the figures of the runs that these tests start in this process; drawing them takes seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(printed, "draw", lambda run, folder: [])
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,15 @@
 """A run asked about later: from another folder, after a file that a plugin imports changed, after records were lost."""
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from typer.testing import CliRunner, Result
 
+from mongebench import cli, plugins
 from mongebench.cli import progress
 from mongebench.report.tables import exports
 from mongebench.run import provenance
@@ -56,17 +59,27 @@ def experiment(folder: Path, *names: str) -> None:
     )
 
 
-def run(folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(folder: Path, **environment: str) -> Result:
+    """In this process, in that folder; what the plugin registers and adds to the path is forgotten."""
     words = ["run", "grid.toml", "--plugin", "plugin.py", "--out", "run", "--workers", "1"]
-    code = f"import os; os.environ |= {environment}; from mongebench.cli import main; main()"
-    return subprocess.run([sys.executable, "-c", code, *words], cwd=folder, capture_output=True, text=True)
+    with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [*sys.path])
+        patch.setattr(plugins, "_from_files", dict(plugins._from_files))
+        return CliRunner().invoke(cli.app, words, env=environment)
 
 
 def asked(*words: object) -> str:
+    """Of a process of its own, which has imported no plugin yet, in another folder."""
     done = subprocess.run(
         [sys.executable, "-m", "mongebench", *map(str, words)], capture_output=True, text=True, cwd="/"
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def here(*words: object) -> str:
+    done = CliRunner().invoke(cli.app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
     return done.stdout
 
 
@@ -75,7 +88,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     found: Path = tmp_path_factory.mktemp("somewhere")
     experiment(found, "sound", "loud")
     done = run(found)
-    assert done.returncode == 0, done.stderr
+    assert done.exit_code == 0, done.output
     return found
 
 
@@ -101,14 +114,14 @@ def test_what_an_estimator_says_is_cut_and_counted(folder: Path) -> None:
 def test_why_rerun_knows_the_run_from_anywhere_and_sees_what_a_plugin_imports(folder: Path) -> None:
     grid = (folder / "grid.toml").read_text(encoding="utf-8")
     (folder / "grid.toml").write_text("another experiment of the same name", encoding="utf-8")
-    assert "0 of 4 cells would run" in asked("why-rerun", folder / "run")
+    assert "0 of 4 cells would run" in here("why-rerun", folder / "run")
     (folder / "grid.toml").write_text(grid, encoding="utf-8")
     (folder / "helper.py").write_text("FACTOR = 100\n", encoding="utf-8")
     said = asked("why-rerun", folder / "run")
     (folder / "helper.py").write_text("FACTOR = 1  # as it was\n", encoding="utf-8")
     assert said.count("estimator_source: ") == 4
     assert "4 of 4 cells would run" in said
-    assert "0 of 4 cells would run" in asked("why-rerun", folder / "run")
+    assert "0 of 4 cells would run" in here("why-rerun", folder / "run")
 
 
 def test_an_archive_holds_the_experiment_and_no_folder_of_this_machine(folder: Path, tmp_path: Path) -> None:
@@ -128,7 +141,7 @@ def test_an_archive_holds_the_experiment_and_no_folder_of_this_machine(folder: P
 def test_a_run_that_ends_without_all_of_its_records_says_so(tmp_path: Path) -> None:
     experiment(tmp_path, "sound", "deletes")
     done = run(tmp_path, RUN=str(tmp_path / "run"))
-    assert done.returncode == 4
+    assert done.exit_code == 4
     assert "of 4 cells have no record that holds" in done.stderr
     assert "no record" in done.stderr
     assert "the same command goes on from there" in done.stderr

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner, Result
 
 from mongebench import cli
 from mongebench.report.tables import results, terminal
@@ -51,6 +52,11 @@ def command(folder: Path, names: list[str], seeds: int, *options: str) -> list[s
     path.write_text(GRID.format(names=str(names).replace("'", '"'), seeds=seeds), encoding="utf-8")
     words = [sys.executable, "-m", "mongebench", "run", str(path), "--out", str(folder / "run")]
     return [*words, "--plugin", str(FAKES), *options]
+
+
+def run_here(words: list[str]) -> Result:
+    """A `command` in this process; its children are processes as ever."""
+    return CliRunner().invoke(cli.app, words[3:])
 
 
 def counts(folder: Path) -> Counter[Status]:
@@ -125,9 +131,9 @@ def test_dask_leaves_the_records_of_the_local_engine(tmp_path: Path, cluster) ->
     for engine in ("local", "dask"):
         (tmp_path / engine).mkdir()
     names, far = ["shift", "segfaults"], ["--engine", "dask", "--scheduler", address]
-    for engine, options in (("dask", far), ("local", [])):
-        done = subprocess.run(command(tmp_path / engine, names, 2, *options), capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+    done = subprocess.run(command(tmp_path / "dask", names, 2, *far), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert run_here(command(tmp_path / "local", names, 2, "--workers", "1")).exit_code == 0
     here, there = (
         {record.cell.key: record for record in RunDirectory(tmp_path / engine / "run").records()}
         for engine in ("local", "dask")
@@ -224,15 +230,14 @@ def test_without_a_scheduler_or_a_worker_the_run_stops(tmp_path: Path, monkeypat
 
 
 def test_a_full_disk_stops_the_run_and_blames_no_cell(tmp_path: Path) -> None:
-    words = command(tmp_path, ["shift", "fills_the_disk"], 2, "--workers", "1")
-    done = subprocess.run(words, capture_output=True, text=True)
-    assert done.returncode == 4
+    done = run_here(command(tmp_path, ["shift", "fills_the_disk"], 2, "--workers", "1"))
+    assert done.exit_code == 4
     assert "No space left on device" in done.stderr
     assert "mongebench run" in done.stderr  # how to go on
     assert "Traceback" not in done.stderr
     # Names are in order: the first cell on the full disk ended the run, and left no record and no half of one.
     assert not list(tmp_path.glob("run/cells/*"))
-    assert subprocess.run(command(tmp_path, ["shift"], 2), capture_output=True).returncode == 0
+    assert run_here(command(tmp_path, ["shift"], 2)).exit_code == 0
     assert counts(tmp_path) == {Status.OK: 2}
 
 
@@ -296,17 +301,19 @@ def test_mistakes_about_engines_are_sentences(tmp_path: Path, monkeypatch, capsy
     assert words in capsys.readouterr().err
 
 
-def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared_ones(tmp_path: Path) -> None:
-    env = {**os.environ, "TMPDIR": str(tmp_path)}
-    words = command(tmp_path, ["shift"], 2)
-    assert subprocess.run(words, capture_output=True, env=env).returncode == 0
+def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared_ones(
+    tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # of the lock
+    monkeypatch.setattr("tempfile.tempdir", None)
+    words = command(tmp_path, ["bures"], 2)
+    words = words[: words.index("--plugin")]
+    assert run_here([*words, "--workers", "1"]).exit_code == 0
     assert {record.provenance.exclusive for record in RunDirectory(tmp_path / "run").records()} == {False}
     lock = tmp_path / f"mongebench-{os.getuid()}.lock"
     with open(lock, "rb") as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # another run on this machine
-        run = subprocess.Popen(
-            [*words, "--exclusive"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env
-        )
+        run = subprocess.Popen([*words, "--exclusive"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(8)
         assert run.poll() is None
         # The plan asks for exclusive records by now: those that are there stay, and do not count.
@@ -318,7 +325,7 @@ def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared
     assert {(r.status, r.provenance.exclusive, r.provenance.workers) for r in records} == {(Status.OK, True, 1)}
     if sys.platform == "linux":
         assert {len(record.provenance.pinned_to) for record in records} == {1}
-    again = subprocess.run(words, capture_output=True, text=True, env=env)
+    again = run_here(words)
     assert "2 already recorded, 0 to run" in again.stdout  # an exclusive record is more than was asked
     # One of them made beside others: no table shows both kinds of times.
     path = next(tmp_path.glob("run/cells/*.json"))

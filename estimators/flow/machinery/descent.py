@@ -46,7 +46,7 @@ class Descent:
     potential
         Any with the structure of those that the steps will move.
     subproblem
-        Anchored at the map that a run starts from.
+        From the map that a run starts from, which is the previous map of each of its steps.
     optimiser
         Of optax.
     """
@@ -58,10 +58,10 @@ class Descent:
 
     def run(self, start: jax.Array, state: optax.OptState, batches: Batch, tau: jax.Array) -> Descended:
         """One step a batch, from start (p,), on batches with a leading axis."""
-        anchor = self.unravel(start)
+        previous = self.unravel(start)
 
         def value(theta: jax.Array, batch: Batch) -> jax.Array:
-            return phi(self.subproblem, self.unravel(theta), anchor, batch, tau)[0]
+            return phi(self.subproblem, self.unravel(theta), previous, batch, tau)[0]
 
         def step(carry: Any, batch: Batch) -> tuple[Any, None]:
             theta, state = carry

@@ -188,7 +188,7 @@ class GaussNewton:
         steps: int,
         tolerance: float = 0.0,
     ) -> Solution:
-        """Up to `steps` steps on a batch, anchored at theta (p,), until the optimality is in `tolerance`."""
+        """Up to `steps` steps on a batch from theta (p,), the previous map, until the optimality is in `tolerance`."""
         start = theta
 
         def unfinished(state: tuple[Solution, jax.Array, jax.Array]) -> jax.Array:
@@ -222,7 +222,7 @@ class GaussNewton:
         damping: jax.Array,
         length: jax.Array | float = 1.0,
     ) -> Step:
-        """One step from theta (p,), anchored at start (p,); `length` scales it, 1 is the full step."""
+        """One step from theta (p,), the previous map at start (p,); `length` scales it, 1 is the full step."""
         model = self.model(theta, start, batch, tau)
         rounding = 10 * float(np.finfo(theta.dtype).eps) * jnp.abs(model.value)
 
@@ -253,7 +253,7 @@ class GaussNewton:
         return chosen
 
     def model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
-        """Of Phi, anchored at start (p,), around theta (p,)."""
+        """Of Phi, the previous map at start (p,), around theta (p,)."""
         few = self.curvature_points
         if few is None or few >= len(batch.x):
             return self._whole_model(theta, start, batch, tau)
@@ -305,19 +305,19 @@ class GaussNewton:
     def _dense_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
         """M summed up block by block: the Jacobians of a whole batch would not fit."""
         n, most = len(batch.x), max(1, BLOCK_BYTES // (self.entries * theta.dtype.itemsize))
-        anchors, jets = self.jets(start, batch.x), self.jets(theta, batch.x)
-        value, slopes = jax.value_and_grad(self.subproblem.value)(jets, anchors, tau, batch.y)
+        held, jets = self.jets(start, batch.x), self.jets(theta, batch.x)
+        value, slopes = jax.value_and_grad(self.subproblem.value)(jets, held, tau, batch.y)
         block = -(-n // -(-n // most))  # as even as can be: points that fill the last block are work for nothing
         padding = -n % block
         weights = jnp.concatenate([jnp.full(n, 1 / n, theta.dtype), jnp.zeros(padding, theta.dtype)])
         rows = jnp.arange(n + padding) % n  # points that fill the last block count with weight zero
-        whole = (batch.x[rows], anchors[rows], jets[rows], slopes[rows], weights)
+        whole = (batch.x[rows], held[rows], jets[rows], slopes[rows], weights)
         blocks = tuple(part.reshape(-1, block, *part.shape[1:]) for part in whole)
 
         def add(sums: Any, part: tuple[jax.Array, ...]) -> tuple[Any, None]:
-            points, anchors, jets, slopes, weights = part
+            points, held, jets, slopes, weights = part
             jacobians = jax.vmap(self._jacobian, (None, 0))(theta, points)  # (block, r, p)
-            curvatures = jax.vmap(jax.hessian(self.subproblem.local), (0, 0, None))(jets, anchors, tau)
+            curvatures = jax.vmap(jax.hessian(self.subproblem.local), (0, 0, None))(jets, held, tau)
             curved = (weights[:, None, None] * curvatures) @ jacobians  # (block, r, r) @ (block, r, p)
             flat = (-1, self.free)
             new = (
@@ -343,12 +343,12 @@ class GaussNewton:
 
     def _cg_model(self, theta: jax.Array, start: jax.Array, batch: Batch, tau: jax.Array) -> Model:
         """Products with M only: a forward derivative of the jets, the curvature, a reverse derivative."""
-        anchors = self.jets(start, batch.x)
+        held = self.jets(start, batch.x)
         jets, forward = jax.linearize(lambda theta: self.jets(theta, batch.x), theta)
-        value, slopes = jax.value_and_grad(self.subproblem.value)(jets, anchors, tau, batch.y)
+        value, slopes = jax.value_and_grad(self.subproblem.value)(jets, held, tau, batch.y)
 
         def local(jets: jax.Array) -> jax.Array:
-            return jnp.mean(jax.vmap(self.subproblem.local, (0, 0, None))(jets, anchors, tau))
+            return jnp.mean(jax.vmap(self.subproblem.local, (0, 0, None))(jets, held, tau))
 
         _, curve = jax.linearize(jax.grad(local), jets)
         evaluate = self._evaluation(start, batch, tau)
@@ -358,9 +358,9 @@ class GaussNewton:
         """Features (T, DT u) in place of jets, u = A^{-1} z and A = DT where the divergence is seen: see `probing`."""
         x, linear = batch.x, self.subproblem.linear
         z = probing.signs(batch.key, x)
-        anchor, here = self.unravel(start), self.unravel(theta)
-        solutions = probing.log_det(anchor if linear else here, x, z).solutions
-        images, anchors = jax.vmap(here.map)(x), jax.vmap(anchor.map)(x)
+        previous, here = self.unravel(start), self.unravel(theta)
+        solutions = probing.log_det(previous if linear else here, x, z).solutions
+        images, held = jax.vmap(here.map)(x), jax.vmap(previous.map)(x)
         n, count = len(x), z.shape[1]
 
         def features(theta: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -371,7 +371,7 @@ class GaussNewton:
             force: jax.Array = jax.grad(self.divergence.energy)(images, batch.y)
             return force
 
-        force, bend = jax.linearize(forces, anchors if linear else images)
+        force, bend = jax.linearize(forces, held if linear else images)
 
         def curve(tangents: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
             moved, bent = tangents
@@ -379,7 +379,7 @@ class GaussNewton:
                 return moved / (n * tau), jnp.zeros_like(bent)
             return bend(moved) + moved / (n * tau), bent / (n * count)
 
-        slopes = force + (images - anchors) / (n * tau), -z / (n * count)
+        slopes = force + (images - held) / (n * tau), -z / (n * count)
         evaluate = self._evaluation(start, batch, tau)
         _, forward = jax.linearize(features, theta)
         return self._by_products(theta, evaluate(theta)[0], slopes, forward, curve, evaluate)

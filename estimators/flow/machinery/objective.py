@@ -57,13 +57,13 @@ def probe_error(potential: Potential, batch: Batch) -> jax.Array:
 
 
 def phi(
-    subproblem: Subproblem, potential: Potential, anchor: Potential, batch: Batch, tau: jax.Array
+    subproblem: Subproblem, potential: Potential, previous: Potential, batch: Batch, tau: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """The subproblem's function anchored at the map of `anchor`, and D, on the batch."""
+    """The subproblem's function from the previous map, and D, on the batch."""
     divergence, x = subproblem.divergence, batch.x
     exact = not probed(divergence.dim, divergence.order)
     order = divergence.order if exact else 0
-    here, there = jets(potential, x, order), jets(anchor, x, order)
+    here, there = jets(potential, x, order), jets(previous, x, order)
     reached = divergence.value(here, batch.y) if exact else objective(divergence, potential, batch)
     if not subproblem.linear:
         part = reached
@@ -71,8 +71,8 @@ def phi(
         part = subproblem.part(here, there, batch.y)
     else:
         z = probing.signs(batch.key, x)
-        solutions = probing.log_det(anchor, x, z).solutions
-        traces = mean_traces(probing.curves(potential, x, solutions), z)  # d at the anchor
+        solutions = probing.log_det(previous, x, z).solutions
+        traces = mean_traces(probing.curves(potential, x, solutions), z)  # d at the previous map
         slope = jax.jvp(lambda images: divergence.energy(images, batch.y), (there,), (here - there,))[1]
         part = slope - (traces - divergence.dim)
     return part + subproblem.distance(here, there, tau), reached

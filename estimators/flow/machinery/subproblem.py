@@ -1,4 +1,4 @@
-"""What the schemes minimise at each step: functions of the jets, of those at the last map (the anchors), and of tau."""
+"""What the schemes minimise at each step: functions of the jets, of those held from the previous map, and of tau."""
 
 from __future__ import annotations
 
@@ -23,33 +23,33 @@ class Subproblem:
     divergence
         D.
     linear
-        Whether D enters through its derivative at the anchors alone.
+        Whether D enters through its derivative at the previous map alone.
     """
 
     divergence: Divergence
     linear: bool
 
-    def value(self, jets: jax.Array, anchors: jax.Array, tau: jax.Array, y: jax.Array) -> jax.Array:
+    def value(self, jets: jax.Array, held: jax.Array, tau: jax.Array, y: jax.Array) -> jax.Array:
         """Phi on a batch, (n, r), (n, r), (), (m, d) -> ()."""
-        return self.part(jets, anchors, y) + self.distance(jets, anchors, tau)
+        return self.part(jets, held, y) + self.distance(jets, held, tau)
 
-    def part(self, jets: jax.Array, anchors: jax.Array, y: jax.Array) -> jax.Array:
+    def part(self, jets: jax.Array, held: jax.Array, y: jax.Array) -> jax.Array:
         """Phi without the distance."""
         if not self.linear:
             return self.divergence.value(jets, y)
-        slope: jax.Array = jax.jvp(lambda jets: self.divergence.value(jets, y), (anchors,), (jets - anchors,))[1]
+        slope: jax.Array = jax.jvp(lambda jets: self.divergence.value(jets, y), (held,), (jets - held,))[1]
         return slope
 
-    def distance(self, jets: jax.Array, anchors: jax.Array, tau: jax.Array) -> jax.Array:
+    def distance(self, jets: jax.Array, held: jax.Array, tau: jax.Array) -> jax.Array:
         """E|T - T_k|^2 / (2 tau)."""
-        return jnp.mean(self._squared_distance(jets, anchors)) / (2 * tau)
+        return jnp.mean(self._squared_distance(jets, held)) / (2 * tau)
 
-    def local(self, jet: jax.Array, anchor: jax.Array, tau: jax.Array) -> jax.Array:
+    def local(self, jet: jax.Array, held: jax.Array, tau: jax.Array) -> jax.Array:
         """(r,), (r,), () -> (): the function of one jet whose Hessian stands for that of Phi."""
-        distance = self._squared_distance(jet, anchor) / (2 * tau)
+        distance = self._squared_distance(jet, held) / (2 * tau)
         return distance if self.linear else self.divergence.local(jet) + distance
 
-    def _squared_distance(self, jets: jax.Array, anchors: jax.Array) -> jax.Array:
+    def _squared_distance(self, jets: jax.Array, held: jax.Array) -> jax.Array:
         """|T - T_k|^2 at each point, (..., r) -> (...)."""
         dim = self.divergence.dim
-        return jnp.sum((jets[..., :dim] - anchors[..., :dim]) ** 2, axis=-1)
+        return jnp.sum((jets[..., :dim] - held[..., :dim]) ** 2, axis=-1)

@@ -104,7 +104,7 @@ class FlowNatural(Flow):
 
         def velocity(time: Any, theta: jax.Array, batch: Batch) -> jax.Array:
             del time
-            # At its own anchor the linearised divergence has the gradient of D, and G for its Gauss-Newton matrix.
+            # At the previous map the linearised divergence has the gradient of D, and G for its Gauss-Newton matrix.
             model = method.model(theta, theta, batch, jnp.ones((), theta.dtype))
             damping = jnp.asarray(self.damping, theta.dtype)
 

@@ -155,7 +155,7 @@ class Published(Flow):
                 1,
                 self.inner_steps,
                 lambda setting, reached: setting.enrich(setting.affine, 0.0),
-                lambda network: self._scheme(network, setting, before=0, anchor=setting.affine),
+                lambda network: self._scheme(network, setting, before=0, previous=setting.affine),
             )
         if self.steps > before:
             yield Phase(
@@ -165,7 +165,9 @@ class Published(Flow):
                 lambda network: self._scheme(network, setting, before=before),
             )
 
-    def _scheme(self, network: Potential, setting: Setting, *, before: int, anchor: Potential | None = None) -> Scheme:
+    def _scheme(
+        self, network: Potential, setting: Setting, *, before: int, previous: Potential | None = None
+    ) -> Scheme:
         subproblem = Subproblem(setting.divergence, linear=self.scheme == "explicit")
         optimiser = OPTIMISERS[self.optimiser](self.learning_rate)
         _, unravel = ravel_pytree(network)
@@ -178,7 +180,7 @@ class Published(Flow):
 
         def step(carry: _Carry, batches: Batch) -> tuple[_Carry, Report]:
             theta, state, time = carry
-            held = unravel(theta) if anchor is None else anchor
+            held = unravel(theta) if previous is None else previous
             if self.timed:
                 state = optimiser.init(theta)
 

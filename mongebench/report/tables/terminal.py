@@ -303,6 +303,7 @@ def registered(name: str) -> RenderableType:
         if group == ESTIMATORS:
             facts.append(f"tier with these defaults: {tier(found().needs)}")
             facts.append(f"claims: {', '.join(sorted(found.claims)) or 'none'}")
+            facts.append(f"map back: {'inverse_transform' if found.invertible else 'none'}")
         if group == DATASETS:
             facts.append(f"split: {split_of(name)}")
         if group == METRICS:

@@ -69,7 +69,7 @@ class GaussianFlow:
 def gaussian_flow() -> Callable[..., GaussianFlow]:
     """(dim, condition, commuting) -> flow; eigenvalues of S from condition^-1/2 to condition^1/2."""
 
-    def build(dim: int, condition: float = 4.0, commuting: bool = False, n: int = 400) -> GaussianFlow:
+    def build(dim: int, condition: float = 4.0, commuting: bool = False, n: int = 100) -> GaussianFlow:
         rng = np.random.default_rng([dim, int(condition), commuting])
         rotations = [np.linalg.qr(rng.standard_normal((dim, dim)))[0] for _ in range(2)]
         spectrum = condition ** np.linspace(-0.5, 0.5, dim)

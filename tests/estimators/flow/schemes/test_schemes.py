@@ -71,7 +71,7 @@ def test_newton_ends_at_the_exact_gaussian_map_in_64_dimensions(gaussian_flow):
 
 @pytest.mark.parametrize("optimiser", [pytest.param("adam", marks=pytest.mark.slow), "sgd"])
 def test_plain_descent_ends_near_the_exact_map(gaussian_flow, optimiser):
-    flow = gaussian_flow(2)
+    flow = gaussian_flow(2, n=400)
     fitted = Euclidean("quadratic", optimiser=optimiser, learning_rate=0.02, steps=10, inner_steps=100)
     fitted.fit(flow.x, flow.target)
     assert flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) < 0.1
@@ -79,7 +79,7 @@ def test_plain_descent_ends_near_the_exact_map(gaussian_flow, optimiser):
 
 
 def test_a_decaying_rate_ends_descent_at_rest(gaussian_flow):
-    flow = gaussian_flow(2)
+    flow = gaussian_flow(2, n=400)
     last_moves = {}
     for schedule in ("constant", "cosine"):
         maps = []
@@ -113,7 +113,7 @@ def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
 
 @pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
 def test_a_decaying_rate_ends_each_subproblem_at_rest(gaussian_flow, scheme):
-    flow = gaussian_flow(2)
+    flow = gaussian_flow(2, n=400)
     step = {"tau": 0.1, "steps": 2}
     exact = scheme("quadratic", inner_steps=20, **step).fit(flow.x, flow.target).transform(flow.x)
     by_adam = {"inner": "adam", "inner_steps": 300, "learning_rate": 0.05, "batch_size": 40, **step}

@@ -1,0 +1,93 @@
+"""Potentials of every family: derivatives by automatic differentiation, convexity, the identity as a start."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.flatten_util import ravel_pytree
+
+from mongebench.estimators.flow.potential import FAMILIES, ICNN, Maxima, Quadratic
+
+from ..small import potential_and_points
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def at(x, function):
+    """Its values at all points, compiled as one: an operation at a time costs many times as much."""
+    return np.asarray(jax.jit(jax.vmap(function))(x))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dim", [1, 3])
+def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
+    potential, x = potential_and_points(family, dim)
+    images, jacobians = at(x, potential.map), at(x, potential.jacobian)
+    np.testing.assert_allclose(images, at(x, jax.grad(potential.value)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jacobians, at(x, jax.jacfwd(potential.map)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jacobians, jacobians.transpose(0, 2, 1), atol=1e-14)
+    assert np.linalg.eigvalsh(jacobians).min() > 0
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_jet_of_a_dictionary_is_linear_with_the_derivative_it_states(dim):
+    potential, x = potential_and_points("dictionary", dim)
+    theta, unravel = ravel_pytree(potential)
+    by_theta = at(x, lambda point: jax.jacrev(lambda theta: unravel(theta).jet(point))(theta))
+    stated = at(x, lambda point: potential.jet_derivative(point, 1))
+    np.testing.assert_allclose(stated, by_theta[..., : potential.free], rtol=1e-11, atol=1e-12)
+    np.testing.assert_allclose(stated @ np.asarray(theta)[: potential.free], at(x, potential.jet))
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_networks_of_any_depth_have_their_derivatives(depth):
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.standard_normal((10, 3)))
+    network = ICNN.through(x, 5, depth, rng)
+    np.testing.assert_allclose(at(x, network.map), at(x, jax.grad(network.value)), rtol=1e-10)
+    np.testing.assert_allclose(at(x, network.jacobian), at(x, jax.hessian(network.value)), atol=1e-10)
+
+
+def test_a_maximum_bends_along_the_walls_between_its_pieces_and_in_its_own_coordinates_only():
+    # Four affine functions of two coordinates of R^6, so steep that the softmax is a maximum but near the walls.
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((200, 6))
+    frame = np.linalg.qr(rng.standard_normal((6, 2)))[0]
+    normals, offsets = 1e4 * rng.standard_normal((4, 2)), 1e4 * rng.standard_normal(4)
+    arrays = (jnp.asarray(array) for array in (frame[:, None], normals[None], offsets[None]))
+    maximum = Maxima(Quadratic.identity_like(jnp.asarray(x)), jnp.full(1, 1e-2), *arrays)
+    values = x @ frame @ normals.T + offsets
+    top = np.sort(values, axis=1)
+    inside = top[:, -1] - top[:, -2] > 50  # e^-50 is left of the other pieces
+    assert inside.mean() > 0.9
+    expected = x + 1e-4 * normals[values.argmax(axis=1)] @ frame.T
+    np.testing.assert_allclose(at(x, maximum.map)[inside], expected[inside], atol=1e-12)
+    across = np.eye(6) - frame @ frame.T
+    bends = at(x, maximum.jacobian) - np.eye(6)
+    np.testing.assert_allclose(across @ bends, np.zeros_like(bends), atol=1e-9 * np.abs(bends).max())
+    np.testing.assert_allclose(at(x, maximum.units)[inside, 0], top[inside, -1], atol=1e-9)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_potentials_are_convex_at_any_parameters(family):
+    potential, x = potential_and_points(family)
+    theta, unravel = ravel_pytree(potential)
+    theta = 3 * jax.random.normal(jax.random.key(1), theta.shape, theta.dtype)
+    theta = ravel_pytree(unravel(theta).nearest())[0]
+    wild = unravel(theta)
+    assert np.linalg.eigvalsh(at(x, wild.jacobian)).min() >= -1e-10
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_start_is_the_identity(family):
+    potential, x = potential_and_points(family, share=0.01)
+    assert np.sqrt(np.mean((at(x, potential.map) - x) ** 2)) < 1e-2
+
+
+@pytest.mark.parametrize("family", ["ridge", "icnn", "dense_icnn", "maxima"])
+def test_units_beside_a_quadratic_keep_the_mean_map(family):
+    potential, x = potential_and_points(family, share=0.5)
+    np.testing.assert_allclose(at(x, potential.map).mean(axis=0), np.mean(x, axis=0), atol=1e-12)
+    np.testing.assert_allclose(at(x, potential.jacobian).mean(axis=0), np.eye(2), atol=1e-12)
