@@ -181,6 +181,7 @@ def test_the_toml_block_is_a_valid_experiment() -> None:
 COMMANDS = [
     *("run", "check", "new-estimator", "list", "show", "table", "status", "why-rerun"),
     *("rate", "figures", "export", "compare", "report", "asv", "nightly", "tune", "fit", "apply"),
+    *("init-ci", "submit", "verify", "certify", "references"),
 ]
 
 

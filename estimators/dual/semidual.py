@@ -60,7 +60,7 @@ class SemiDual(MapEstimator):
     after some visits; of a finite sample the pool is what was not held out, and the map is the one with the least
     semi-dual on what was. See `steps` for how theta moves.
 
-    The map back is learnt with it: `transform_inverse` solves grad phi(x) = y.
+    The map back is learnt with it: `inverse_transform` solves grad phi(x) = y.
 
     Optimiser and rate were chosen by the semi-dual on fresh draws of the pair `korotin` in d = 8 after 2000 steps (2^14
     draws a side, centred and scaled: Adam at 0.02 5.6635, Muon at 0.02 5.6603, at 0.05 5.6506), the warm-up and the
@@ -111,6 +111,7 @@ class SemiDual(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLER, Oracle.TARGET_SAMPLER})
     claims = frozenset({Claim.GRADIENT_OF_CONVEX})
+    invertible = True
     tunable: ClassVar[dict[str, Any]] = {
         "learning_rate": Range(3e-3, 1e-1),
         "units": [32, 64, 128],
@@ -180,7 +181,7 @@ class SemiDual(MapEstimator):
         scaled = (X - self.source_mean_) / self.scale_
         return self.scale_**2 * in_blocks(values, self.parameters_, scaled) + X @ self.target_mean_
 
-    def transform_inverse(self, Y: Any) -> Any:
+    def inverse_transform(self, Y: Any) -> Any:
         """T^-1(y) = grad phi*(y), (n, d) -> (n, d), in float64; same array type, dtype and device out as in."""
         check_is_fitted(self, "parameters_")
         y = (as_points(Y, name="Y", dim=self.n_features_in_) - self.target_mean_) / self.scale_

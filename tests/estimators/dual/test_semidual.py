@@ -75,8 +75,8 @@ def test_fresh_draws_learn_the_map_and_its_inverse():
     assert {*seen[0]} == {"semidual", "conjugate_residual"}
     assert seen[-1]["conjugate_residual"] < 0.05 * fitted.scale_
     x = problem.source.sample(50, seed=9)
-    np.testing.assert_allclose(fitted.transform_inverse(fitted.transform(x)), x, atol=1e-7)
-    assert fitted.transform_inverse(fitted.transform(x).astype(np.float32)).dtype == np.float32
+    np.testing.assert_allclose(fitted.inverse_transform(fitted.transform(x)), x, atol=1e-7)
+    assert fitted.inverse_transform(fitted.transform(x).astype(np.float32)).dtype == np.float32
     h = 1e-5
     slopes = [(fitted.potential(x + s) - fitted.potential(x - s)) / (2 * h) for s in h * np.eye(2)]
     np.testing.assert_allclose(fitted.transform(x), np.stack(slopes, axis=1), atol=1e-6)
