@@ -14,7 +14,7 @@ ROOMS = (
     *("run", "saved", "check", "report", "cli", "__main__"),
 )
 """From the lowest to the highest; each may import those before it."""
-REPORT = ("rates", "tables", "figures", "asv", "site", "gates", "submission")
+REPORT = ("rates", "tables", "figures", "verdict", "asv", "site", "gates", "submission")
 """The same inside of `report`."""
 UP = {("mongebench.plugins", "mongebench.metrics.base")}
 """What a plugin file defines is told apart by its class, inside of a function."""

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
-from sklearn.utils.validation import check_is_fitted
 
-from mongebench.core.arrays import Points, as_points, blockwise, like
+from mongebench.core.arrays import Points, blockwise
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
@@ -182,17 +181,15 @@ class SemiDual(MapEstimator):
         return self.scale_**2 * in_blocks(values, self.parameters_, scaled) + X @ self.target_mean_
 
     def inverse_transform(self, Y: Any) -> Any:
-        """T^-1(y) = grad phi*(y), (n, d) -> (n, d), in float64; same array type, dtype and device out as in."""
-        check_is_fitted(self, "parameters_")
-        y = (as_points(Y, name="Y", dim=self.n_features_in_) - self.target_mean_) / self.scale_
+        """T^-1(y) = grad phi*(y), (n, d) -> (n, d), in float64."""
         with jax.enable_x64(True):
             inverse = jnp.asarray(self.inverse_slope_)
 
             def maximisers(block: Points) -> Points:
                 return np.asarray(pools.conjugates(self.parameters_, block, inverse)[0].x)
 
-            x = blockwise(maximisers, y, row_bytes=16 * y.shape[1] ** 2)
-        return like(self.source_mean_ + self.scale_ * x, Y)
+            x = blockwise(maximisers, (Y - self.target_mean_) / self.scale_, row_bytes=16 * Y.shape[1] ** 2)
+        return self.source_mean_ + self.scale_ * x
 
     def _map(self, x: Points) -> Points:
         scaled = (x - self.source_mean_) / self.scale_

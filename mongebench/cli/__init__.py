@@ -51,8 +51,9 @@ PANELS = {
     "Run": ("run", "status", "why-rerun"),
     "Look at results": ("list", "show", "table", "rate", "figures", "compare", "export", "report"),
     "Your own data": ("fit", "apply"),
-    "Extend": ("check", "new-estimator"),
-    "Maintain": ("nightly", "asv", "tune"),
+    "Extend": ("check", "new-estimator", "certify", "references"),
+    "Join a board": ("submit", "verify"),
+    "Maintain": ("nightly", "init-ci", "asv", "tune"),
 }
 """Heading in the help -> its commands."""
 PANEL_OF = {name: heading for heading, members in PANELS.items() for name in members}

@@ -53,7 +53,8 @@ def test_the_command_says_what_comes_next(tmp_path, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("MyMap", "small letters"), ("2d", "no name"), ("class", "no name"), ("bures", "taken")]
+    ("name", "words"),
+    [("MyMap", "lower-case letters"), ("2d", "not a name"), ("class", "not a name"), ("bures", "taken")],
 )
 def test_names_that_cannot_be_are_refused(tmp_path, name, words) -> None:
     with pytest.raises(mb.InvalidParameter, match=words):
