@@ -21,7 +21,8 @@ records and tables show the median of the fit seconds and their interquartile ra
 the first fit's. A problem may carry a `budget` of its own, in place of the common
 one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
 the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`, and a list of tables there makes a row
-of each. `gates` names a file, relative to this one, of the largest errors that `mongebench nightly` lets pass.
+of each. `estimators` of a problem names those that run on it, in place of all. `gates` names a file, relative to this
+one, of the largest errors that `mongebench nightly` lets pass.
 
 An estimator without parameters has its defaults. `setting = "tuned"` in its place asks for what `mongebench tune` found
 on problems that no board shows, and `setting = ["default", "tuned"]` for a row of each; `tuned` names a file of tuned
@@ -63,6 +64,8 @@ from mongebench.run import settings
 from mongebench.run.record import Cell, Spec
 from mongebench.run.store import Declaration
 
+_NOT_OF_THE_PROBLEM = ("budget", "estimators", "parameters", "seeds")
+"""Keys of an entry of `problems` that are no parameters of the problem."""
 MOST_CELLS = 1_000_000
 """Of a grid: counted before it is spanned."""
 _DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -180,13 +183,14 @@ class Experiment(BaseModel):
         cells: dict[str, Cell] = {}
         tuned = self.tuned_settings
         for entry in self.problems:
-            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters", "seeds")}
+            own = {key: value for key, value in entry.items() if key not in _NOT_OF_THE_PROBLEM}
             budget = _budget_of(entry) if "budget" in entry else self.budget
             given = _parameters_of(entry, self.named())
+            _check_estimators_of(entry, self.named())
             for problem, common in itertools.product(list(_span(own, DATASETS)), self.estimators):
                 seeds = self._seeds_of(common, entry)
                 bare = {key: value for key, value in common.items() if key != "seeds"}
-                for changed in _changed(bare, given):
+                for changed in _on(entry, _changed(bare, given)):
                     for estimator in _span(changed, ESTIMATORS, tuned):
                         for (n_source, n_target), seed in itertools.product(budget.pairs(), seeds):
                             cell = Cell(
@@ -216,12 +220,12 @@ class Experiment(BaseModel):
         """Cells of the grid, a cell that is written twice counted twice."""
         count = 0
         for entry in self.problems:
-            own = {key: value for key, value in entry.items() if key not in ("budget", "parameters", "seeds")}
+            own = {key: value for key, value in entry.items() if key not in _NOT_OF_THE_PROBLEM}
             pairs = len((_budget_of(entry) if "budget" in entry else self.budget).n_source)
             given = _parameters_of(entry, self.named())
             for common in self.estimators:
                 bare = {key: value for key, value in common.items() if key != "seeds"}
-                rows = sum(_size(changed) for changed in _changed(bare, given))
+                rows = sum(_size(changed) for changed in _on(entry, _changed(bare, given)))
                 seeds = self._seeds_of(common, entry)
                 count += _size(own) * rows * pairs * (seeds.stop if isinstance(seeds, range) else len(seeds))
         return count
@@ -258,6 +262,18 @@ def _changed(common: dict[str, Any], given: dict[str, Any]) -> Iterator[dict[str
     for name in _as_list(common.get("name", "")):
         for own in _as_list(given.get(str(name), {})):
             yield common | ({"name": name} if name else {}) | shared | own
+
+
+def _on(problem: dict[str, Any], changed: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """The entries of estimators that a problem names, or all where it names none."""
+    names = _as_list(problem.get("estimators", []))
+    return (entry for entry in changed if not names or entry.get("name") in names)
+
+
+def _check_estimators_of(problem: dict[str, Any], estimators: set[str]) -> None:
+    for name in _as_list(problem.get("estimators", [])):
+        if name not in estimators:
+            raise ExperimentError(f"problem {problem.get('name')!r}: " + one_of(str(name), estimators, "estimator here"))
 
 
 def _is_own(value: Any) -> bool:
