@@ -14,10 +14,9 @@ LIMIT=${LIMIT:-480}      # seconds of the whole
 LAST=${LAST:-45}         # of which the tables, the figure and the archive may need so many
 OUT=${OUT:-results/gpu}
 PYTHON=${PYTHON:-python3}
-RUNS=results/runs/gpu    # the records before they are zipped
+RUNS=${RUNS:-results/runs/gpu} # the records before they are zipped; those that are there and hold are not made again
 
 export PYTHONUNBUFFERED=1
-rm -rf "$RUNS"
 mkdir -p "$OUT" "$RUNS"
 : > "$OUT/parts.txt"
 
@@ -71,3 +70,4 @@ part 40 speedup "$PYTHON" benchmarks/gpu/speedup.py "$RUNS/gpu" "$RUNS/cpu" --ou
 cat "$OUT/speedup.log"
 find "$RUNS" -mindepth 3 -maxdepth 3 ! -name plan.json ! -name cells -exec rm -rf {} +  # compilation caches, figures
 "$PYTHON" -m zipfile -c "$OUT/records.zip" "$RUNS"/*
+say "records.zip: $(($(stat -c %s "$OUT/records.zip") / 1024)) KiB; $SECONDS s in all"

@@ -148,12 +148,6 @@ def reset_peak() -> None:
 
 def precision(used: str) -> dict[str, str]:
     """The flags that say how exactly the framework multiplies matrices, TF32 among them; empty for `CPU_ALONE`."""
-    flags = _framework_flags(used)
-    override = os.environ.get("NVIDIA_TF32_OVERRIDE")
-    return flags | {"NVIDIA_TF32_OVERRIDE": override} if flags and override is not None else flags
-
-
-def _framework_flags(used: str) -> dict[str, str]:
     if used == "jax" and (jax := sys.modules.get("jax")) is not None:
         # Not jax_enable_x64: estimators set it for the length of a fit.
         return {"jax_default_matmul_precision": str(jax.config.jax_default_matmul_precision)}
