@@ -1,17 +1,18 @@
 #!/usr/bin/env bash
 # GPU wall time, measured on a bare CUDA machine with jax (CUDA) and torch, without a network, within eight minutes:
 #   benchmarks/gpu/measure.sh
-#   DEVICE=cpu EXPERIMENT=small.toml LIMIT=60 benchmarks/gpu/measure.sh    # a dry run, on the CPU throughout
+#   DEVICE=cpu EXPERIMENT=small.toml POINTS=200 benchmarks/gpu/measure.sh    # a dry run, on the CPU throughout
 # Parts run in the order of their worth, each within its seconds and within what is left of LIMIT; what became of each is
 # in $OUT/parts.txt, also of those for which no time was left. What stays behind in $OUT (default results/gpu):
-#   parts.txt, LOG of each part, probes-*.txt, speedup.txt, speedup.png, records.zip.
+#   parts.txt, the log of each part, speedup.txt, speedup.png, records.zip.
 set -uo pipefail
 cd "$(dirname "$0")/../.."
 
 DEVICE=${DEVICE:-gpu}
 EXPERIMENT=${EXPERIMENT:-gpu}
 LIMIT=${LIMIT:-480}      # seconds of the whole
-LAST=${LAST:-45}         # of which the tables, the figure and the archive may need so many
+PATIENCE=${PATIENCE:-1}  # times the seconds of each part, for a slow machine
+LAST=${LAST:-45}         # of LIMIT, the tables, the figure and the archive may need so many
 OUT=${OUT:-results/gpu}
 PYTHON=${PYTHON:-python3}
 RUNS=${RUNS:-results/runs/gpu} # the records before they are zipped; those that are there and hold are not made again
@@ -23,7 +24,7 @@ mkdir -p "$OUT" "$RUNS"
 say() { echo "$*" | tee -a "$OUT/parts.txt"; }
 
 part() { # SECONDS NAME COMMAND...
-  local most=$1 name=$2 began=$SECONDS left=$((LIMIT - LAST - SECONDS)) code
+  local most=$(($1 * PATIENCE)) name=$2 began=$SECONDS left=$((LIMIT - LAST - SECONDS)) code
   shift 2
   if ((left < 5)); then
     say "$name: skipped, no time left"
@@ -65,7 +66,7 @@ export JAX_DEFAULT_MATMUL_PRECISION=tensorfloat32 NVIDIA_TF32_OVERRIDE=1
 cells 40 tf32 "$DEVICE" flow_newton
 unset JAX_DEFAULT_MATMUL_PRECISION NVIDIA_TF32_OVERRIDE
 
-LAST=5
+LAST=0
 part 40 speedup "$PYTHON" benchmarks/gpu/speedup.py "$RUNS/gpu" "$RUNS/cpu" --out "$OUT"
 cat "$OUT/speedup.log"
 find "$RUNS" -mindepth 3 -maxdepth 3 ! -name plan.json ! -name cells -exec rm -rf {} +  # compilation caches, figures

@@ -2,11 +2,11 @@
 
 python benchmarks/gpu/speedup.py RUN_GPU RUN_CPU [--out FOLDER]
 
-Each is a run, or a folder of runs that are read as one. Cells are paired by their key (`mongebench compare` says how the
-intervals are made: of the mean log-ratio over seeds, all of them together at 95 %). Seconds are those of the fit,
-compilation excluded, which stands beside them. Where the two fits took other numbers of steps, because the time limit
-ended one of them, the CPU's seconds are those that the GPU's steps would have taken there. Both runs have to be of one
-machine: a ratio of two machines says nothing of the GPU.
+Each is a run, or a folder of runs that are read as one. Cells are paired by their key; the intervals are those of
+`mongebench compare`, of the mean log-ratio over seeds, all of them together at 95 %. Seconds are those of the fit,
+compilation excluded, which stands beside them. Where the CPU budget ended one of two fits after fewer steps, the CPU's
+seconds are those that the GPU's steps would have taken there. Both runs have to be of one machine: a ratio of two
+machines says nothing of the GPU.
 """
 
 from __future__ import annotations
@@ -30,15 +30,13 @@ SIZE = ["dim", "n_source"]
 
 def read(path: Path) -> Run:
     """A run, or all runs of a folder as one."""
-    runs = [path] if path.is_file() or (path / "plan.json").is_file() else sorted(map(_folder, path.glob("*/plan.json")))
-    return read_run(*(runs or [path]))
+    inside = sorted(plan.parent for plan in path.glob("*/plan.json"))
+    return read_run(*(inside or [path]))
 
 
-def _folder(plan: Path) -> Path:
-    return plan.parent
-
-
-def speedups(gpu: pd.DataFrame, cpu: pd.DataFrame, on_gpu: Mapping[str, Record], on_cpu: Mapping[str, Record]):
+def speedups(
+    gpu: pd.DataFrame, cpu: pd.DataFrame, on_gpu: Mapping[str, Record], on_cpu: Mapping[str, Record]
+) -> pd.DataFrame:
     """One row a place: `gpu` and `cpu` seconds, `speedup` with `low` and `high`, `at_least`, and what stands beside.
 
     Parameters
@@ -49,9 +47,11 @@ def speedups(gpu: pd.DataFrame, cpu: pd.DataFrame, on_gpu: Mapping[str, Record],
         The records of each run by the key of their cell.
     """
     gpu, cpu = (_one_column(rows) for rows in (gpu, cpu))
-    steps = {key: (on_gpu[key].learned.get("n_steps_"), on_cpu[key].learned.get("n_steps_")) for key in on_gpu.keys() & on_cpu}
-    share = {key: ours / theirs for key, (ours, theirs) in steps.items() if ours and theirs}
-    cpu["fit_seconds"] *= cpu["key"].map(share).fillna(1.0)
+    ours, theirs = (
+        cpu["key"].map({key: record.learned.get("n_steps_") for key, record in records.items()}).astype(float)
+        for records in (on_gpu, on_cpu)
+    )
+    cpu["fit_seconds"] *= (ours / theirs).where(theirs > 0).fillna(1.0)
     found = compare(gpu, cpu, metric="fit_seconds")
     found = found.rename(columns={"before": "gpu", "after": "cpu", "ratio": "speedup"})
 
@@ -86,7 +86,7 @@ def _one_column(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pays(found: pd.DataFrame) -> list[str]:
-    """A sentence a row: the smallest size from which on the whole interval is above 1 at every size that was measured."""
+    """A sentence a row: the size from which on the whole interval is above 1 at every size that was measured."""
     said = []
     for (estimator, problem), places in found[found["device"] != "cpu"].groupby(ROW, sort=False):
         places = places[places["low"].notna() | places["at_least"].notna()]
@@ -120,6 +120,7 @@ def _ratio(place: pd.Series) -> str:
 
 def table(found: pd.DataFrame) -> str:
     """The places as text."""
+    pairs = found["n_paired"].astype(str) + "/" + found["n_planned"].astype(str)
     shown = pd.DataFrame(
         {
             "estimator": found["estimator"],
@@ -131,7 +132,7 @@ def table(found: pd.DataFrame) -> str:
             "compile GPU s": found["gpu_compile"],
             "compile CPU s": found["cpu_compile"],
             "GPU peak MiB": found["peak_mib"],
-            "pairs": [f"{paired}/{planned}" for paired, planned in zip(found["n_paired"], found["n_planned"], strict=True)],
+            "pairs": pairs,
             "on the GPU": found["gpu_status"],
             "on the CPU": found["cpu_status"],
         }

@@ -273,7 +273,8 @@ def _on(problem: dict[str, Any], changed: Iterator[dict[str, Any]]) -> Iterator[
 def _check_estimators_of(problem: dict[str, Any], estimators: set[str]) -> None:
     for name in _as_list(problem.get("estimators", [])):
         if name not in estimators:
-            raise ExperimentError(f"problem {problem.get('name')!r}: " + one_of(str(name), estimators, "estimator here"))
+            reason = one_of(str(name), estimators, "estimator here")
+            raise ExperimentError(f"problem {problem.get('name')!r}: {reason}")
 
 
 def _is_own(value: Any) -> bool:

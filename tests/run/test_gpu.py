@@ -1,4 +1,4 @@
-"""A real GPU: what nvidia-smi, a child, its frameworks and its record say of it. `pytest -m gpu`, on a machine with one."""
+"""On a real GPU: what nvidia-smi, a child, its frameworks and its record say of it. `pytest -m gpu` runs this."""
 
 import os
 import subprocess

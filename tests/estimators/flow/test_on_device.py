@@ -49,9 +49,7 @@ def fitted(name: str, seeds: int = 1, **parameters) -> None:
     sides = [views(problem, estimator, None, None, seed) for seed in range(seeds)]
     sources, targets = ([side[index] for side in sides] for index in (0, 1))
     copies = [mb.estimator(name, **SMALL, **parameters) for _ in range(seeds)]
-    errors = together.fit_together(
-        copies, sources, targets, seeds=range(seeds), traces=[lambda *_, **__: True] * seeds
-    )
+    errors = together.fit_together(copies, sources, targets, seeds=range(seeds), traces=[lambda *_, **__: True] * seeds)
     assert errors == [None] * seeds
 
 
@@ -59,7 +57,7 @@ def test_the_guard_sees_an_array_of_numpy() -> None:
     """What the tests below rely on, on the CPU too."""
     double = jax.jit(lambda x: 2 * x)
     double(np.ones(3))
-    with jax.transfer_guard("disallow"), pytest.raises(Exception, match="[Dd]isallowed host-to-device"):
+    with jax.transfer_guard("disallow"), pytest.raises(Exception, match=r"[Dd]isallowed host-to-device"):
         double(np.ones(3))
 
 
