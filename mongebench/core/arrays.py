@@ -203,14 +203,24 @@ def blockwise(
     return np.concatenate([function(*(array[rows] for array in arrays)) for rows in blocks])
 
 
-def padded_blocks(function: Callable[[NDArray[Any]], Any], x: NDArray[Any], rows: int = 1024) -> NDArray[Any]:
+def padded_blocks(function: Callable[[NDArray[Any]], Any], x: NDArray[Any], rows: int | None = None) -> NDArray[Any]:
     """`function` of points x (n, d), (rows, d) -> (rows, ...) as NumPy reads it, called with so many rows each time.
 
-    The last block is filled up with copies of its first point, so that one compilation serves any number of points.
+    The last block is filled up with copies of its first point, so that one compilation serves any number of points. By
+    default a block is what suits the device that JAX computes on.
     """
+    rows = rows or _rows_of_a_call(len(x))
 
     def of_block(block: NDArray[Any]) -> NDArray[Any]:
         filled = np.concatenate([block, np.repeat(block[:1], rows - len(block), axis=0)])
         return np.asarray(function(filled))[: len(block)]
 
     return blockwise(of_block, x, row_bytes=1, block_bytes=rows)
+
+
+def _rows_of_a_call(n: int) -> int:
+    """1024 on the CPU; on a GPU, where each call goes there and back, a power of two that holds all n, up to 65536."""
+    jax = sys.modules.get("jax")
+    if jax is None or jax.default_backend() == "cpu":
+        return 1024
+    return min(max(1024, 1 << (n - 1).bit_length()), 1 << 16)

@@ -76,6 +76,8 @@ def chosen(asked: str, elsewhere: bool = False) -> Device:
     return "cpu"
 
 
+FULL_PRECISION = {"JAX_DEFAULT_MATMUL_PRECISION": "highest", "NVIDIA_TF32_OVERRIDE": "0"}
+"""What keeps TF32 out of products of float32 on a GPU: XLA's own, and those of cuBLAS and cuDNN, which torch calls."""
 NO_GPU = "nvidia-smi lists no GPU on this machine that CUDA_VISIBLE_DEVICES lets through"
 
 
@@ -92,8 +94,12 @@ def environment(gpu: Gpu | None, used: str) -> dict[str, str]:
     pot = {f"POT_BACKEND_DISABLE_{'PYTORCH' if name == 'torch' else 'JAX'}": "1" for name in FRAMEWORKS if name != used}
     if gpu is None:
         return pot | {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-    # CUDA's own order is by speed, that of nvidia-smi by slot.
-    return pot | {
+    # CUDA's own order is by speed, that of nvidia-smi by slot. Products of float32 have full precision, which is
+    # no default of the frameworks, unless the user's environment says otherwise.
+    exact = {name: os.environ.get(name, value) for name, value in FULL_PRECISION.items()}
+    return {
+        **pot,
+        **exact,
         "CUDA_DEVICE_ORDER": "PCI_BUS_ID",
         "CUDA_VISIBLE_DEVICES": gpu.index,
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",

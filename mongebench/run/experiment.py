@@ -21,7 +21,8 @@ records and tables show the median of the fit seconds and their interquartile ra
 the first fit's. A problem may carry a `budget` of its own, in place of the common
 one, and `parameters` of all estimators on it, in place of theirs: `parameters = { family = "quadratic" }`; those under
 the name of an estimator are its own: `parameters.flow_newton = { units = 64 }`, and a list of tables there makes a row
-of each. `gates` names a file, relative to this one, of the largest errors that `mongebench nightly` lets pass.
+of each. `estimators` of a problem names those that run on it, in place of all. `gates` names a file, relative to this
+one, of the largest errors that `mongebench nightly` lets pass.
 
 An estimator without parameters has its defaults. `setting = "tuned"` in its place asks for what `mongebench tune` found
 on problems that no board shows, and `setting = ["default", "tuned"]` for a row of each; `tuned` names a file of tuned
@@ -30,7 +31,7 @@ split mark the experiment as hand-set on every page. An estimator or a problem m
 the common ones; where both do, the problem's count. `cpu_budget = "10s"` is the CPU time that a fit may take: an
 iterative estimator is asked to stop there, and keeps the map that it has reached.
 `horizon = 2.0` is the flow time up to which `mongebench rate` holds the flows of the run against the theory; without
-it, up to their ends. `estimators = ["flow_explicit"]` in a problem leaves all others out there.
+it, up to their ends.
 """
 
 from __future__ import annotations
@@ -271,8 +272,10 @@ def _parameters_of(entry: dict[str, Any], estimators: set[str]) -> dict[str, Any
 
 def _estimators_of(entry: dict[str, Any], known: set[str]) -> list[str] | None:
     """The names that a problem asks for; None for all."""
-    asked = entry.get("estimators")
-    for name in asked or []:
+    if "estimators" not in entry:
+        return None
+    asked = _as_list(entry["estimators"])
+    for name in asked:
         if name not in known:
             raise ExperimentError(f"problem {entry.get('name')!r}: " + one_of(str(name), known, "estimator here"))
     return asked

@@ -127,8 +127,13 @@ def test_a_child_sees_its_gpu_or_none(nvidia_smi, tmp_path: Path, monkeypatch) -
     assert on_gpu["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
     assert on_gpu["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     assert "JAX_PLATFORMS" not in on_gpu
+    assert on_gpu.items() >= device.FULL_PRECISION.items()
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "tensorfloat32")  # said otherwise
+    assert batch.child_environment(1, tmp_path, second, "jax")["JAX_DEFAULT_MATMUL_PRECISION"] == "tensorfloat32"
+    monkeypatch.delenv("JAX_DEFAULT_MATMUL_PRECISION")
     on_cpu = batch.child_environment(1, tmp_path, None, "jax")
     assert (on_cpu["JAX_PLATFORMS"], on_cpu["CUDA_VISIBLE_DEVICES"]) == ("cpu", "")
+    assert not on_cpu.keys() & device.FULL_PRECISION.keys()
 
 
 def test_a_gpu_is_lent_to_one_child_at_a_time(nvidia_smi, tmp_path: Path) -> None:
@@ -160,7 +165,8 @@ def test_records_of_a_gpu_run_say_what_the_fits_ran_on(nvidia_smi, tmp_path: Pat
     assert environment["CUDA_VISIBLE_DEVICES"] in ("0", "1")
     assert "JAX_PLATFORMS" not in environment
     assert environment["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
-    assert records["dispatches"].provenance.precision == {"jax_default_matmul_precision": "None"}
+    assert records["dispatches"].provenance.precision == {"jax_default_matmul_precision": "highest"}
+    assert environment["NVIDIA_TF32_OVERRIDE"] == "0"
     assert records["shift"].provenance.environment["JAX_PLATFORMS"] == "cpu"
     for record in records.values():
         assert record.provenance.device == "cpu"

@@ -129,6 +129,20 @@ def test_an_unknown_name_lists_the_valid_ones(tmp_path: Path) -> None:
         cells_of(tmp_path, GOOD.replace('"entropic"', '"entropik"'))
 
 
+def test_a_problem_may_name_its_estimators(tmp_path: Path) -> None:
+    own = """
+[[problems]]
+name = "mixture"
+estimators = "bures"
+"""
+    cells = cells_of(tmp_path, GOOD + own)
+    assert {cell.estimator.name for cell in cells if cell.problem.name == "mixture"} == {"bures"}
+    everywhere = {cell.estimator.name for cell in cells_of(tmp_path, GOOD)}
+    assert {cell.estimator.name for cell in cells if cell.problem.name != "mixture"} == everywhere > {"bures"}
+    with pytest.raises(MongebenchError, match=r"mixture.*burse.*Did you mean 'bures'"):
+        cells_of(tmp_path, GOOD + own.replace('"bures"', '"burse"'))
+
+
 def test_an_unknown_experiment_lists_the_packaged_ones() -> None:
     with pytest.raises(MongebenchError, match="quickstart"):
         read("quikstart")

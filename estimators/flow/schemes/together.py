@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from mongebench.estimators.flow.machinery.divergence import HOW_TO_WRITE_V, prob
 from mongebench.estimators.flow.machinery.evaluation import images
 from mongebench.estimators.flow.machinery.objective import Batch, objective, probe_error
 from mongebench.estimators.flow.potential import Potential
-from mongebench.estimators.flow.schemes.scheme import Phase, Report, Setting
+from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Setting
 
 if TYPE_CHECKING:
     from mongebench.estimators.flow.schemes.base import Flow
@@ -173,7 +173,7 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
     _, unravel = ravel_pytree(starts[0])
     carries = [scheme.begin(ravel_pytree(start)[0]) for start in starts]
     alone = len(fits) == 1
-    advance = jax.jit(scheme.step if alone else jax.vmap(scheme.step))
+    advance = _compiled(scheme, alone)
     stack, pick = (lambda trees: trees[0], lambda tree, _: tree) if alone else (_stacked, _picked)
     carry = stack(carries)
     for _ in range(phase.steps):
@@ -188,8 +188,13 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
             return
 
 
+def _compiled(scheme: Scheme, alone: bool) -> Callable[..., Any]:
+    """One outer step, of one fit or of several; nothing in it goes through the host."""
+    return jax.jit(scheme.step if alone else jax.vmap(scheme.step))
+
+
 def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # NumPy would fetch them from the device
 
 
 def _picked(tree: Any, index: int) -> Any:
