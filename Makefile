@@ -33,7 +33,7 @@ bench: install
 
 # A file is one process's: what its tests share, fits and compiled functions, is made once.
 test: install
-	$(VENV)/bin/pytest --numprocesses auto --dist loadfile --benchmark-disable
+	$(VENV)/bin/pytest --numprocesses auto --dist worksteal --benchmark-disable
 
 # Debian's and Ubuntu's own Chromium: playwright's download of one is not needed.
 browser: install

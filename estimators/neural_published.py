@@ -37,7 +37,7 @@ def _fresh_draws_alone(problem: ProblemInfo) -> Support:
 
 
 class ENOTPublished(ENOT):
-    """ENOT as published on the pairs of Korotin et al.: 200 000 steps of 1024 fresh draws, expectile 0.9, weight 0.3.
+    """ENOT as published on the pairs of Korotin et al.: 200 000 steps of 1024 fresh draws.
 
     Reported: 14 to 21 minutes of a GPU. The width of 512 is published for d >= 64. The learning rate is ours: we had
     none of the authors'.
@@ -59,7 +59,7 @@ class ENOTPublished(ENOT):
 
 
 class W2DualPublished(W2Dual):
-    """Neural dual with the conjugates of Amos 2023: L-BFGS from a second network that is regressed on what it finds.
+    """Neural dual with the conjugates of Amos 2023: L-BFGS from a network that is regressed on what it finds.
 
     Reported: 91 to 1028 minutes of a GPU on the pairs of Korotin et al. The number of steps, the batch and the networks
     are ours: we had the method and its times, and not its settings.

@@ -192,7 +192,7 @@ def test_a_file_without_an_estimator_has_nothing_to_check(tmp_path, monkeypatch,
     with pytest.raises(SystemExit) as exit_code:
         cli.main()
     assert exit_code.value.code == 2
-    assert "has no estimator to check" in capsys.readouterr().err
+    assert "defines no estimator to check" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("_files_are_forgotten")

@@ -50,7 +50,7 @@ def defaults(dim: int, size: int | None) -> Defaults:
 
 
 class SemiDual(MapEstimator):
-    """Semi-dual with exact conjugates: T = grad phi, phi an input-convex network that minimises E phi(X) + E phi*(Y).
+    """Semi-dual with exact conjugates: T = grad phi for the network phi that minimises E phi(X) + E phi*(Y).
 
     The minimum over convex phi is attained where grad phi is the Monge map (Villani 2009, Optimal transport: old and
     new, theorem 5.10), and nothing else is needed than draws of both sides. phi*(y) = max_x <x, y> - phi(x) is solved

@@ -132,7 +132,7 @@ def maps_back(subject: Subject) -> None:
 
     Why: the map back is used for the other direction, and nobody sees there that it belongs to another map.
 
-    Mend: invert the map that `transform` is, or leave `invertible` at False and `inverse_transform` out.
+    How to fix: invert the map that `transform` is, or leave `invertible` at False and `inverse_transform` out.
     """
     if not subject.estimator.invertible:
         raise SkipTest("it has no map back")

@@ -84,7 +84,8 @@ def run(
     for sentence in verdict.sentences(found, rows):
         typer.echo(sentence)
     drawn = printed.draw(found, directory.path / "figures")
-    typer.echo(f"figure: {drawn[0]} ({len(drawn) - 1} more files beside it)")
+    if drawn:
+        typer.echo(f"figure: {drawn[0]} ({len(drawn) - 1} more files beside it)")
     typer.echo(f"records: {directory.cells}")
     if report:
         typer.echo(f"report: {pages.build(found, directory.path / 'report', figures=drawn)}")

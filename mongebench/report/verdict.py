@@ -35,6 +35,8 @@ def _largest_dimensions(rows: pd.DataFrame) -> Iterator[str]:
             f"{one['estimator']} ({one['tier']}) has UVP {_with_error(one)} %{_also(spread.loc[one['estimator']])}"
             for one in best
         ]
+        if not best:
+            continue
         idle = there[there["estimator"] == "identity"]
         nothing = f"; doing nothing has UVP {_with_error(idle.iloc[0])} %" if len(idle) else ""
         yield f"Lowest errors on {problem} in d = {dim} ({budget}): {'; '.join(said)}{nothing}."

@@ -21,6 +21,7 @@ MEASURED_BY = "mongebench.run.measurement"
 DESCRIPTIVE = frozenset(
     f"mongebench.{name}"
     for name in (
+        "core.address",
         "core.errors",
         "core.parameters",
         "core.syntax",

@@ -162,7 +162,7 @@ def test_of_several_runs_the_one_whose_record_holds_answers(run: RunDirectory, t
     ("damage", "words"),
     [
         (damage_byte, "cannot be read"),
-        (make_pipe, "no regular file"),
+        (make_pipe, "not a regular file"),
         (make_folder, "cannot be read"),
         (make_loop, "cannot be read"),
         (make_nested, "cannot be read"),

@@ -10,7 +10,7 @@ from mongebench.plugins import import_file
 from mongebench.report.figures import printed
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def no_figures() -> Iterator[None]:
     """Nobody looks at the figures of the runs that these tests start in this process; drawing them takes seconds."""
     with pytest.MonkeyPatch.context() as patch:

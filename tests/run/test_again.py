@@ -170,7 +170,15 @@ def test_a_record_without_a_commit_says_why(
         assert (made.commit, made.dirty) == (None, None)
         assert words in made.commit_unknown
         assert "secret" not in made.commit_unknown
-        run = SimpleNamespace(experiment=SimpleNamespace(name="x"), cells=[], pending=[], execute=print, lost=str)
+        run = SimpleNamespace(
+            experiment=SimpleNamespace(name="x"),
+            cells=[],
+            pending=[],
+            selection="",
+            shortages=(),
+            execute=print,
+            lost=str,
+        )
         progress.execute(run)
         said = capsys.readouterr().err
         assert f"Warning: the records will not say all of their commit: {made.commit_unknown}" in said

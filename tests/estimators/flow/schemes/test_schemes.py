@@ -29,7 +29,7 @@ def test_natural_flow_is_the_closed_form(gaussian_flow, condition, commuting):
 @pytest.mark.parametrize("damping", [0.03, pytest.param(0.1, marks=pytest.mark.slow)])
 def test_damping_does_not_slow_the_natural_flow_down(gaussian_flow, damping):
     """Flow time is that of the flow: one damped solve would be behind by damping / (1 + damping) of it."""
-    flow = gaussian_flow(2, 10.0)
+    flow = gaussian_flow(2, 10.0, n=400)
     fitted = FlowNatural("quadratic", final_time=1.0, steps=2, tolerance=1e-6, damping=damping)
     images = fitted.fit(flow.x, flow.target).transform(flow.x)
     behind = flow.error(flow.map_at(1 / (1 + damping), flow.x), flow.map_at(1.0, flow.x))
