@@ -163,9 +163,14 @@ class MapEstimator(BaseEstimator, abc.ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        guarded = {"fit": _guarded_fit}
-        guarded |= dict.fromkeys(("transform", "inverse_transform"), _guarded_map(columns=True))
-        guarded |= dict.fromkeys(("potential", "log_det"), _guarded_map(columns=False))
+        to_points, to_values = _guarded_map(columns=True), _guarded_map(columns=False)
+        guarded = {
+            "fit": _guarded_fit,
+            "transform": to_points,
+            "inverse_transform": to_points,
+            "potential": to_values,
+            "log_det": to_values,
+        }
         for name, around in guarded.items():
             if name in cls.__dict__:
                 setattr(cls, name, around(cls.__dict__[name]))

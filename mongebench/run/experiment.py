@@ -274,7 +274,7 @@ def _estimators_of(entry: dict[str, Any], known: set[str]) -> list[str] | None:
     """The names that a problem asks for; None for all."""
     if "estimators" not in entry:
         return None
-    asked = _as_list(entry["estimators"])
+    asked: list[str] = _as_list(entry["estimators"])
     for name in asked:
         if name not in known:
             raise ExperimentError(f"problem {entry.get('name')!r}: " + one_of(str(name), known, "estimator here"))
