@@ -193,8 +193,9 @@ def _compiled(scheme: Scheme, alone: bool) -> Callable[..., Any]:
     return jax.jit(scheme.step if alone else jax.vmap(scheme.step))
 
 
+@jax.jit  # one compilation for a whole tree; NumPy would fetch its leaves from the device
 def _stacked(trees: Sequence[Any]) -> Any:
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)  # NumPy would fetch them from the device
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
 def _picked(tree: Any, index: int) -> Any:
