@@ -35,3 +35,10 @@ def test_a_run_without_flows_and_dimensions_has_the_verdict_of_its_board_alone(w
     run = read_run(write_run([(cell("late"), trace([0.0], [0.1]))]).path)
     rows = run.frame()
     assert verdict.sentences(run, rows) == leaderboard.verdict(leaderboard.board(rows), rows)
+
+
+def test_where_anchors_alone_were_measured_no_lowest_is_named(write_run) -> None:
+    entries = [(cell("identity", problem={"dim": dim}), trace([0.0], [0.5])) for dim in (1, 2)]
+    run = read_run(write_run(entries).path)
+    rows = run.frame().assign(anchor=True)
+    assert not [sentence for sentence in verdict.sentences(run, rows) if sentence.startswith("Lowest")]
