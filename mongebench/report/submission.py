@@ -204,7 +204,9 @@ def _compared(ours: Record, theirs: Record, tolerance: float) -> Checked:
         return Checked(label, f"made with something else: {'; '.join(differs)}", False)
     if not (ours.status.measured and theirs.status.measured):
         return Checked(label, f"recorded {theirs.status}, found {ours.status}", ours.status == theirs.status)
-    metric = next(name for name in METRICS if name in ours.metrics and name in theirs.metrics)
+    metric = next((name for name in METRICS if name in ours.metrics and name in theirs.metrics), None)
+    if metric is None:
+        return Checked(label, f"neither record has {' or '.join(METRICS)}", False)
     floor = max(ours.metrics[metric].floor or 0.0, np.finfo(float).tiny)
     recorded, found = (max(one.metrics[metric].value, floor) for one in (theirs, ours))
     agrees = abs(math.log(found / recorded)) <= math.log1p(tolerance)
