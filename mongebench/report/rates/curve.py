@@ -77,8 +77,8 @@ def read(trace: Sequence[TracePoint], inequality: Inequality, floors: tuple[floa
     flaw = _flaw(trace[len(sound)], inequality.observed) if len(sound) < len(trace) else ""
     if sound and not inequality.own:
         start_flaw = _flaw(sound[0], inequality.start)
-        if not start_flaw and not getattr(sound[0], inequality.start) > 0:
-            start_flaw = "the flow starts at the exact map"
+        if not start_flaw and not (begun := getattr(sound[0], inequality.start)) > 0:
+            start_flaw = "the flow starts at the exact map" if begun == 0 else f"{inequality.start} begins at {begun:.3g}"
         flaw, sound = (start_flaw, []) if start_flaw else (flaw, sound)
     time, value = (
         np.array([getattr(point, name) for point in sound], dtype=float) for name in ("flow_time", inequality.observed)
