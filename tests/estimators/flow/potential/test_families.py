@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from mongebench.estimators.flow.machinery.evaluation import GradientMap
 from mongebench.estimators.flow.potential import FAMILIES, ICNN, Maxima, Quadratic
 
 from ..small import potential_and_points
@@ -29,6 +30,13 @@ def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
     np.testing.assert_allclose(jacobians, at(x, jax.jacfwd(potential.map)), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(jacobians, jacobians.transpose(0, 2, 1), atol=1e-14)
     assert np.linalg.eigvalsh(jacobians).min() > 0
+
+
+def test_the_map_of_a_network_goes_back():
+    potential, x = potential_and_points("icnn", 3)
+    gradient = GradientMap(potential)
+    images = gradient(x)
+    np.testing.assert_allclose(gradient.inverse(images, x=images), x, atol=1e-10)
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
