@@ -22,6 +22,7 @@ from mongebench.report.rates import flows
 from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
 from mongebench.report.rates.verdict import Verdict
+from mongebench.report.site.docstrings import paragraphs
 from mongebench.report.tables import exports, leaderboard, leaderboard_text, results
 from mongebench.report.tables.formats import Format
 from mongebench.run.frame import notes
@@ -372,28 +373,3 @@ def greek(text: str) -> str:
 
 
 _GREEK = {"lambda": "\N{GREEK SMALL LETTER LAMDA}", "tau": "\N{GREEK SMALL LETTER TAU}"}
-
-
-def paragraphs(docstring: str) -> list[tuple[str, str]]:
-    """A docstring in pieces: ("heading", text), ("formula", lines) for what is indented, ("item", text) for a name
-    that a description follows, ("text", paragraph)."""
-    pieces: list[tuple[str, str]] = []
-    described = False
-    for block in re.split(r"\n\s*\n", docstring):
-        lines = block.splitlines()
-        if len(lines) > 1 and re.fullmatch(r"-{3,}", lines[1].strip()):
-            pieces.append(("heading", lines[0]))
-            lines, described = lines[2:], True
-        if all(line.startswith("    ") for line in lines) and not described:
-            pieces.append(("formula", "\n".join(line[4:] for line in lines)))
-        elif described:
-            for line in lines:
-                if not line.startswith("    "):
-                    pieces.append(("item", line))
-                elif pieces[-1][0] == "description":
-                    pieces[-1] = ("description", f"{pieces[-1][1]} {line.strip()}")
-                else:
-                    pieces.append(("description", line.strip()))
-        elif lines:
-            pieces.append(("text", " ".join(line.strip() for line in lines)))
-    return pieces
