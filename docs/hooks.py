@@ -26,14 +26,12 @@ from mongebench.core.oracle import tier
 from mongebench.core.parameters import parameters_of
 from mongebench.core.problem import Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, SHOWN, Plugin, available, split_of
-from mongebench.report.site.pages import paragraphs
+from mongebench.report.site.docstrings import paragraphs
 from mongebench.report.tables import leaderboard
 from mongebench.run import settings
 from mongebench.run.record import Record, Status
 
 DOCS = Path(__file__).resolve().parent
-PROSE = ("References", "Notes")
-"""Sections of a docstring that hold sentences, not names with descriptions."""
 
 Links = dict[str, str]
 """What stands in backticks -> where it is explained."""
@@ -51,14 +49,13 @@ def inline(text: str, links: Links) -> str:
 
 def documentation(docstring: str, links: Links, level: int = 3) -> str:
     """A docstring as HTML; headings of its sections are of that level."""
-    parts, section = [], ""
+    parts = []
     for kind, content in paragraphs(docstring):
         if kind == "heading":
-            section = content
             parts.append(f"<h{level}>{html.escape(content)}</h{level}>")
         elif kind == "formula":
             parts.append(f"<pre><code>{html.escape(content)}</code></pre>")
-        elif kind == "item" and section not in PROSE:
+        elif kind == "item":
             parts.append(f'<p class="item"><code>{html.escape(content)}</code></p>')
         elif kind == "description":
             parts.append(f'<p class="description">{inline(content, links)}</p>')

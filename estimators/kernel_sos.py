@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -41,11 +41,13 @@ from scipy.linalg.lapack import dpotrf, dpstrf
 from scipy.spatial import cKDTree
 from scipy.spatial.distance import cdist
 
-from mongebench.core.arrays import Points, blockwise
+from mongebench.core.arrays import Points
 from mongebench.core.errors import InvalidInput, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.discrete import optimal_coupling
+from mongebench.estimators.inverse import preimages
+from mongebench.estimators.radial import RadialSum, gaussian_kernel
 from mongebench.estimators.semidual import folds_of, held_out_value
 from mongebench.estimators.standard import standardised
 
@@ -109,6 +111,7 @@ class KernelSOS(MapEstimator):
 
     needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})
     claims = frozenset({Claim.TRANSLATION_EQUIVARIANT, Claim.UNIT_FREE})
+    invertible = True
     matters_with: ClassVar[dict[str, Any]] = {
         "folds": {"bandwidth": ["auto"], "lambda1": ["auto"], "lambda2": ["auto"]},
     }
@@ -194,6 +197,17 @@ class KernelSOS(MapEstimator):
         """g, (m, d) -> (m,)."""
         return self._potential(self.g_, Y - self.target_mean_, self.target_mean_ - self.source_mean_)
 
+    def inverse_transform(self, Y: Any) -> Any:
+        """The x with x - grad f(x) = y, (n, d) -> (n, d), by Newton steps from y - grad g(y)."""
+        y = (Y - self.target_mean_) / self.scale_
+        x = preimages(
+            lambda x: x - self.f_.gradient(x),
+            lambda x: np.eye(x.shape[1]) - self.f_.hessian(x),
+            y=y,
+            x=y - self.g_.gradient(y),
+        )
+        return self.source_mean_ + self.scale_ * x
+
     def _potential(self, scaled: RadialSum, centred: Points, shift: Vector) -> Vector:
         """Undo centring and scale: |x - y|^2 / 2 is that of the centred points, and <x - y, shift> + |shift|^2 / 2."""
         value: Vector = self.scale_**2 * scaled.value(centred / self.scale_) + centred @ shift + shift @ shift / 4
@@ -226,47 +240,6 @@ def _too_large(n: int, m: int) -> str:
         f"Kernel sums of squares hold dense arrays of {n} x {m} numbers and solve the exact coupling; at most "
         f"{MAX_SAMPLES} samples per side were measured. Take fewer samples, or use entropic or bures."
     )
-
-
-@dataclass(frozen=True)
-class RadialSum:
-    """h(x) = sum_i a_i exp(-|x - x_i|^2 / (2 s^2)), and its gradient.
-
-    Attributes
-    ----------
-    centres, coefficients
-        x, (n, d), and a, (n,).
-    bandwidth
-        s > 0.
-    """
-
-    centres: Points
-    coefficients: Vector
-    bandwidth: float
-
-    def value(self, x: Points) -> Vector:
-        """h, (k, d) -> (k,)."""
-        return self._blockwise(lambda x: gaussian_kernel(x, self.centres, self.bandwidth) @ self.coefficients, x)
-
-    def gradient(self, x: Points) -> Points:
-        """Grad h, (k, d) -> (k, d)."""
-
-        def of_block(x: Points) -> Points:
-            weights = gaussian_kernel(x, self.centres, self.bandwidth) * self.coefficients
-            gradients: Points = weights @ self.centres - weights.sum(axis=1, keepdims=True) * x
-            return gradients / self.bandwidth**2
-
-        return self._blockwise(of_block, x)
-
-    def _blockwise(self, function: Callable[[Points], NDArray[np.float64]], x: Points) -> NDArray[np.float64]:
-        return blockwise(function, x, row_bytes=3 * 8 * len(self.centres), block_bytes=1 << 24)
-
-
-def gaussian_kernel(x: Points, y: Points, bandwidth: float) -> Points:
-    """exp(-|x_i - y_j|^2 / (2 bandwidth^2)), (n, d) and (m, d) -> (n, m)."""
-    values: Points = cdist(x, y, "sqeuclidean")
-    values /= -2 * bandwidth**2
-    return np.exp(values, out=values)
 
 
 def low_rank_factor(gram: Points, rank: int | None = None) -> Points:

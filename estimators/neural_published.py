@@ -47,7 +47,9 @@ class ENOTPublished(ENOT):
     steps, batch_size, width, depth, learning_rate, expectile, weight
         As in `ENOT`.
 
-    Reference: Buzun, Bobrin and Dylov 2024, ENOT: Expectile regularization for fast and accurate training of neural
+    References
+    ----------
+    Buzun, Bobrin and Dylov 2024, ENOT: Expectile regularization for fast and accurate training of neural
     optimal transport (NeurIPS).
     """
 
@@ -69,7 +71,9 @@ class W2DualPublished(W2Dual):
     steps, batch_size, width, depth, learning_rate, inner_steps, conjugates
         As in `W2Dual`.
 
-    Reference: Amos 2023, On amortizing convex conjugates for optimal transport (ICLR).
+    References
+    ----------
+    Amos 2023, On amortizing convex conjugates for optimal transport (ICLR).
     """
 
     __init__ = preset(

@@ -36,7 +36,7 @@ from mongebench.core.errors import (
     one_of,
 )
 from mongebench.core.syntax import tree_of
-from mongebench.foreign import guarded
+from mongebench.foreign import OURS, guarded
 
 if TYPE_CHECKING:
     from mongebench.core.estimator import MapEstimator
@@ -174,6 +174,12 @@ def find(group: str, name: str) -> Plugin:
     if name not in plugins:
         raise UnknownName(one_of(str(name), plugins, KINDS[group]))
     return plugins[name]
+
+
+def is_ours(estimator: str) -> bool:
+    """Whether the estimator of this name is nobody else's."""
+    plugin = available(ESTIMATORS).get(estimator)
+    return plugin is not None and plugin.origin == OURS
 
 
 def is_file(target: str | Path) -> bool:

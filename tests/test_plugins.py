@@ -195,7 +195,7 @@ def test_a_file_without_an_estimator_has_nothing_to_check(tmp_path, monkeypatch,
     assert "defines no estimator to check" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("_files_are_forgotten")
+@pytest.mark.usefixtures("_files_are_forgotten", "no_children")
 def test_an_experiment_on_a_problem_and_with_a_metric_of_a_file(tmp_path) -> None:
     from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
@@ -257,7 +257,7 @@ def broken_package(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
 
 
-@pytest.mark.usefixtures("broken_package")
+@pytest.mark.usefixtures("broken_package", "no_children")
 def test_a_broken_package_harms_only_itself(tmp_path) -> None:
     from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from mongebench.estimators.kernel_sos import RadialSum
+from mongebench.estimators.radial import RadialSum
 from mongebench.estimators.semidual import c_transform
 
 

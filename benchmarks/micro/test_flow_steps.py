@@ -56,7 +56,7 @@ def test_step(benchmark, scheme, dim, units):
     assert jnp.any(moved.theta != theta)
 
 
-@pytest.mark.parametrize("family", ["ridge", "icnn", "maxima"])
+@pytest.mark.parametrize("family", ["ridge", "icnn", pytest.param("maxima", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (32, 64))])
 def test_gradient(benchmark, family, dim):
     potential, batch = potential_and_batch(family, dim, 64)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from mongebench.core.arrays import Points, blockwise
+from mongebench.core.arrays import Points
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
@@ -18,7 +18,7 @@ from mongebench.estimators.draws import Side
 from mongebench.estimators.dual import pool as pools
 from mongebench.estimators.dual.conjugate import Conjugates
 from mongebench.estimators.dual.steps import Averaging, Optimiser, Seen, State, averaging, descent, semidual
-from mongebench.estimators.flow.machinery.evaluation import images, in_blocks, values
+from mongebench.estimators.flow.machinery.evaluation import GradientMap, images, in_blocks, values
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
 from mongebench.estimators.gaussian import bures_slope
 from mongebench.estimators.standard import standardised
@@ -181,15 +181,9 @@ class SemiDual(MapEstimator):
         return self.scale_**2 * in_blocks(values, self.parameters_, scaled) + X @ self.target_mean_
 
     def inverse_transform(self, Y: Any) -> Any:
-        """T^-1(y) = grad phi*(y), (n, d) -> (n, d), in float64."""
-        with jax.enable_x64(True):
-            inverse = jnp.asarray(self.inverse_slope_)
-
-            def maximisers(block: Points) -> Points:
-                return np.asarray(pools.conjugates(self.parameters_, block, inverse)[0].x)
-
-            x = blockwise(maximisers, (Y - self.target_mean_) / self.scale_, row_bytes=16 * Y.shape[1] ** 2)
-        return self.source_mean_ + self.scale_ * x
+        """T^-1(y) = grad phi*(y), (n, d) -> (n, d), by Newton steps from the inverse Gaussian map."""
+        y = (Y - self.target_mean_) / self.scale_
+        return self.source_mean_ + self.scale_ * GradientMap(self.parameters_).inverse(y, x=y @ self.inverse_slope_)
 
     def _map(self, x: Points) -> Points:
         scaled = (x - self.source_mean_) / self.scale_

@@ -128,7 +128,7 @@ def is_the_gradient_of_its_potential(subject: Subject) -> None:
 
 @check
 def maps_back(subject: Subject) -> None:
-    """Where it is `invertible`: what `inverse_transform` gives has the same image, and is the point where T is steep.
+    """Where it is `invertible`: what `inverse_transform` gives has the same image; of a monotone T it is the point.
 
     Why: the map back is used for the other direction, and nobody sees there that it belongs to another map.
 
@@ -138,6 +138,8 @@ def maps_back(subject: Subject) -> None:
         raise SkipTest("it has no map back")
     back = np.asarray(subject.fitted.inverse_transform(subject.images))
     subject.expect_rounding(subject.fitted.transform(back), subject.images, "Mapped back and forth, images are others")
+    if Claim.GRADIENT_OF_CONVEX not in subject.estimator.claims:
+        return  # a map that folds has several points for one image; a monotone one is constant between them
     step = 1e-4
     columns = [
         (np.asarray(subject.fitted.transform(subject.query + shift)) - subject.fitted.transform(subject.query - shift))

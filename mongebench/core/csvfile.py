@@ -2,47 +2,28 @@
 
 A layout is a separator, a decimal sign, whether the first line names the columns and whether the first column numbers
 the rows. Each may be given; what is "auto" is inferred where exactly one answer agrees with every line. The errors
-name the parameter that decides.
+name the parameter that decides. `mongebench.core.csvfields` tells the first two, and this module the others.
 """
 
 from __future__ import annotations
 
-import csv
 import itertools
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from mongebench.core.csvfields import MISSING, Reading, Row, fields_of, is_number, parsed
 from mongebench.core.errors import InvalidInput
 
 Auto = Literal["auto"]
-SEPARATORS = (",", ";", "\t", "|", " ")
-"""What is looked for; " " stands for any number of blanks."""
 RARE = 0.05
 """Share of the rows up to which they do not tell that a first row like them is a point."""
-_MARKS = (
-    "|na|n/a|#n/a|#na|<na>|nan|-nan|nat|null|none|nil|missing|?|-|--|.|..|*|"
-    "#value!|#ref!|#div/0!|#num!|#null!|#name?|1.#ind|-1.#ind|1.#qnan|-1.#qnan"
-)
-MISSING = frozenset(_MARKS.split("|"))
-"""How programs write that a value is missing, in small letters."""
-
-_EXPONENT = r"(?:[eE][+-]?[0-9]+)?"
-_INFINITE = r"[+-]?[iI][nN][fF](?:[iI][nN][iI][tT][yY])?"
-_NUMBER = {
-    ".": re.compile(rf"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+){_EXPONENT}|{_INFINITE}"),
-    ",": re.compile(rf"[+-]?(?:[0-9]+(?:,[0-9]+)?|,[0-9]+){_EXPONENT}|{_INFINITE}"),
-}
-"""By decimal sign; read by Python and by Arrow alike."""
 _INTEGER = re.compile(r"[+-]?\d+", re.ASCII)
-_GROUPED = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}[{sign}]\d{{3}}", re.ASCII) for sign in ".,"}
 
 
 @dataclass(frozen=True)
@@ -65,13 +46,6 @@ class Layout:
     index: Auto | bool = "auto"
     separator: str = "auto"
     decimal: Literal["auto", ".", ","] = "auto"
-
-
-class Row(NamedTuple):
-    """The fields of a line, and its number in the file."""
-
-    line: int
-    fields: list[str]
 
 
 @dataclass(frozen=True)
@@ -105,7 +79,7 @@ class Cells:
 
         Raises `InvalidInput` naming the first field that is missing and must not be, or no number.
         """
-        values, text = _parsed([[row.fields[j] for j in columns] for row in self.rows], self.decimal)
+        values, text = parsed([[row.fields[j] for j in columns] for row in self.rows], self.decimal)
         wrong = text if missing else text | np.isnan(values)
         for i, k in itertools.islice(np.argwhere(wrong), 1):
             row, j = self.rows[i], columns[k]
@@ -134,8 +108,7 @@ class Cells:
 
 def read_csv(path: Path, layout: Layout) -> Cells:
     """The cells of a CSV file, with the header and the row numbers taken off. Raises `InvalidInput`."""
-    lines, separator = _lines(path, layout.separator)
-    reading = _Chooser(path, lines, separator, layout.decimal).choose()
+    reading, lines = fields_of(path, layout.separator, layout.decimal)
     _check_width(path, reading, layout)
     cells = _with_header(path, reading, layout)
     if len(reading.rows[0].fields) == 1:
@@ -166,211 +139,7 @@ def numbers_rows(values: NDArray[np.float64], others: NDArray[np.float64], name:
     return bool(called) and len(np.unique(values)) == len(values)
 
 
-# From bytes to lines
-
-
-def _lines(path: Path, separator: str) -> tuple[list[str], str]:
-    """The lines of a file, comments left empty, and the separator if it is given, here or by the file itself."""
-    content = path.read_bytes()
-    encoding = "utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise InvalidInput(
-            f"{path} cannot be read as .csv: it is not {encoding} text ({error}); save it as UTF-8."
-        ) from None
-    if "\0" in text:
-        raise InvalidInput(f"{path} cannot be read as .csv: it holds NUL characters, which no text does.")
-    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
-    if declared := re.fullmatch(r"sep=(.)", lines[0]):  # Excel's own first line
-        lines[0] = ""
-        separator = declared[1] if separator == "auto" else separator
-    return lines, separator
-
-
-def _is_comment(line: str) -> bool:
-    return line.startswith("#") and re.split(r"[,;\t| ]", line.lower())[0] not in MISSING
-
-
-# Which separator and decimal sign
-
-
-@dataclass
-class _Reading:
-    """One way to read the lines, and how well the whole file agrees with it."""
-
-    separator: str | None
-    decimal: str
-    rows: list[Row]
-    comment: list[str] = field(default_factory=list)
-
-    def assess(self, most: int | None = None) -> None:
-        """Count the columns that hold numbers alone, and those that do not, in the first `most` rows."""
-        body = self.rows[1:] or self.rows
-        widths = {len(row.fields) for row in body}
-        self.even = len(widths) == 1 and max(widths) - len(self.rows[0].fields) in (0, 1)
-        self.text_columns = self.number_columns = 0
-        if self.even:
-            _, text = _parsed([row.fields for row in body[:most]], self.decimal)
-            self.text_columns = int(text.any(axis=0).sum())
-            self.number_columns = text.shape[1] - self.text_columns
-
-
-@dataclass
-class _Chooser:
-    path: Path
-    lines: list[str]
-    separator: str
-    decimal: str
-
-    def choose(self) -> _Reading:
-        """The one reading that all lines agree with. Raises `InvalidInput`."""
-        readings = list(self._readings())
-        for reading in readings:
-            reading.assess(most=100)
-        # Most wrong readings show in the first rows; where all of them do, they are compared by the whole file.
-        clean = [reading for reading in readings if reading.even and not reading.text_columns]
-        for reading in clean:
-            reading.assess()
-        if all(reading.text_columns for reading in clean):
-            for reading in readings:
-                reading.assess()
-        even = [reading for reading in readings if reading.even and reading.number_columns]
-        if not even and not readings[0].even:
-            raise InvalidInput(self._ragged(readings[0]))
-        even = even or readings[:1]
-        numeric = [reading for reading in even if not reading.text_columns]
-        if len(numeric) > 1:
-            numeric = [reading for reading in numeric if _may_be(reading, numeric)]
-            if len(numeric) != 1:
-                raise InvalidInput(
-                    f"{self.path} can be read in several ways, as "
-                    f"{' or as '.join(_described(reading) for reading in even if not reading.text_columns)}: "
-                    'give separator or decimal, separator = "," for instance.'
-                )
-        best = numeric[0] if numeric else min(even, key=lambda one: (one.text_columns, -one.number_columns))
-        self._check_groups(best)
-        return best
-
-    def _readings(self) -> list[_Reading]:
-        data = [line for line in self.lines if not _is_comment(line)]
-        separators: list[str | None] = [self.separator]
-        if self.separator == "auto":
-            shared = {one: sum(one in line.strip() for line in data) for one in SEPARATORS}
-            separators = [one for one in sorted(SEPARATORS, key=lambda one: -shared[one]) if shared[one]]
-            if "\t" in separators and " " in separators:
-                separators.remove(" ")  # among blanks, a tab that ends an empty field would be lost
-            # A single column of numbers with a decimal comma has no separator.
-            separators = [*separators, None] if "," in separators else separators or [","]
-        readings = [reading for separator in separators for reading in self._readings_with(separator)]
-        return readings or list(self._readings_with(separators[0], plain=True))
-
-    def _readings_with(self, separator: str | None, *, plain: bool = False) -> Iterator[_Reading]:
-        """With every decimal sign that makes a difference; `plain`: even where the sign separates, too."""
-        rows, comment = self._rows(separator)
-        commas = any("," in one for row in rows[1:] for one in row.fields)
-        signs = [self.decimal] if self.decimal != "auto" else [".", ","] if commas else ["."]
-        first = rows[0].fields[0]
-        for sign in signs:
-            if separator is None and (sign == "." or ("," in first and not _is_number(first, ","))):
-                continue  # a line of several fields, or of names
-            if separator == "," == sign and not commas and self.separator == "auto" and not plain:
-                continue  # no field is quoted, so that each comma would be both
-            yield _Reading(separator, sign, rows, comment)
-
-    def _rows(self, separator: str | None) -> tuple[list[Row], list[str]]:
-        """The rows, and the fields of the last comment above them."""
-        prepared = ["" if _is_comment(line) else line for line in self.lines]
-        try:
-            rows = _split(prepared, separator)
-        except csv.Error as error:
-            raise InvalidInput(f"{self.path} cannot be read as .csv: {error}.") from None
-        if not rows:
-            raise InvalidInput(f"{self.path} cannot be read as .csv: it holds no rows, hence no columns.")
-        above = [line for line in self.lines[: rows[0].line - 1] if _is_comment(line)]
-        comment = _split([above[-1].lstrip("# ")], separator) if above else []
-        return rows, comment[0].fields if comment else []
-
-    def _check_groups(self, reading: _Reading) -> None:
-        """Refuse 1,234 where it may be one thousand."""
-        if self.decimal != "auto" or (reading.decimal == "." and reading.separator != ";"):
-            return
-        sign = reading.decimal
-        signed = [one for row in reading.rows for one in row.fields if sign in one and _is_number(one, sign)]
-        if signed and all(_GROUPED[sign].fullmatch(one) for one in signed):
-            raise InvalidInput(
-                f"{self.path}: {signed[0]!r} may be a fraction or a number of thousands, and so may all others: give "
-                f'decimal = "{sign}" if it is a fraction.'
-            )
-
-    def _ragged(self, reading: _Reading) -> str:
-        first = reading.rows[0]
-        other = next((row for row in reading.rows if len(row.fields) != len(first.fields)), first)
-        names = not any(_is_number(one, reading.decimal) for one in first.fields)
-        return (
-            f"{self.path} cannot be read as .csv: line {first.line} {'names' if names else 'has'} {len(first.fields)} "
-            f"{'columns' if names else 'fields'}, line {other.line} has {len(other.fields)} fields, separated by "
-            f"{reading.separator!r}; all lines must have the same number. separator = ... tells another one."
-        )
-
-
-def _split(lines: list[str], separator: str | None) -> list[Row]:
-    """Fields of the lines that are not blank, stripped. Raises `csv.Error`."""
-    if separator is None:
-        return [Row(number, [line.strip()]) for number, line in enumerate(lines, 1) if line.strip()]
-    if separator == " ":
-        lines = [re.sub(r"[ \t]+", "\t", line.strip()) for line in lines]
-    else:
-        lines = [line if line.strip(" ") else "" for line in lines]
-    rows = csv.reader(lines, delimiter="\t" if separator == " " else separator, strict=True)
-    return [Row(rows.line_num, [one.strip() for one in fields]) for fields in rows if fields]
-
-
-def _may_be(reading: _Reading, readings: list[_Reading]) -> bool:
-    """Whether two whole numbers, or one with a decimal comma, would have been written as these lines are.
-
-    Programs write whole numbers without leading zeros, and fractions either without closing zeros or all with as many
-    digits.
-    """
-    lines = next((one for one in readings if one.separator is None), None)
-    if lines is None:
-        return True
-    body = [row.fields for row in lines.rows[1:]]
-    ends = [re.split("[eE]", one[0].partition(",")[2])[0] for one in body if "," in one[0]]
-    if len({len(end) for end in ends}) == 1:
-        return True
-    if reading.separator is None:
-        return not any(len(end) > 1 and end.endswith("0") for end in ends)
-    return not any(len(end) > 1 and end.startswith("0") for end in ends)
-
-
-def _described(reading: _Reading) -> str:
-    if reading.separator is None:
-        return f"one column with the decimal sign {reading.decimal!r}"
-    count = len(reading.rows[-1].fields)
-    return f"{count} columns separated by {reading.separator!r} with the decimal sign {reading.decimal!r}"
-
-
-def _is_number(text: str, decimal: str) -> bool:
-    return _NUMBER[decimal].fullmatch(text) is not None
-
-
-def _parsed(rows: list[list[str]], decimal: str) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Numbers, NaN where there is none, (n, d); and whether that is for text, and not for a missing value."""
-    shape = (len(rows), len(rows[0]) if rows else 0)
-    fields = pa.array(itertools.chain.from_iterable(rows), pa.string())
-    is_number = pc.match_substring_regex(fields, f"^(?:{_NUMBER[decimal].pattern})$")
-    plain = pc.replace_substring(pc.utf8_ltrim(fields, "+"), ",", ".")
-    values = pc.fill_null(pc.cast(pc.if_else(is_number, plain, None), pa.float64()), np.nan)
-    is_missing = pc.is_in(pc.utf8_lower(fields), pa.array(sorted(MISSING)))
-    text = pc.invert(pc.or_(is_number, is_missing))
-    return values.to_numpy().reshape(shape), text.to_numpy(zero_copy_only=False).reshape(shape)
-
-
-# Header and row numbers
-
-
-def _check_width(path: Path, reading: _Reading, layout: Layout) -> None:
+def _check_width(path: Path, reading: Reading, layout: Layout) -> None:
     first, body = reading.rows[0].fields, reading.rows[1:] or reading.rows
     width = len(body[0].fields)
     if width > 1 and all(not row.fields[-1] for row in body) and (len(first) < width or not first[-1]):
@@ -386,7 +155,7 @@ def _check_width(path: Path, reading: _Reading, layout: Layout) -> None:
         )
 
 
-def _with_header(path: Path, reading: _Reading, layout: Layout) -> Cells:
+def _with_header(path: Path, reading: Reading, layout: Layout) -> Cells:
     rows, decimal = reading.rows, reading.decimal
     first, body = rows[0].fields, rows[1:]
     if len(first) < len(rows[-1].fields):
@@ -395,7 +164,7 @@ def _with_header(path: Path, reading: _Reading, layout: Layout) -> Cells:
         named = layout.header if isinstance(layout.header, bool) else _names_columns(path, reading, layout.index)
     if named:
         return _without_index(Cells(path, tuple(first), body, decimal), layout.index)
-    commented = [one for one in reading.comment if one and not _is_number(one, decimal)]
+    commented = [one for one in reading.comment if one and not is_number(one, decimal)]
     names = tuple(commented) if len(commented) == len(reading.comment) == len(first) else None
     return _without_index(Cells(path, names, rows, decimal), layout.index)
 
@@ -412,7 +181,7 @@ def _check_holes(cells: Cells, lines: list[str], first: int) -> None:
                 )
 
 
-def _names_columns(path: Path, reading: _Reading, index: Auto | bool) -> bool:
+def _names_columns(path: Path, reading: Reading, index: Auto | bool) -> bool:
     """Whether the first row names the columns. Raises `InvalidInput` where it may, or may not."""
     rows, decimal = reading.rows, reading.decimal
     first, body = rows[0].fields, [row.fields for row in rows[1:]]
@@ -420,7 +189,7 @@ def _names_columns(path: Path, reading: _Reading, index: Auto | bool) -> bool:
         if not first[0] and all(fields[0] for fields in body):
             return True  # the empty corner above the labels of the rows
         first, body = first[1:], [fields[1:] for fields in body]
-    numbers = [_is_number(one, decimal) for one in first]
+    numbers = [is_number(one, decimal) for one in first]
     missing = [one.lower() in MISSING for one in first]
     if not any(numbers) and not any(missing):
         return True
@@ -459,7 +228,7 @@ def _stands_out(first: list[str], body: list[list[str]], decimal: str) -> bool:
     start = [int(one) for one in first]
     if start == list(range(len(start))):
         return True  # what pandas writes for columns without names
-    values, text = _parsed(body, decimal)
+    values, text = parsed(body, decimal)
     if text.any() or np.isnan(values).any():
         return False
     if _regular(np.array([start], dtype=float))[0] and _regular(values).mean() <= RARE:

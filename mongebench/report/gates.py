@@ -25,7 +25,7 @@ from mongebench.report.tables.compare import LEVEL, Change, compare
 from mongebench.report.tables.results import IDENTITY_COLUMNS, aggregate, chosen_metric, number
 from mongebench.run.experiment import Experiment
 from mongebench.run.provenance import repository
-from mongebench.run.record import Status
+from mongebench.run.record import MEASURED, Status
 from mongebench.run.store import write_atomically
 
 ERRORS = 2.0
@@ -94,7 +94,7 @@ def judge(rows: pd.DataFrame, gates: pd.DataFrame) -> Judgement:
     alone, overall = (_broken(rows, gates), _broken_together(rows, gates)) if len(gates) else ([], [])
     several = gates["estimator"].value_counts().gt(1).sum() if "fits" in gates else 0
     return Judgement(
-        measured=int(served["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
+        measured=int(served["status"].isin(MEASURED).sum()),
         planned=len(served),
         broken=(*overall, *alone),
         gates=len(gates) + int(several),
@@ -239,7 +239,7 @@ def _summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _errors(rows: pd.DataFrame) -> pd.DataFrame:
     """One row a measured cell: identity, `metric`, its `error` lifted to the floor, and `fit`, as gates name it."""
-    rows = rows[rows["status"].isin([Status.OK, Status.AT_FLOOR])]
+    rows = rows[rows["status"].isin(MEASURED)]
     parts = []
     for _, own in rows.groupby(["problem", "budget"], sort=False):
         metric = chosen_metric(own)

@@ -21,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from mongebench import foreign, plugins
+from mongebench import plugins
 from mongebench.report.tables.exports import pack
 from mongebench.run import sources
 from mongebench.run.provenance import current_commit
@@ -55,8 +55,7 @@ def submit(directory: RunDirectory, out: Path) -> Submission:
     """
     planned = Execution.again(directory)
     plan = planned.plan
-    known = plugins.available(plugins.ESTIMATORS)  # with what the plugin files define, now that it is planned
-    cells = [one for one in plan.cells if known[one.cell.estimator.name].origin != foreign.OURS]
+    cells = [one for one in plan.cells if not plugins.is_ours(one.cell.estimator.name)]
     if not cells:
         raise RunError(f"{directory.path} has no estimator of yours: run one, by --plugin FILE.py or from a package.")
     stale = [(one.cell.label, reason) for one in cells if (reason := directory.why_rerun(one))]
@@ -67,7 +66,7 @@ def submit(directory: RunDirectory, out: Path) -> Submission:
     files = [Path(path) for path in planned.invocation.plugins]
     source = {name: content for path in files for name, content in _source(path).items()}
     given = tuple(f"{FOLDER}/{path.name}" for path in files)
-    origins = {known[name].origin for name in names} - {str(path) for path in files}
+    origins = {plugins.find(plugins.ESTIMATORS, name).origin for name in names} - {str(path) for path in files}
     found = Submission(
         estimators=names,
         plugins={name: hashlib.sha256(content).hexdigest() for name, content in source.items()},

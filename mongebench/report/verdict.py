@@ -9,7 +9,7 @@ import pandas as pd
 from mongebench.report.rates import flows
 from mongebench.report.rates.inequalities import MAP
 from mongebench.report.rates.verdict import Verdict
-from mongebench.report.tables import leaderboard
+from mongebench.report.tables import leaderboard, leaderboard_text
 from mongebench.report.tables.results import aggregate, number
 from mongebench.run.reading import Run
 from mongebench.run.store import RunError
@@ -17,7 +17,7 @@ from mongebench.run.store import RunError
 
 def sentences(run: Run, rows: pd.DataFrame) -> list[str]:
     """Of a run and its frame: the board's verdict, the largest dimension of each family, the rates."""
-    return [*leaderboard.verdict(leaderboard.board(rows), rows), *_largest_dimensions(rows), *_rates(run)]
+    return [*leaderboard_text.verdict(leaderboard.board(rows), rows), *_largest_dimensions(rows), *_rates(run)]
 
 
 def _largest_dimensions(rows: pd.DataFrame) -> Iterator[str]:

@@ -25,7 +25,7 @@ from mongebench.run.measurement import failed, measure_together, reset_peak  # n
 from mongebench.run.planned import Conditions  # noqa: E402
 from mongebench.run.record import Cell, Model, PlannedCell, Record  # noqa: E402
 from mongebench.run.sketch import Sketch  # noqa: E402
-from mongebench.run.status import status_of  # noqa: E402
+from mongebench.run.status import refusal, status_of  # noqa: E402
 from mongebench.run.store import RunDirectory, RunStopped  # noqa: E402
 
 PRIVATE_DESCRIPTOR = 200
@@ -73,17 +73,20 @@ class Line:
 
 
 def main(job_file: str, status: int, nonce: str) -> None:
-    """Run the job's cells in order."""
+    """Run the job of a file, and tell the engine over the pipe `status`."""
     line = Line(status, nonce)
     job = Job.model_validate_json(Path(job_file).read_text(encoding="utf-8"))
     if job.conditions.exclusive and hasattr(os, "sched_setaffinity"):
         # The last cores: the first ones serve interrupts, and the engine sits on another one.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-(job.conditions.threads or 1) :])
-    directory = RunDirectory(job.run_directory)
     for path in job.plugin_files:
         plugins.add_file(path)
+    run(job, line, STARTED)
 
-    builder = Builder(job.base)
+
+def run(job: Job, line: Line, started: float | None) -> None:
+    """Run the job's cells in order; the first one is charged what this process did since `started`."""
+    directory, builder = RunDirectory(job.run_directory), Builder(job.base)
 
     def measured(cells: list[PlannedCell], clock: Clock) -> list[tuple[Record, Sketch | None]]:
         first = cells[0].cell
@@ -93,11 +96,14 @@ def main(job_file: str, status: int, nonce: str) -> None:
             raise
         except BaseException as error:  # somebody else's code, which may do here what it did not when it was planned
             return [(failed(planned, job.conditions, *status_of(error)), None) for planned in cells]
-        alone = [planned.cell for planned in cells]
-        return measure_together(alone, problem, estimator, job.conditions, clock, line.end_copies)
+        # Of ours the plan has asked whether they support their cells; what others say is asked here, where it is safe.
+        refused = None if plugins.is_ours(first.estimator.name) else refusal(first, problem, estimator)
+        line.end_copies()
+        if refused is not None:
+            return [(failed(planned, job.conditions, *refused), None) for planned in cells]
+        return measure_together(cells, problem, estimator, job.conditions, clock, line.end_copies)
 
     planned = {cell.cell.key: cell for cell in job.cells}
-    started: float | None = STARTED
     for group in groups([cell.cell for cell in job.cells], job.conditions.seeds_together):
         # Another run into this directory, or a worker that was thought lost, may have been faster.
         cells = [cell for cell in group if directory.why_rerun(planned[cell.key]) is not None]

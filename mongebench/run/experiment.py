@@ -49,6 +49,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     BaseModel,
     BeforeValidator,
+    ByteSize,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -68,28 +69,20 @@ from mongebench.run.store import Declaration
 MOST_CELLS = 1_000_000
 """Of a grid: counted before it is spanned."""
 _DURATION = {"ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_SIZE = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+Size = Annotated[ByteSize, Field(ge=1 << 20)]
+"""Bytes, as "512MiB", "4GiB", or a bare number."""
 _OF_THE_ENTRY = ("budget", "parameters", "seeds", "estimators")
 """Keys of [[problems]] that are no parameters of the problem."""
 
 
-def _quantity(given: Any, units: dict[str, Any], example: str) -> float:
+def duration(given: Any) -> float:
+    """Seconds of "90s", "10m", "3h", or of a bare number. Raises `ValueError`."""
     if isinstance(given, (int, float)) and not isinstance(given, bool) and given > 0:
         return float(given)
     match = re.fullmatch(r"\s*([0-9.]+)\s*([A-Za-z]+)\s*", given) if isinstance(given, str) else None
-    if match is None or match[2] not in units or float(match[1]) <= 0:
-        raise ValueError(f"{given!r} is not a quantity; write {example} (units: {', '.join(units)})")
-    return float(match[1]) * float(units[match[2]])
-
-
-def duration(given: Any) -> float:
-    """Seconds of "90s", "10m", "3h", or of a bare number. Raises `ValueError`."""
-    return _quantity(given, _DURATION, '"90s" or "10m"')
-
-
-def size(given: Any) -> int:
-    """Bytes of "512MiB", "4GiB", or of a bare number. Raises `ValueError`."""
-    return int(_quantity(given, _SIZE, '"512MiB" or "4GiB"'))
+    if match is None or match[2] not in _DURATION or float(match[1]) <= 0:
+        raise ValueError(f'{given!r} is not a duration; write "90s" or "10m" (units: {", ".join(_DURATION)})')
+    return float(match[1]) * _DURATION[match[2]]
 
 
 def _as_list(given: Any) -> Any:
@@ -151,7 +144,7 @@ class Experiment(BaseModel):
     seeds: Seeds = 1
     evaluation_points: Annotated[int, Field(ge=2)] = 10_000
     time_limit: Annotated[float, BeforeValidator(duration)] = 600.0
-    memory_limit: Annotated[int, BeforeValidator(size)] = 4 << 30
+    memory_limit: Size = ByteSize(4 << 30)
     threads: Annotated[int, Field(ge=1)] = 1
     seeds_together: Annotated[int, Field(ge=1)] = 1
     repeats: Annotated[int, Field(ge=1)] = 1
@@ -355,6 +348,8 @@ def _first(error: ValidationError, prefix: str = "") -> str:
     if item["type"] == "extra_forbidden":
         model = Budget if (item["loc"][0] == "budget" and len(item["loc"]) > 1) or prefix == "budget" else Experiment
         return one_of(str(item["loc"][-1]), model.model_fields, "key")
+    if item["type"].startswith("byte_size"):
+        return f'{place}: {item["input"]!r} is not a size; write "512MiB" or "4GiB".'
     return f"{place}: {item['msg'].removeprefix('Value error, ')}."
 
 

@@ -29,7 +29,7 @@ from mongebench.metrics import Evaluation, EvaluationPoints, Value, compute
 from mongebench.run import device
 from mongebench.run.afresh import read_afresh, same_map_before
 from mongebench.run.clock import Clock, watch_compiler
-from mongebench.run.planned import Conditions, planned
+from mongebench.run.planned import Conditions, planned, with_what_is_here
 from mongebench.run.provenance import provenance
 from mongebench.run.record import Cell, PlannedCell, Provenance, Record, Status, Times
 from mongebench.run.sketch import Sketch
@@ -43,34 +43,30 @@ OVERDRAFT = 1.1
 def measure(
     cell: Cell, problem: Problem, estimator: MapEstimator, conditions: Conditions, clock: Clock | None = None
 ) -> tuple[Record, Sketch | None]:
-    """The record of one cell, and its sketch where its map was measured and can be drawn.
-
-    `clock` may have started earlier, to count the start-up of a child process.
-    """
-    (measured,) = measure_together([cell], problem, estimator, conditions, clock)
+    """The record of one cell, planned here, and its sketch where its map was measured and can be drawn."""
+    known = planned(cell, problem, estimator, conditions)
+    if refused := refusal(cell, problem, estimator):
+        return failed(known, conditions, *refused), None
+    (measured,) = measure_together([known], problem, estimator, conditions, clock)
     return measured
 
 
 def measure_together(
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedCell],
     problem: Problem,
     estimator: MapEstimator,
     conditions: Conditions,
     clock: Clock | None = None,
     came_back: Callable[[], None] = lambda: None,
 ) -> list[tuple[Record, Sketch | None]]:
-    """What `measure` gives for each of some cells that differ in their seed alone, fitted in one call if several.
+    """Record and sketch of each of some cells that differ in their seed alone, fitted in one call if several.
 
-    They share the clock, and each record shows an equal share of its times, with `together` saying of how many.
-    `came_back` is called when `supports` and the first fit have returned: twice where they forked this process.
+    That the estimator supports them is known. They share the clock, and each record shows an equal share of its times,
+    with `together` saying of how many. `clock` may have started earlier, to count the start-up of a child process.
+    `came_back` is called when the first fit has returned: twice where it forked this process.
     """
     clock = clock or Clock()
-    refused = refusal(cells[0], problem, estimator)
-    came_back()
-    if refused is not None:
-        return [(failed(planned(cell, problem, estimator, conditions), conditions, *refused), None) for cell in cells]
-
-    fits = [_Fit.of(cell, problem, estimator, clock) for cell in cells]
+    fits = [_Fit.of(known.cell, problem, estimator, clock) for known in cells]
     with _caught_warnings() as caught:
         try:
             with clock.phase("import"), warnings.catch_warnings(action="ignore"):
@@ -101,7 +97,7 @@ def measure_together(
     return [
         (
             Record(
-                **dict(planned(fit.cell, problem, estimator, conditions)),
+                **dict(with_what_is_here(known, problem, estimator)),
                 status=fit.status,
                 reason=fit.reason,
                 metrics=fit.metrics,
@@ -122,7 +118,7 @@ def measure_together(
             ),
             fit.sketch,
         )
-        for fit, timed in zip(fits, times, strict=True)
+        for known, fit, timed in zip(cells, fits, times, strict=True)
     ]
 
 

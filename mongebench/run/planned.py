@@ -34,7 +34,7 @@ DESCRIPTIVE = frozenset(
     )
 )
 """Modules that write or describe what others measure: a change there changes no number."""
-READING = frozenset({"mongebench.core.csvfile", "mongebench.core.tablefile"})
+READING = frozenset(f"mongebench.core.{name}" for name in ("csvfields", "csvfile", "tablefile"))
 """Modules that read a problem's files: they count as code of the problems that import them."""
 NOT_IMPORTABLE = "not importable"
 
@@ -84,6 +84,15 @@ def planned(cell: Cell, problem: Problem | None, estimator: MapEstimator | None,
     """What is known of a cell before it runs; `problem` or `estimator` is None where it could not be imported."""
     facts = _facts(cell, problem, estimator)
     return PlannedCell(cell=cell, manifest=_manifest(cell, problem, estimator, conditions), **facts)
+
+
+def with_what_is_here(known: PlannedCell, problem: Problem, estimator: MapEstimator) -> PlannedCell:
+    """A planned cell with the code, libraries and data that this process has, which make its number.
+
+    Where a file has changed since the cell was planned they are others, and its record counts for nothing.
+    """
+    found = dict(code(places(known.cell, estimator))) | {"problem_digest": problem.digest}
+    return known.model_copy(update={"manifest": known.manifest.model_copy(update=found)})
 
 
 def _manifest(cell: Cell, problem: Problem | None, estimator: MapEstimator | None, conditions: Conditions) -> Manifest:

@@ -49,12 +49,16 @@ class Status(StrEnum):
     @property
     def measured(self) -> bool:
         """Whether the metrics count: the map was fitted, finite and of sane size."""
-        return self in (Status.OK, Status.AT_FLOOR)
+        return self in MEASURED
 
     @property
     def meaning(self) -> str:
         """A sentence for tables and reports."""
         return _MEANING[self]
+
+
+MEASURED = (Status.OK, Status.AT_FLOOR)
+"""The statuses of cells whose metrics count."""
 
 
 class State(StrEnum):

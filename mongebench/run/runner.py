@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from mongebench import foreign, plugins
+from mongebench import plugins
 from mongebench.core.errors import ExperimentError, HarmfulPlugin, InvalidParameter, PluginError, UnknownName, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.problem import Problem
@@ -151,7 +151,7 @@ class Execution:
         if (against := self.invocation.against) is not None:
             known = {record.cell.key for record in read_run(against).records}
             cells = [cell for cell in cells if cell.key not in known]
-            cells = [cell for cell in cells if cell.estimator.name not in self._ours] or cells
+            cells = [cell for cell in cells if not plugins.is_ours(cell.estimator.name)] or cells
             if not cells:
                 raise ExperimentError(
                     f"{against} has every cell of {self.experiment.name}; name an estimator of yours."
@@ -296,13 +296,7 @@ class Execution:
             problem, estimator = self._builder.problem(cell.problem), self._builder.estimator(cell.estimator)
         except (ImportError, PluginError) as error:
             return status_of(error)
-        return refusal(cell, problem, estimator) if cell.estimator.name in self._ours else None
-
-    @functools.cached_property
-    def _ours(self) -> frozenset[str]:
-        """Names of the estimators that are nobody else's."""
-        known = plugins.available(plugins.ESTIMATORS)
-        return frozenset(name for name, plugin in known.items() if plugin.origin == foreign.OURS)
+        return refusal(cell, problem, estimator) if plugins.is_ours(cell.estimator.name) else None
 
     def problem(self, spec: Spec) -> Problem | None:
         """The problem of a spec; None where it, or a package that it imports, cannot be imported."""

@@ -10,7 +10,7 @@ from mongebench import cli, plugins
 from mongebench.check import CHECKS, CheckFailed, Outcome, parametrize_with_checks, run_checks
 
 FILE = Path(__file__).with_name("fakes.py")
-fakes = plugins.import_file(FILE)
+fakes, cheats = plugins.import_file(FILE), plugins.import_file(FILE.with_name("cheats.py"))
 
 
 def ended(estimator, outcome: Outcome) -> list[str]:
@@ -40,7 +40,7 @@ def test_a_check_fails_for_what_breaks_it_and_no_other_does(name) -> None:
     assert ended(fakes.FAKES[name](), Outcome.FAILED) == [name]
 
 
-@pytest.mark.parametrize("cheat", fakes.CHEATS)
+@pytest.mark.parametrize("cheat", cheats.CHEATS)
 def test_what_knows_more_than_it_was_told_does_not_pass(cheat, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FAKES_FOLDER", str(tmp_path))
     assert ended(cheat(), Outcome.FAILED)
@@ -48,15 +48,15 @@ def test_what_knows_more_than_it_was_told_does_not_pass(cheat, tmp_path, monkeyp
 
 def test_what_was_made_before_the_fit_is_found_by_what_it_gains() -> None:
     """Neither the guard of a fit nor any look at the meter sees it."""
-    assert "knows_no_problem_by_name" in ended(fakes.DrewBefore(), Outcome.FAILED)
+    assert "knows_no_problem_by_name" in ended(cheats.DrewBefore(), Outcome.FAILED)
 
 
 def test_a_map_from_disk_is_the_same_everywhere(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("FAKES_FOLDER", str(tmp_path))
-    assert ended(fakes.KeepsAMapOnDisk(), Outcome.FAILED) == ["keeps_nothing_between_fits"]
+    assert ended(cheats.KeepsAMapOnDisk(), Outcome.FAILED) == ["keeps_nothing_between_fits"]
 
 
-@pytest.mark.parametrize("cheat", fakes.GUARDED)
+@pytest.mark.parametrize("cheat", cheats.GUARDED)
 def test_what_a_problem_refuses_in_a_fit_is_an_error_in_its_record(cheat) -> None:
     record = mb.run_cell(fakes.PAIR, cheat(), n_source=60, n_target=60, evaluation_points=50)
     assert record.status == "error"

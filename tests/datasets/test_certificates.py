@@ -34,7 +34,7 @@ SETTINGS: list[Case] = [
     ("factors", {"count": 1, "strength": 20.0, "noise": 0.01, "seed": 1}),
 ]
 CASES: list[Case] = [
-    *((name, {"dim": dim, **parameters}) for dim in (1, 2, 8, 32) for name, parameters in SETTINGS),
+    *((name, {"dim": dim, **parameters}) for dim in (1, 2, 32) for name, parameters in SETTINGS),
     ("gaussian", {"dim": 8, "condition": 1e6}),
     ("gaussian", {"dim": 8, "condition": 1e10}),
     ("gaussian", {"dim": 1, "condition": 1e12}),

@@ -12,7 +12,7 @@ from mongebench import experiments
 from mongebench.datasets.files import fingerprint, load_points
 from mongebench.run import experiment
 from mongebench.run.measurement import measure_together
-from mongebench.run.planned import Conditions
+from mongebench.run.planned import Conditions, planned
 from mongebench.run.record import Cell, Spec
 
 POINTS = np.random.default_rng(0).standard_normal((20, 3))
@@ -152,7 +152,8 @@ def test_seeds_that_are_fitted_together_have_their_own_splits(tmp_path: Path) ->
         Cell(estimator=Spec(name="together"), problem=Spec(name="files"), n_source=10, n_target=6, seed=seed)
         for seed in range(3)
     ]
-    together = [record for record, _ in measure_together(cells, p, Together(), Conditions())]
+    known = [planned(cell, p, Together(), Conditions()) for cell in cells]
+    together = [record for record, _ in measure_together(known, p, Together(), Conditions())]
     alone = [mb.run_cell(p, Together(), n_source=10, n_target=6, seed=seed) for seed in range(3)]
     values = [record.metrics["energy_distance"].value for record in together]
     assert values == [record.metrics["energy_distance"].value for record in alone]

@@ -105,6 +105,7 @@ def test_colours_are_those_of_the_photographs() -> None:
     assert not np.array_equal(problem.replicate(1).source.sample(50), problem.source.sample(50))
 
 
+@pytest.mark.usefixtures("no_children")
 def test_a_report_shows_the_picture_that_a_map_recolours(tmp_path) -> None:
     """One run of two cheap estimators, from the experiment to the page."""
     (tmp_path / "colours.toml").write_text(

@@ -16,15 +16,14 @@ from mongebench.estimators.entropic import Entropic
 from mongebench.estimators.kernel_sos import (
     DELTA,
     KernelSOS,
-    RadialSum,
     Setting,
     Solver,
     filling_pairs,
-    gaussian_kernel,
     low_rank_factor,
     select,
     solve_dual,
 )
+from mongebench.estimators.radial import RadialSum, gaussian_kernel
 from mongebench.estimators.semidual import c_transform
 
 FIXED = {"bandwidth": 2.0, "lambda1": 1e-3, "lambda2": 1e-4}
@@ -128,13 +127,14 @@ def test_trace_sees_every_round_and_ends_the_fit(gaussian_pair):
     assert all(set(diagnostics) == {"kkt_residual", "violation"} for _, diagnostics in seen)
 
 
-def test_potential_has_the_map_as_gradient(pair):
+def test_potential_has_the_map_as_gradient_and_the_map_goes_back(pair):
     x, y = pair.samples(60)
     fitted = KernelSOS(**FIXED).fit(x + 3, y)
     h = 1e-4
     slopes = [(fitted.potential(x + 3 + h * e) - fitted.potential(x + 3 - h * e)) / (2 * h) for e in np.eye(2)]
     # h^2 / 6 times the third derivative; rounding of phi, of order 10, over h
     np.testing.assert_allclose(np.transpose(slopes), fitted.transform(x + 3), atol=1e-6)
+    np.testing.assert_allclose(fitted.inverse_transform(fitted.transform(x + 3)), x + 3, atol=1e-9)
 
 
 @pytest.mark.parametrize("scale", [1e-6, 1e6])

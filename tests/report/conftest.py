@@ -169,7 +169,7 @@ def report(*words) -> str:
 
 
 @pytest.fixture(scope="module")
-def real(tmp_path_factory) -> Path:
+def real(no_children, tmp_path_factory) -> Path:
     """A small run with failures, and its report in `site`."""
     folder = tmp_path_factory.mktemp("real")
     (folder / "small.toml").write_text(EXPERIMENT, encoding="utf-8")

@@ -179,6 +179,7 @@ def night(*words: str) -> tuple[int, str]:
     return done.exit_code, done.output
 
 
+@pytest.mark.usefixtures("no_children")
 def test_a_night_from_end_to_end(checkout) -> None:
     with pytest.raises(ExperimentError, match=r"gates\.csv cannot be read"):
         night()

@@ -55,7 +55,7 @@ def call(folder: Path, *words: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(no_children, tmp_path_factory) -> Path:
     """`published.zip`, a run `mine` against it, and what that said."""
     folder = tmp_path_factory.mktemp("joining")
     (folder / "grid.toml").write_text(GRID, encoding="utf-8")

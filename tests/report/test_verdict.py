@@ -1,7 +1,7 @@
 """The sentences that a run ends with: who is lowest in the largest dimension, and the measured rates."""
 
 from mongebench.report import verdict
-from mongebench.report.tables import leaderboard
+from mongebench.report.tables import leaderboard, leaderboard_text
 from mongebench.run.reading import read_run
 
 from .conftest import cell, exponential, trace
@@ -20,7 +20,7 @@ def test_the_largest_dimension_and_the_rates_are_said_with_their_numbers(write_r
     run = read_run(write_run(entries).path)
     rows = run.frame()
     said = verdict.sentences(run, rows)
-    assert said[: len(leaderboard.verdict(leaderboard.board(rows), rows))] == leaderboard.verdict(
+    assert said[: len(leaderboard_text.verdict(leaderboard.board(rows), rows))] == leaderboard_text.verdict(
         leaderboard.board(rows), rows
     )
     (lowest,) = [sentence for sentence in said if sentence.startswith("Lowest errors on gaussian in d = 2")]
@@ -34,7 +34,7 @@ def test_the_largest_dimension_and_the_rates_are_said_with_their_numbers(write_r
 def test_a_run_without_flows_and_dimensions_has_the_verdict_of_its_board_alone(write_run) -> None:
     run = read_run(write_run([(cell("late"), trace([0.0], [0.1]))]).path)
     rows = run.frame()
-    assert verdict.sentences(run, rows) == leaderboard.verdict(leaderboard.board(rows), rows)
+    assert verdict.sentences(run, rows) == leaderboard_text.verdict(leaderboard.board(rows), rows)
 
 
 def test_where_anchors_alone_were_measured_no_lowest_is_named(write_run) -> None:

@@ -23,7 +23,7 @@ from mongebench.run.batch import Child, child_environment, watch
 from mongebench.run.child import groups
 from mongebench.run.clock import Clock
 from mongebench.run.measurement import measure_together
-from mongebench.run.planned import Conditions
+from mongebench.run.planned import Conditions, planned
 from mongebench.run.record import Cell, Record, Spec, Status
 from mongebench.run.runner import Execution
 from mongebench.run.store import Invocation, RunDirectory
@@ -32,20 +32,20 @@ FAKES = Path(__file__).with_name("fakes.py")
 IN_A_CHILD = {
     "chatters": Status.OK,
     "steps": Status.OK,
-    "perfect": Status.AT_FLOOR,
-    "returns_nan": Status.NONFINITE,
-    "sees_itself": Status.DIVERGED,
     "hangs": Status.TIMEOUT,
     "hogs": Status.OUT_OF_MEMORY,
     "refuses": Status.UNSUPPORTED,
-    "lacks": Status.MISSING_DEPENDENCY,
     "segfaults": Status.CRASHED,
     "exits": Status.CRASHED,
     "raises": Status.ERROR,
 }
-"""Every status, and everything that a process of its own is for."""
+"""Everything that a process of its own is for."""
 IN_THIS_PROCESS = {
     "shift": Status.OK,
+    "perfect": Status.AT_FLOOR,
+    "returns_nan": Status.NONFINITE,
+    "sees_itself": Status.DIVERGED,
+    "lacks": Status.MISSING_DEPENDENCY,
     "warns": Status.OK,
     "far_away": Status.DIVERGED,
     "runs_out": Status.OUT_OF_MEMORY,
@@ -57,7 +57,7 @@ IN_THIS_PROCESS = {
     "argues": Status.ERROR,
     "forgets": Status.ERROR,
 }
-"""Further ways to a status, which `measure` finds as it does in a child."""
+"""Other ways to a status, which `measure` finds as it does in a child."""
 EARNS = IN_A_CHILD | IN_THIS_PROCESS
 
 
@@ -111,7 +111,7 @@ def measured(problem: mb.Problem, estimator: mb.MapEstimator, seed: int = 0) -> 
 
 
 def test_every_status_has_a_fake() -> None:
-    assert set(IN_A_CHILD.values()) == set(Status)
+    assert set(EARNS.values()) == set(Status)
 
 
 @pytest.mark.parametrize("name", list(EARNS))
@@ -181,9 +181,10 @@ def test_oracles_are_counted(records: dict[str, Record]) -> None:
         assert records[name].oracle_counts == {"source_samples": 100, "target_samples": 100}
 
 
+@pytest.mark.usefixtures("no_children")
 def test_started_again_it_runs_only_what_is_missing(tmp_path: Path) -> None:
     path, out = experiment(tmp_path, ["shift"], seeds=4), tmp_path / "run"
-    assert run(path, out, "--workers", "1").exit_code == 0
+    assert run(path, out).exit_code == 0
     before = {file.name: file.stat().st_mtime_ns for file in (out / "cells").glob("*.json")}
     assert len(before) == 4
     victim, half = sorted((out / "cells").glob("*.json"))[:2]
@@ -195,6 +196,7 @@ def test_started_again_it_runs_only_what_is_missing(tmp_path: Path) -> None:
     assert {name for name in before if before[name] != after[name]} == {victim.name, half.name}
 
 
+@pytest.mark.usefixtures("no_children")
 def test_a_changed_estimator_runs_again_and_says_why(tmp_path: Path) -> None:
     plugin = tmp_path / "mine.py"
     plugin.write_text(FAKES.read_text(encoding="utf-8"), encoding="utf-8")
@@ -208,7 +210,7 @@ def test_a_changed_estimator_runs_again_and_says_why(tmp_path: Path) -> None:
 
 
 def test_killed_at_any_moment_it_loses_at_most_the_cells_in_flight(tmp_path: Path) -> None:
-    path, out = experiment(tmp_path, ["shift", "hangs"], seeds=3, time_limit='"60s"'), tmp_path / "run"
+    path, out = experiment(tmp_path, ["shift", "hangs"], seeds=2, time_limit='"60s"'), tmp_path / "run"
     started = tmp_path / "started"
     process = subprocess.Popen(
         command(path, out, "--workers", "1"),
@@ -227,9 +229,9 @@ def test_killed_at_any_moment_it_loses_at_most_the_cells_in_flight(tmp_path: Pat
     gone, alive = psutil.wait_procs(children, timeout=10)
     assert not alive, "the child outlived the engine"
     assert gone
-    path = experiment(tmp_path, ["shift"], seeds=3)
-    assert run(path, out).exit_code == 0
-    assert Counter(record.status for record in RunDirectory(out).records()) == {Status.OK: 3}
+    path = experiment(tmp_path, ["shift"], seeds=2)
+    assert run(path, out, "--workers", "1").exit_code == 0
+    assert Counter(record.status for record in RunDirectory(out).records()) == {Status.OK: 2}
     assert not list(out.rglob("*.tmp"))
 
 
@@ -258,7 +260,8 @@ def test_ctrl_c_says_how_to_go_on_and_leaves_no_child(tmp_path: Path) -> None:
 
 
 def test_nothing_could_run_is_exit_code_3(tmp_path: Path) -> None:
-    assert run(experiment(tmp_path, ["refuses"]), tmp_path / "run").exit_code == 3
+    words = ["run", str(experiment(tmp_path, ["sorting"])), "--out", str(tmp_path / "run")]
+    assert CliRunner().invoke(cli.app, words).exit_code == 3  # in d = 2
 
 
 def test_batches_keep_the_neighbours_of_a_crash(tmp_path: Path) -> None:
@@ -301,7 +304,9 @@ def test_of_seeds_fitted_together_one_may_be_lost(fake) -> None:
         Cell(estimator=spec, problem=Spec(name="gaussian", parameters={}), n_source=100, n_target=100, seed=seed)
         for seed in range(2)
     ]
-    found = measure_together(cells, problem, team, Conditions(evaluation_points=200), Clock())
+    conditions = Conditions(evaluation_points=200)
+    known = [planned(cell, problem, team, conditions) for cell in cells]
+    found = measure_together(known, problem, team, conditions, Clock())
     assert [record.status for record, _ in found] == [Status.DIVERGED, Status.OK]
 
 
@@ -341,12 +346,12 @@ def test_the_time_of_a_long_cell_is_not_counted_as_its_neighbours_start_up(tmp_p
 
 @pytest.mark.parametrize(("repeats", "killed"), [(1, True), (3, False)])
 def test_repeated_fits_have_a_time_limit_each(tmp_path: Path, repeats: int, killed: bool) -> None:
-    (planned,) = Execution(
+    (cell,) = Execution(
         Invocation(experiment=str(experiment(tmp_path, ["bures"]))), RunDirectory(tmp_path / "run")
     ).plan.cells
-    child = Told([[{"start": [planned.cell.key]}], [], [{"done": planned.cell.key}]])  # after 2000 seconds
+    child = Told([[{"start": [cell.cell.key]}], [], [{"done": cell.cell.key}]])  # after 2000 seconds
     conditions = Conditions(time_limit=900, repeats=repeats)
-    verdict = watch(child, {planned.cell.key: planned}, conditions, lambda *_: None, lambda: False)
+    verdict = watch(child, {cell.cell.key: cell}, conditions, lambda *_: None, lambda: False)
     assert (verdict is not None) == killed
 
 

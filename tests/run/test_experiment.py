@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mongebench.core.errors import ExperimentError, InvalidParameter, MongebenchError, UnknownName
-from mongebench.run.experiment import duration, packaged, read, select, size
+from mongebench.run.experiment import duration, packaged, read, select
 
 GOOD = """
 name = "example"
@@ -105,6 +105,8 @@ def test_a_list_of_tables_makes_a_row_of_each(tmp_path: Path) -> None:
         ("n_source = [500, 2000]", "n_source = [0, 2000]", ["n_source"]),
         ('time_limit = "90s"', 'time_limit = "90 parsecs"', ["time_limit", "parsecs", "90s", "ms, s, m, h"]),
         ('time_limit = "90s"', 'time_limit = "-1s"', ["time_limit"]),
+        ('time_limit = "90s"', 'memory_limit = "4 heaps"', ["memory_limit", "4 heaps", "4GiB"]),
+        ('time_limit = "90s"', "memory_limit = true", ["memory_limit", "1048576"]),
         ("seeds = 3", "seeds = 0", ["seeds"]),
         ('name = "gaussian"', "", ["[[problems]] needs a name"]),
         ('name = "example"', 'name = "a/b"', ["name"]),
@@ -164,7 +166,13 @@ def test_select_by_name_pattern_and_label(tmp_path: Path) -> None:
 
 def test_quantities() -> None:
     assert [duration(text) for text in ("90s", "10m", "3h", "250ms", 5)] == [90, 600, 10800, 0.25, 5]
-    assert [size(text) for text in ("512MiB", "2GiB", 1000)] == [512 << 20, 2 << 30, 1000]
+
+
+@pytest.mark.parametrize(("given", "found"), [('"512MiB"', 512 << 20), ('"2GiB"', 2 << 30), ("3_000_000", 3_000_000)])
+def test_sizes(tmp_path: Path, given: str, found: int) -> None:
+    path = tmp_path / "sized.toml"
+    path.write_text(GOOD.replace('time_limit = "90s"', f"memory_limit = {given}"), encoding="utf-8")
+    assert read(str(path)).memory_limit == found
 
 
 @pytest.mark.parametrize("name", [".", "..", ".hidden", "...", "", "a\\n", "x" * 101])

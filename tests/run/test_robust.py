@@ -301,6 +301,7 @@ def test_mistakes_about_engines_are_sentences(tmp_path: Path, monkeypatch, capsy
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("no_children")  # but for those of the process that is started
 def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared_ones(
     tmp_path: Path, monkeypatch
 ) -> None:

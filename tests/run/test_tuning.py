@@ -40,6 +40,7 @@ def search(folder, **changed):
     return Tuning("stretched", folder / "run", machinery=Machinery(workers=1), **given | changed)
 
 
+@pytest.mark.usefixtures("no_children")
 def test_a_tuning_begins_with_the_defaults_finds_better_and_keeps_the_records_of_every_trial(written):
     found = search(written)
     trials = list(found.search(Execution.execute))

@@ -13,6 +13,7 @@ import numpy as np
 
 from mongebench.core.arrays import Points, padded_blocks
 from mongebench.estimators.flow.potential import Potential
+from mongebench.estimators.inverse import preimages
 
 
 @eqx.filter_jit
@@ -25,6 +26,12 @@ def images(potential: Potential, x: jax.Array) -> jax.Array:
 def values(potential: Potential, x: jax.Array) -> jax.Array:
     """phi(x), (n, d) -> (n,)."""
     return jax.vmap(potential.value)(x)
+
+
+@eqx.filter_jit
+def jacobians(potential: Potential, x: jax.Array) -> jax.Array:
+    """DT(x), (n, d) -> (n, d, d)."""
+    return jax.vmap(potential.jacobian)(x)
 
 
 @eqx.filter_jit
@@ -54,3 +61,12 @@ class GradientMap:
     def log_det(self, x: Any) -> Points:
         """log det DT(x), (n, d) -> (n,)."""
         return in_blocks(log_dets, self.potential, np.asarray(x))
+
+    def inverse(self, y: Points, x: Points) -> Points:
+        """The points with the images y, beginning at x, both (n, d) -> (n, d); raises what `preimages` raises.
+
+        In float64 whatever T was learnt in: its own rounding would end the steps early.
+        """
+        with jax.enable_x64(True):
+            exact = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), self.potential)
+        return preimages(lambda x: in_blocks(images, exact, x), lambda x: in_blocks(jacobians, exact, x), y=y, x=x)

@@ -86,6 +86,7 @@ class Flow(MapEstimator):
     """
 
     claims = frozenset({Claim.GRADIENT_OF_CONVEX})
+    invertible = True
     matters_with: ClassVar[dict[str, Any]] = {
         "epsilon": {"divergence": ["kl_score", "kl_two_scores", "sinkhorn_divergence"]},
         "units": {"family": ["ridge", "icnn", "dense_icnn", "maxima", "dictionary"]},
@@ -140,6 +141,10 @@ class Flow(MapEstimator):
     def potential(self, X: Any) -> Any:
         """phi(x), (n, d) -> (n,)."""
         return in_blocks(values, self.parameters_, X)
+
+    def inverse_transform(self, Y: Any) -> Any:
+        """T^-1(y) = grad phi*(y), (n, d) -> (n, d), by Newton steps."""
+        return self._map().inverse(Y, x=Y)
 
     def log_det(self, X: Any) -> Any:
         """log det DT(x), (n, d) -> (n,)."""

@@ -147,8 +147,9 @@ class GradICNN(Euclidean):
     divergence, epsilon, batch_size, dtype
         As in `Flow`.
 
-    References: Amos, Xu and Kolter 2017, Input convex neural networks; Dumont, Lacombe and Vialard 2026 (arXiv
-    2603.25182).
+    References
+    ----------
+    Amos, Xu and Kolter 2017, Input convex neural networks; Dumont, Lacombe and Vialard 2026 (arXiv 2603.25182).
     """
 
     __init__ = of_family(Euclidean.__init__, "icnn")

@@ -27,7 +27,7 @@ from mongebench.report.rates.inequalities import MAP
 from mongebench.report.tables import results
 from mongebench.run.frame import FIT_COLUMNS
 from mongebench.run.reading import Run
-from mongebench.run.record import Provenance, Status
+from mongebench.run.record import MEASURED, Provenance, Status
 from mongebench.run.store import RunError, write_atomically
 
 ERRORS = {"l2_error": "length^2", "uvp": "%", "energy_distance": "length"}
@@ -84,7 +84,7 @@ class Tracked:
 def tracked(run: Run) -> list[Tracked]:
     """What asv is told of a run: for each problem, its errors, failures, times and rates."""
     rows = run.frame()
-    measured = rows["status"].isin([Status.OK, Status.AT_FLOOR])
+    measured = rows["status"].isin(MEASURED)
     for column in FIT_COLUMNS:
         rows[column] = rows.get(column, pd.Series(np.nan, rows.index)).where(measured)
     try:
@@ -113,7 +113,7 @@ def _values(own: pd.DataFrame, flows: pd.DataFrame) -> Iterator[tuple[str, str, 
     for name, column in zip(("time_fit", "time_gpu_fit"), FIT_COLUMNS, strict=True):
         yield name, "seconds", results.aggregate(own, column).set_index(place)["mean"]
     served = own[own["status"] != Status.UNSUPPORTED]
-    failed = ~served["status"].isin([Status.OK, Status.AT_FLOOR])
+    failed = ~served["status"].isin(MEASURED)
     yield "track_failed", "failed cells", failed.groupby([served[axis] for axis in place], sort=False).sum()
     place = ["dim", "estimator"]
     falling = results.exponents(own, "uvp")

@@ -22,11 +22,12 @@ from mongebench.report.rates import flows
 from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
 from mongebench.report.rates.verdict import Verdict
-from mongebench.report.tables import exports, leaderboard, results
+from mongebench.report.site.docstrings import paragraphs
+from mongebench.report.tables import exports, leaderboard, leaderboard_text, results
 from mongebench.report.tables.formats import Format
 from mongebench.run.frame import notes
 from mongebench.run.reading import Run
-from mongebench.run.record import Record, Status, meaning
+from mongebench.run.record import MEASURED, Record, Status, meaning
 from mongebench.run.store import RunError, write_atomically
 
 TRUTHS = {
@@ -111,13 +112,13 @@ class _Site:
         look_of = self.look_of
         self._page(
             "index.html",
-            said=[*leaderboard.verdict(self.board, self.rows), *notes(self.rows)],
-            n_ok=int(self.rows["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
+            said=[*leaderboard_text.verdict(self.board, self.rows), *notes(self.rows)],
+            n_ok=int(self.rows["status"].isin(MEASURED).sum()),
             n_supported=int((self.rows["status"] != Status.UNSUPPORTED).sum()),
             n_unsupported=int((self.rows["status"] == Status.UNSUPPORTED).sum()),
             cards=self._cards(),
-            legend=leaderboard.legend(self.rows),
-            boards=leaderboard.shown(self.board),
+            legend=leaderboard_text.legend(self.rows),
+            boards=leaderboard_text.shown(self.board),
             data=self._data(self.places),
             charts=_drawn(interactive.by_dimension(self.places, look_of), interactive.pareto(self.places, look_of)),
             failures=_failures(self.rows),
@@ -231,7 +232,7 @@ class _Site:
             "dims": sorted(int(dim) for dim in own["dim"].unique()),
             "budgets": list(own["budget"].unique()),
             "convexity": dict(zip(convexity.index.tolist(), convexity.tolist(), strict=True)),
-            "n_ok": int(own["status"].isin([Status.OK, Status.AT_FLOOR]).sum()),
+            "n_ok": int(own["status"].isin(MEASURED).sum()),
             "n_planned": len(own),
             "parameters": own["problem_parameters"].unique().tolist(),
         }
@@ -244,7 +245,7 @@ class _Site:
             own = self.rows[(self.rows["estimator_name"] == name) & (self.rows["status"] != Status.UNSUPPORTED)]
             line = lines[0]
             ranked = [one for one in self.board if one["tier"] == line["tier"] and one["group"] == "rival"]
-            measured = int(own["status"].isin([Status.OK, Status.AT_FLOOR]).sum())
+            measured = int(own["status"].isin(MEASURED).sum())
             medians = self.places.loc[self.places["estimator_name"] == name, "ratio"]
             found.append(
                 {
@@ -307,7 +308,7 @@ class _Site:
             tier=own["tier"].iloc[0],
             documentation=_documentation(ESTIMATORS, name),
             parameters=list(labels.itertuples(index=False, name=None)),
-            boards=leaderboard.shown([line for line in self.board if line["estimator_name"] == name]),
+            boards=leaderboard_text.shown([line for line in self.board if line["estimator_name"] == name]),
             failures=_failures(own),
             data=self._data(places),
             charts=_drawn(interactive.by_dimension(places, self.look_of)),
@@ -337,7 +338,7 @@ def _pages(kind: str, labels: Iterable[str]) -> dict[str, str]:
 
 def _failures(rows: pd.DataFrame) -> dict[str, Any]:
     """Cells that were not measured, equal reasons together: the most frequent lines, and how many are left out."""
-    failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
+    failed = rows[~rows["status"].isin(MEASURED)]
     lines: list[dict[str, Any]] = [
         {
             "status": (status := str(group["status"].iloc[0])),
@@ -372,28 +373,3 @@ def greek(text: str) -> str:
 
 
 _GREEK = {"lambda": "\N{GREEK SMALL LETTER LAMDA}", "tau": "\N{GREEK SMALL LETTER TAU}"}
-
-
-def paragraphs(docstring: str) -> list[tuple[str, str]]:
-    """A docstring in pieces: ("heading", text), ("formula", lines) for what is indented, ("item", text) for a name
-    that a description follows, ("text", paragraph)."""
-    pieces: list[tuple[str, str]] = []
-    described = False
-    for block in re.split(r"\n\s*\n", docstring):
-        lines = block.splitlines()
-        if len(lines) > 1 and re.fullmatch(r"-{3,}", lines[1].strip()):
-            pieces.append(("heading", lines[0]))
-            lines, described = lines[2:], True
-        if all(line.startswith("    ") for line in lines) and not described:
-            pieces.append(("formula", "\n".join(line[4:] for line in lines)))
-        elif described:
-            for line in lines:
-                if not line.startswith("    "):
-                    pieces.append(("item", line))
-                elif pieces[-1][0] == "description":
-                    pieces[-1] = ("description", f"{pieces[-1][1]} {line.strip()}")
-                else:
-                    pieces.append(("description", line.strip()))
-        elif lines:
-            pieces.append(("text", " ".join(line.strip() for line in lines)))
-    return pieces

@@ -24,7 +24,7 @@ from mongebench.report.tables.formats import FailOn
 from mongebench.report.tables.pairing import pair
 from mongebench.report.tables.results import IDENTITY_COLUMNS, chosen_metric
 from mongebench.run.frame import TIME_COLUMNS
-from mongebench.run.record import Status
+from mongebench.run.record import MEASURED
 
 LEVEL = 0.95
 """Of all claims together."""
@@ -130,7 +130,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None
 
 def _places(common: pd.DataFrame) -> pd.DataFrame:
     """One row a place of paired cells with `value`, `loss` and `error`; `change` where that needs no interval."""
-    measured = [common[name].isin([Status.OK, Status.AT_FLOOR]) for name in ("status", "status_after")]
+    measured = [common[name].isin(MEASURED) for name in ("status", "status_after")]
     both = measured[0] & measured[1]
     unlike = _unlike(common, both)
     ratio = pd.Series(np.log(common["loss_after"] / common["loss"]), common.index)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from mongebench.report.tables import leaderboard, results
+from mongebench.report.tables import leaderboard, leaderboard_text, results
 from mongebench.report.tables.formats import Format
 from mongebench.run.reading import Run
 from mongebench.run.store import Plan, RunDirectory, replacing, write_atomically
@@ -48,8 +48,8 @@ def write_board(rows: pd.DataFrame, format: Format, path: Path, top: int | None 
     if format in (Format.CSV, Format.PARQUET):
         failures = [", ".join(f"{count} {status}" for status, count in line["failures"].items()) for line in lines]
         return _write_frame(pd.DataFrame(lines).assign(failures=failures), format, path)
-    boards = leaderboard.shown(lines) if top is None else leaderboard.brief(lines, top)
-    return _render("leaderboard", format, path, boards=boards, legend=leaderboard.legend(rows))
+    boards = leaderboard_text.shown(lines) if top is None else leaderboard_text.brief(lines, top)
+    return _render("leaderboard", format, path, boards=boards, legend=leaderboard_text.legend(rows))
 
 
 def _write_frame(frame: pd.DataFrame, format: Format, path: Path) -> Path:

@@ -19,7 +19,7 @@ from scipy import stats
 from mongebench.core.problem import Split
 from mongebench.plugins import ANCHORS, METRICS, find
 from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS, TRANSFORM_COLUMN
-from mongebench.run.record import Status
+from mongebench.run.record import MEASURED, Status
 from mongebench.run.settings import Setting
 
 NO_GPU = "no gpu"
@@ -67,7 +67,7 @@ def aggregate(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
     )
     summary["standard_error"] = np.hypot(*errors.fillna(0.0).to_numpy().T)
     summary.loc[errors.isna().all(axis=1), "standard_error"] = np.nan
-    failed = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR])]
+    failed = rows[~rows["status"].isin(MEASURED)]
     failures: dict[Any, Counter[str]] = defaultdict(Counter)
     for *key, status in failed[[*IDENTITY_COLUMNS, "status"]].itertuples(index=False):
         failures[tuple(key)][status] += 1
@@ -305,7 +305,7 @@ def exponents(rows: pd.DataFrame, column: str = "fit_seconds") -> pd.DataFrame:
     (Student's t with the residual degrees of freedom); at least three sizes. A metric counts as its floor below it.
     """
     found = []
-    measured = rows[rows["status"].isin([Status.OK, Status.AT_FLOOR]) & np.isfinite(rows["n_source"])]
+    measured = rows[rows["status"].isin(MEASURED) & np.isfinite(rows["n_source"])]
     value = measured.get(column, pd.Series(np.nan, measured.index))
     measured = measured.assign(value=value.clip(lower=measured.get(f"{column}_floor")))
     measured = measured[measured["value"] > 0]

@@ -27,7 +27,7 @@ from mongebench.core.text import printable
 from mongebench.plugins import DATASETS, ESTIMATORS, KINDS, METRICS, available, find, split_of
 from mongebench.report.rates.inequalities import INEQUALITIES
 from mongebench.report.rates.verdict import Verdict
-from mongebench.report.tables import leaderboard
+from mongebench.report.tables import leaderboard, leaderboard_text
 from mongebench.report.tables.results import (
     NO_GPU,
     Block,
@@ -40,7 +40,7 @@ from mongebench.report.tables.results import (
     number,
 )
 from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS
-from mongebench.run.record import Record, State, Status
+from mongebench.run.record import MEASURED, Record, State, Status
 from mongebench.selection.choose import Selection
 
 
@@ -78,7 +78,7 @@ def _cell(cell: Shown) -> str:
 def board(rows: pd.DataFrame) -> RenderableType:
     """The leaderboard, a table a tier; what a terminal has no room for is in an export and a report."""
     parts: list[RenderableType] = []
-    for shown in leaderboard.shown(leaderboard.board(rows)):
+    for shown in leaderboard_text.shown(leaderboard.board(rows)):
         table = Table(title=escape(shown.title), title_justify="left", title_style="bold")
         for place in shown.FEW:
             table.add_column(escape(shown.headings[place]), no_wrap=place < 2, overflow="fold")
@@ -86,7 +86,7 @@ def board(rows: pd.DataFrame) -> RenderableType:
             cells = shown.cells(line)
             table.add_row(*(escape(cells[place]) for place in shown.FEW))
         parts.append(table)
-    return Group(*parts, escape(leaderboard.legend(rows)))
+    return Group(*parts, escape(leaderboard_text.legend(rows)))
 
 
 def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
@@ -248,7 +248,7 @@ def status(rows: pd.DataFrame) -> RenderableType:
     for state in (*Status, *State):
         if counts[state]:
             table.add_row(str(state), str(counts[state]), state.meaning)
-    failures = rows[~rows["status"].isin([Status.OK, Status.AT_FLOOR, State.MISSING])]
+    failures = rows[~rows["status"].isin([*MEASURED, State.MISSING])]
     if failures.empty:
         return table
     reasons = Table(title="reasons", title_justify="left", title_style="bold")

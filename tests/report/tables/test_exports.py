@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mongebench import cli
-from mongebench.report.tables import exports, leaderboard, results
+from mongebench.report.tables import exports, leaderboard, leaderboard_text, results
 from mongebench.report.tables.formats import Format
 from mongebench.run.reading import read_run
 from mongebench.run.record import Status
@@ -103,7 +103,7 @@ def test_the_leaderboard_is_the_one_of_the_report_in_every_format(run, tmp_path,
         (exports.markdown, " |", r"(?<!\\)\|") if format is Format.MARKDOWN else (exports.tex, r" \\", r"(?<!\\)&")
     )
     text = path.read_text(encoding="utf-8").splitlines()
-    for table in leaderboard.shown(lines):
+    for table in leaderboard_text.shown(lines):
         for line in table.lines:
             (row,) = [row for row in text if row.removeprefix("| ").startswith(escaped(line["estimator"]) + " ")]
             assert row.endswith(f"{line['n_ok']}/{line['n_planned']}{end}")

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 
 from mongebench.report.tables import leaderboard
-from mongebench.report.tables.leaderboard import LEAST, LOSS, board, legend, places, shown, verdict
+from mongebench.report.tables.leaderboard import LEAST, LOSS, board, places
+from mongebench.report.tables.leaderboard_text import legend, shown, verdict
 
 NAN = float("nan")
 

@@ -75,7 +75,7 @@ def value_gradient_and_product(method, batch):
     return jax.device_get(results(batch))
 
 
-@pytest.mark.parametrize("linear", [True, False])
+@pytest.mark.parametrize("linear", [pytest.param(True, marks=pytest.mark.slow), False])
 def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear, monkeypatch):
     potential, x = potential_and_points("ridge")
     subproblem = Subproblem(KullbackLeibler(energy, dim=2), linear)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from mongebench.estimators.flow.machinery.evaluation import GradientMap
 from mongebench.estimators.flow.potential import FAMILIES, ICNN, Maxima, Quadratic
 
 from ..small import potential_and_points
@@ -31,7 +32,14 @@ def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
     assert np.linalg.eigvalsh(jacobians).min() > 0
 
 
-@pytest.mark.parametrize("dim", [1, 2, 3])
+def test_the_map_of_a_network_goes_back():
+    potential, x = potential_and_points("icnn", 3)
+    gradient = GradientMap(potential)
+    images = gradient(x)
+    np.testing.assert_allclose(gradient.inverse(images, x=images), x, atol=1e-10)
+
+
+@pytest.mark.parametrize("dim", [1, 3])
 def test_the_jet_of_a_dictionary_is_linear_with_the_derivative_it_states(dim):
     potential, x = potential_and_points("dictionary", dim)
     theta, unravel = ravel_pytree(potential)

@@ -118,6 +118,11 @@ def test_the_map_is_the_gradient_of_the_potential(watched):
     np.testing.assert_allclose(np.stack(slope, axis=1), watched.fitted.transform(X), atol=1e-6)
 
 
+def test_the_map_goes_back(watched):
+    back = watched.fitted.inverse_transform(watched.fitted.transform(X))
+    np.testing.assert_allclose(back, X, atol=1e-9)
+
+
 def test_equal_seeds_give_equal_maps_and_fits_forget(watched):
     images, objective = watched.fitted.transform(X), watched.fitted.objective_
     again = watched.fitted.fit(*views(watched.scheme), seed=1)

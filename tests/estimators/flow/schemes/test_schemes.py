@@ -39,7 +39,7 @@ def test_damping_does_not_slow_the_natural_flow_down(gaussian_flow, damping):
     assert 2 * np.log(ratio) == pytest.approx(0.0, abs=1e-3)
 
 
-@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+@pytest.mark.parametrize("scheme", [FlowImplicit, pytest.param(FlowExplicit, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(("condition", "commuting"), [(10.0, False), pytest.param(100.0, True, marks=pytest.mark.slow)])
 def test_error_of_euler_schemes_falls_with_slope_one(gaussian_flow, scheme, condition, commuting):
     flow = gaussian_flow(2, condition, commuting)
@@ -99,7 +99,7 @@ def test_a_decaying_rate_ends_descent_at_rest(gaussian_flow):
     assert last_moves["cosine"] < 0.3 * last_moves["constant"]
 
 
-@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+@pytest.mark.parametrize("scheme", [FlowImplicit, pytest.param(FlowExplicit, marks=pytest.mark.slow)])
 def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
     flow = gaussian_flow(2)
     step = {"tau": 0.1, "steps": 1, "learning_rate": 0.005}
@@ -111,7 +111,7 @@ def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
     assert flow.error(by_adam, by_newton) < 0.04
 
 
-@pytest.mark.parametrize("scheme", [FlowExplicit, FlowImplicit])
+@pytest.mark.parametrize("scheme", [FlowImplicit, pytest.param(FlowExplicit, marks=pytest.mark.slow)])
 def test_a_decaying_rate_ends_each_subproblem_at_rest(gaussian_flow, scheme):
     flow = gaussian_flow(2, n=400)
     step = {"tau": 0.1, "steps": 2}
