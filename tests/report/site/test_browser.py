@@ -5,6 +5,7 @@
 
 import functools
 import http.server
+import itertools
 import os
 import shutil
 import threading
@@ -73,6 +74,15 @@ def open_tab(chromium):
     return functools.partial(Tab, chromium)
 
 
+def draw_all(page) -> int:
+    """Scroll to every figure, as a reader would, and wait until it is drawn; how many there are."""
+    charts = page.locator("figure.chart")
+    for index in range(charts.count()):
+        charts.nth(index).scroll_into_view_if_needed()
+        charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
+    return charts.count()
+
+
 def chooser(page, label: str):
     return page.locator("#filters label", has_text=label).locator("select")
 
@@ -91,11 +101,7 @@ def test_the_report_filters_sorts_and_draws(real: Path, open_tab) -> None:
     chooser(page, "dimension").select_option("")
     page.get_by_role("button", name="fit s").click()
     assert page.locator("#results th[aria-sort=ascending]").inner_text() == "fit s"
-    charts = page.locator("figure.chart")
-    assert charts.count() == 2
-    for index in range(charts.count()):
-        charts.nth(index).scroll_into_view_if_needed()
-        charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
+    assert draw_all(page) == 2
     tab.close("report")
 
 
@@ -104,11 +110,7 @@ def test_every_page_of_the_report_draws_its_figures(real: Path, open_tab) -> Non
     for path in sorted((real / "site").glob("*.html")):
         tab = open_tab("file:", offline=True)
         tab.page.goto(path.as_uri())
-        charts = tab.page.locator("figure.chart")
-        for index in range(charts.count()):
-            charts.nth(index).scroll_into_view_if_needed()
-            charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
-        drawn[path.stem] = charts.count()
+        drawn[path.stem] = draw_all(tab.page)
         tab.close(f"report-{path.stem}")
     # The front page's two; the problem's clouds in d = 1 and 2, error against d, n and seconds; the sorted map's error.
     assert {page: count for page, count in drawn.items() if count} == {
@@ -123,6 +125,29 @@ def test_a_phone_shows_the_report_without_scrolling_sideways(real: Path, open_ta
     tab.page.goto((real / "site" / "index.html").as_uri())
     assert tab.page.evaluate("document.documentElement.scrollWidth") <= 390
     tab.close("report-phone")
+
+
+def test_axe_finds_nothing_that_keeps_a_reader_out(real: Path, hostile, tmp_path, open_tab) -> None:  # noqa: F811
+    """Every kind of page with its figures drawn, for a light and a dark system, at a desk and on a phone."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    report(hostile.path, "--out", tmp_path / "site")
+    kinds = ["index", "rates", "problem-gaussian", "estimator-broken"]
+    pages = [real / "site" / "index.html", *(tmp_path / "site" / f"{kind}.html" for kind in kinds)]
+    found = []
+    for path in pages:
+        tab = open_tab("file:", offline=True)
+        tab.page.goto(path.as_uri())
+        for width, scheme in itertools.product((1400, 390), ("light", "dark")):
+            tab.page.set_viewport_size({"width": width, "height": 844})
+            tab.page.emulate_media(color_scheme=scheme)
+            draw_all(tab.page)
+            # Its preload asks for the style sheet once more, which a browser refuses to a page from disk.
+            said = Axe().run(tab.page, options={"resultTypes": ["violations"], "preload": False})
+            if said.violations_count:
+                found.append(f"{path.name}, {width} px, {scheme}: {said.generate_report()}")
+        tab.close(f"axe-{path.stem}")
+    assert not found, "\n".join(found)
 
 
 def test_hostile_names_are_shown_and_do_nothing(hostile, tmp_path, open_tab) -> None:  # noqa: F811
