@@ -108,7 +108,6 @@ class _Site:
         self._assets()
         self.progress("Drawing the figures")
         downloads = self._downloads()
-        look_of = self.look_of
         self._page(
             "index.html",
             said=[*leaderboard.verdict(self.board, self.rows), *notes(self.rows)],
@@ -119,7 +118,7 @@ class _Site:
             legend=leaderboard.legend(self.rows),
             boards=leaderboard.shown(self.board),
             data=self._data(self.places),
-            charts=_drawn(interactive.by_dimension(self.places, look_of), interactive.pareto(self.places, look_of)),
+            charts=_drawn(interactive.errors(self.places, self.look_of)),
             failures=_failures(self.rows),
             downloads=downloads,
             facts={problem: self._facts(problem) for problem in self.problems},
@@ -274,9 +273,7 @@ class _Site:
             recoloured=inline(recoloured) if (recoloured := pictures.recoloured(self.run, own)) else "",
             charts=_drawn(
                 *in_the_plane,
-                interactive.by_dimension(places, look_of),
-                interactive.by_samples(places, look_of),
-                interactive.pareto(places, look_of),
+                interactive.errors(places, look_of),
                 interactive.anytime(self._traced(own), look_of),
             ),
         )
@@ -310,7 +307,7 @@ class _Site:
             boards=leaderboard.shown([line for line in self.board if line["estimator_name"] == name]),
             failures=_failures(own),
             data=self._data(places),
-            charts=_drawn(interactive.by_dimension(places, self.look_of)),
+            charts=_drawn(interactive.errors(places, self.look_of)),
         )
 
 

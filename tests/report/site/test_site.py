@@ -129,7 +129,7 @@ def test_pages_of_problems_and_estimators_say_what_they_are(real: Path) -> None:
     for words in ("closed form", "the exact map is a formula", "Dowson and Landau"):
         assert words in problem.text, words
     names = {one["name"] for one in problem.data if "series" in one}
-    assert names == {"clouds-1", "clouds-2", "dimension", "samples", "pareto"}
+    assert names == {"clouds-1", "clouds-2", "error"}
     estimator = Page(real / "site" / "estimator-sorting.html")
     for words in ("Monotone map", "Santambrogio", "extrapolation", "one dimension only", "gaussian (d = 2)"):
         assert words in estimator.text, words
