@@ -26,7 +26,7 @@ from mongebench.core.oracle import tier
 from mongebench.core.parameters import parameters_of
 from mongebench.core.problem import Split
 from mongebench.plugins import DATASETS, ESTIMATORS, METRICS, SHOWN, Plugin, available, split_of
-from mongebench.report.site.pages import paragraphs
+from mongebench.report.site.texts import paragraphs
 from mongebench.report.tables import leaderboard
 from mongebench.run import settings
 from mongebench.run.record import Record, Status

@@ -142,7 +142,7 @@ def errors(places: pd.DataFrame, look_of: Looks) -> Chart | None:
     most of a logarithmic axis.
     """
     axes = {"dimension d": "log", "n, the smaller of the two budgets": "log", "fit seconds": "log"}
-    drawing = _Drawing("error", "Error against dimension, n and seconds", axes)
+    drawing = _Drawing("error", "Error", axes)
     drawing.chart["choices"] = [label for name, label in CHOICES.items() if name in places]
     places = places[places["estimator"] != "truth"]
     sizes = places[["n_source", "n_target"]].min(axis=1)
@@ -152,7 +152,11 @@ def errors(places: pd.DataFrame, look_of: Looks) -> Chart | None:
                 _curves(drawing, block.sort_values("x"), label, axis, look_of)
     measured = places[(places["n_ok"] > 0) & (places["fit_seconds"] > 0)]
     for label, block in _views(measured, PLACE):
-        _pareto(drawing, block, label, 2, look_of)
+        if len(block) > 1:
+            _pareto(drawing, block, label, 2, look_of)
+    known = {view["axis"] for view in drawing.chart["views"]}
+    names = [name for axis, name in enumerate(("dimension", "n", "seconds")) if axis in known]
+    drawing.chart["title"] += f" against {', '.join(names[:-1])}{' or ' if names[1:] else ''}{''.join(names[-1:])}"
     return drawing.finished(
         "Mean over what was measured, with standard errors as in the results. Anchors are grey; the floor is what the "
         "exact map would show. Seconds are of the CPU, without compilation, and there a line joins the estimators that "
@@ -307,7 +311,7 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
             lines.append((MAP_BY_KL, ratios[index]))
         if convexity == 0:
             lines = [] if of_map or index not in ratios else [(KL_CONVEX, 1 / ratios[index])]
-        time = np.linspace(0, end, CURVE)[1:]
+        time = np.union1d(np.linspace(0, end, CURVE)[1:], np.geomspace(end / 1e4, end, CURVE))  # for either scale
         own = [y for one in drawing.chart["series"] if one["view"] == index for y in one["y"] if y and y > 0]
         lowest = max(min(own, default=1.0) / 10, LOWEST)  # a long flow's line would take up the whole axis
         for one, factor in lines:
@@ -320,7 +324,7 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
                 drawing.add(index, name, _line(_BLACK, "dash" if one.own else "dashdot"), time, line, mode="lines")
     return drawing.finished(
         "One line per fit: the median over its seeds, with thin lines for the lowest and the highest; dotted at half "
-        "the step. Black: the bounds of the theory, which the curves may not cross."
+        "the step. Dashed: the bounds of the theory, which the curves may not cross."
     )
 
 

@@ -22,6 +22,7 @@ from mongebench.report.rates import flows
 from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
 from mongebench.report.rates.verdict import Verdict
+from mongebench.report.site import texts
 from mongebench.report.tables import exports, leaderboard, results
 from mongebench.report.tables.formats import Format
 from mongebench.run.frame import notes
@@ -89,8 +90,9 @@ class _Site:
         )
         self.environment.filters |= {
             "number": results.known_number,
-            "paragraphs": paragraphs,
-            "greek": greek,
+            "paragraphs": texts.paragraphs,
+            "greek": texts.greek,
+            "coded": texts.coded,
         }
         self.environment.globals |= {
             "problems": self.problems,
@@ -134,20 +136,24 @@ class _Site:
         """The verdicts, those that say something against a flow first."""
         verdicts = flows.frame(self.run)
         write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
+        spoken = verdicts["verdict"] != Verdict.NOT_APPLICABLE
+        beyond, verdicts = verdicts[~spoken], verdicts[spoken]
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
-        spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
-            verdicts_of={str(verdict): verdict.meaning for verdict in WORST_FIRST if verdict in set(spoken["verdict"])},
-            counts={
-                one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
-                for one in INEQUALITIES
-                if one.name in set(spoken["inequality"])
+            verdicts_of={
+                str(verdict): verdict.meaning for verdict in WORST_FIRST if verdict in set(verdicts["verdict"])
             },
-            beyond=int((verdicts["verdict"] == Verdict.NOT_APPLICABLE).sum()),
-            planned=len(verdicts),
+            counts={
+                one: verdicts.loc[verdicts["inequality"] == one.name, "verdict"].value_counts().to_dict()
+                for one in INEQUALITIES
+                if one.name in set(verdicts["inequality"])
+            },
+            beyond=beyond["reason"].value_counts().to_dict(),
+            spoken=len(verdicts),
+            planned=len(verdicts) + len(beyond),
             horizon=self.run.plan.horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
             charts=_drawn(
@@ -361,36 +367,3 @@ def _documentation(group: str, name: str) -> str:
     """The docstring of a registered name; empty where it is registered no more (a plugin of the run)."""
     plugin = available(group).get(name)
     return plugin.docstring() if plugin else ""
-
-
-def greek(text: str) -> str:
-    """Formulas with lambda and tau as symbols."""
-    return re.sub(r"\b(lambda|tau)(?![\w=])", lambda found: _GREEK[found[1]], text)
-
-
-_GREEK = {"lambda": "\N{GREEK SMALL LETTER LAMDA}", "tau": "\N{GREEK SMALL LETTER TAU}"}
-
-
-def paragraphs(docstring: str) -> list[tuple[str, str]]:
-    """A docstring in pieces: ("heading", text), ("formula", lines) for what is indented, ("item", text) for a name
-    that a description follows, ("text", paragraph)."""
-    pieces: list[tuple[str, str]] = []
-    described = False
-    for block in re.split(r"\n\s*\n", docstring):
-        lines = block.splitlines()
-        if len(lines) > 1 and re.fullmatch(r"-{3,}", lines[1].strip()):
-            pieces.append(("heading", lines[0]))
-            lines, described = lines[2:], True
-        if all(line.startswith("    ") for line in lines) and not described:
-            pieces.append(("formula", "\n".join(line[4:] for line in lines)))
-        elif described:
-            for line in lines:
-                if not line.startswith("    "):
-                    pieces.append(("item", line))
-                elif pieces[-1][0] == "description":
-                    pieces[-1] = ("description", f"{pieces[-1][1]} {line.strip()}")
-                else:
-                    pieces.append(("description", line.strip()))
-        elif lines:
-            pieces.append(("text", " ".join(line.strip() for line in lines)))
-    return pieces

@@ -55,9 +55,10 @@ function places() {
   }));
 }
 
+// A column that `varies` is left out where it says the same of every result.
 const COLUMNS = [
-  { name: "estimator", key: (p) => p.estimator, cell: (p) => element("a", { href: p.estimatorPage }, p.estimator) },
-  { name: "problem", key: (p) => p.problem, cell: (p) => element("a", { href: p.problemPage }, p.problem) },
+  { name: "estimator", varies: true, key: (p) => p.estimator, cell: (p) => element("a", { href: p.estimatorPage }, p.estimator) },
+  { name: "problem", varies: true, key: (p) => p.problem, cell: (p) => element("a", { href: p.problemPage }, p.problem) },
   { name: "d", key: (p) => p.dim, cell: (p) => String(p.dim), number: true },
   { name: "budget", key: (p) => p.budget, cell: (p) => p.budget, className: "whole" },
   { name: "metric", key: (p) => p.metric, cell: (p) => ({ uvp: "UVP %", energy_distance: "energy distance" })[p.metric] ?? p.metric },
@@ -65,7 +66,7 @@ const COLUMNS = [
   { name: "ratio", key: (p) => p.ratio, cell: (p) => (p.kind === "floor" ? "" : shown(p.ratio)), number: true },
   { name: "worst", key: (p) => p.worst, cell: (p) => (p.kind === "floor" ? "" : shown(p.worst)), number: true },
   { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
-  { name: "GPU s", key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
+  { name: "GPU s", varies: true, key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
   { name: "transform s", key: (p) => p.transform ?? null, cell: (p) => shown(p.transform ?? null), number: true },
   { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
   { name: "why, again", cell: again },
@@ -96,7 +97,8 @@ function results() {
   const state = { sort: null, up: true, whole: false };
   const selects = filters(all, () => render());
   const body = element("tbody");
-  const heads = COLUMNS.map((column) => {
+  const columns = COLUMNS.filter((column) => !column.varies || new Set(all.map(column.key)).size > 1);
+  const heads = columns.map((column) => {
     const head = element("th", { scope: "col", className: column.number ? "number" : "" });
     if (!column.key) return element("th", { scope: "col" }, column.name);
     const button = element("button", { type: "button" }, column.name);
@@ -120,7 +122,7 @@ function results() {
     const sorted = state.sort ? [...chosen].sort((a, b) => compare(state.sort.key(a), state.sort.key(b), state.up)) : chosen;
     const drawn = state.whole ? sorted : sorted.slice(0, FIRST_ROWS);
     body.replaceChildren(...drawn.map((place) => element("tr", { className: place.anchor ? "anchor" : "" },
-      ...COLUMNS.map((column) => element("td", { className: column.number ? "number" : column.className ?? "" }, column.cell(place))))));
+      ...columns.map((column) => element("td", { className: column.number ? "number" : column.className ?? "" }, column.cell(place))))));
     more.hidden = drawn.length === sorted.length;
     const ok = chosen.reduce((sum, place) => sum + place.ok, 0);
     const planned = chosen.reduce((sum, place) => sum + place.planned, 0);
@@ -254,7 +256,7 @@ const common = (label, name, names) => {
   return select;
 };
 const quantity = shared && common("quantity", "quantity", ["error", ...unique(charts.flatMap((chart) => chart.choices ?? []))]);
-const scale = shared && charts.some((chart) => !chart.square) && common("scale", "scale", ["as suits", "logarithmic", "linear"]);
+const scale = shared && charts.some((chart) => !chart.square) && common("scale", "scale", ["automatic", "logarithmic", "linear"]);
 const hidden = new Set(chosen.getAll("hide"));
 const boxes = new Map();
 function hide(names, whether) {
@@ -314,30 +316,31 @@ function figure({ frame, ...chart }) {
     const valued = (which, place) => inView(which).filter((one) => q < 0 || one.chosen)
       .map((one) => ({ ...one, x: xOf(one), y: q < 0 ? one.y : one.chosen[q], error: q < 0 ? one.error : undefined, place }));
     const viewed = [...valued(v, ""), ...(pair ? valued(w, "2") : [])];
-    const middle = halfway(viewed.flatMap((one) => one.x), chart.x[a].type);  // labels lean towards it
+    const narrow = plot.clientWidth < 620;
+    const xType = reach(viewed.map((one) => one.x)) > 20 && !chart.square ? "log" : chart.x[a].type;
+    const middle = halfway(viewed.flatMap((one) => one.x), xType);  // labels lean towards it
     const named = new Set();
     const traces = viewed.map((one) => {
       const first = !named.has(one.name);
       named.add(one.name);
       return {
-        type: "scatter", mode: one.mode, text: one.x.map(() => `  ${plain(one.name)}  `), textposition: one.x.map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, visible: hidden.has(one.name) ? "legendonly" : true, xaxis: `x${one.place}`, yaxis: `y${one.place}`, x: one.x, y: one.y,
+        type: "scatter", mode: narrow ? one.mode.replace("+text", "") : one.mode, text: one.x.map(() => `  ${plain(one.name)}  `), textposition: one.x.map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, visible: hidden.has(one.name) ? "legendonly" : true, xaxis: `x${one.place}`, yaxis: `y${one.place}`, x: xType === "log" ? one.x.map((value) => (value > 0 ? value : null)) : one.x, y: one.y,
         line: { color: ink(one.colour), dash: one.dash, width: one.width ?? 1.8, shape: one.shape ?? "linear" },
         marker: { color: ink(one.colour), symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
         error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: ink(one.colour) } : undefined,
         hovertemplate: `${plain(one.name)}${one.note ? `, ${plain(one.note)}` : ""}<br>%{x:.4g}: %{y:.4g}<extra></extra>`,
       };
     });
-    const narrow = plot.clientWidth < 620;
     if (!chart.square && !narrow) plot.style.height = `max(27rem, ${19 * named.size + 110}px)`;  // a legend that need not scroll
     const grid = { gridcolor: look("--grid"), zerolinecolor: look("--grid"), linecolor: look("--axis"), exponentformat: "power", automargin: true };
     const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && ticks(values)) });
     const suits = q >= 0 && chart.choices[q] === "cosine" ? "linear" : chart.y_type;
     const yType = { logarithmic: "log", linear: "linear" }[chart.square ? "" : scale.value] ?? suits;
     const yTitle = q < 0 ? chart.views[v].y : chart.choices[q];
-    const x = { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } };
+    const x = { ...axisOf(xType, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } };
     const y = { ...axisOf(yType, traces.flatMap((trace) => trace.y)), title: { text: plain(yTitle) } };
     const equal = chart.square && chart.views[v].y !== "T(x)";
-    const caption = (which, place) => ({ text: plain(chart.views[which].label), xref: `x${place} domain`, yref: `y${place} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
+    const caption = (which, place) => ({ text: plain(chart.views[which].label).replace(", knowing", narrow ? "<br>knowing" : ", knowing"), align: "left", xref: `x${place} domain`, yref: `y${place} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
     const paired = pair && {
       grid: narrow ? { rows: 2, columns: 1, pattern: "independent" } : { rows: 1, columns: 2, pattern: "independent" },
       xaxis2: { ...x, matches: "x" }, yaxis2: { ...y, title: { text: narrow ? plain(yTitle) : "" }, matches: "y" },
@@ -345,7 +348,7 @@ function figure({ frame, ...chart }) {
     Plotly.react(plot, traces, {
       xaxis: x, yaxis: { ...y, ...(equal && { scaleanchor: "x" }) }, ...paired,
       annotations: [caption(v, ""), ...(pair ? [caption(w, "2")] : [])],
-      margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: look("--ink") },
+      margin: { l: 60, r: 10, t: narrow ? 48 : 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: look("--ink") },
       paper_bgcolor: look("--paper"), plot_bgcolor: look("--paper"), hovermode: "closest",
       legend: { itemsizing: "constant", tracegroupgap: 0, ...(narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } } : { x: 1.02, y: 1 }) },
     }, {
@@ -370,6 +373,12 @@ function figure({ frame, ...chart }) {
   });
 }
 
+// How much further the longest curve goes than the shortest: far apart, they need a logarithmic axis.
+function reach(curves) {
+  const ends = curves.map((x) => Math.max(...x)).filter((end) => end > 0);
+  return curves.some((x) => x.length > 1) ? Math.max(...ends) / Math.min(...ends) : 1;
+}
+
 function halfway(values, type) {
   const ends = [Math.min, Math.max].map((end) => end(...values.filter((value) => value !== null)));
   return type === "log" ? Math.sqrt(ends[0] * ends[1]) : (ends[0] + ends[1]) / 2;
@@ -380,6 +389,7 @@ function ticks(values) {
   const positive = [...new Set(values.filter((value) => value > 0))];
   if (positive.length <= 8 && positive.every(Number.isInteger)) return { tickmode: "array", tickvals: positive };
   const decades = Math.log10(Math.max(...positive) / Math.min(...positive));
+  if (decades < 0.5) return {};
   return { dtick: decades > 8 ? Math.ceil(decades / 8) : decades > 1.5 ? 1 : "D2" };
 }
 
