@@ -45,17 +45,21 @@ def check(
 
 
 def certify(
-    problem: Annotated[str, typer.Argument(help="A registered name; every recorded problem if left out.")] = "",
+    problem: Annotated[str, typer.Argument(help="Registered name; if omitted, every recorded problem.")] = "",
     parameters: Annotated[
         list[str] | None, typer.Argument(metavar="NAME=VALUE", help="Parameters of the problem, such as dim=8.")
     ] = None,
-    n: Annotated[int, typer.Option("-n", help="Samples a side for the energy distance.")] = 4000,
-    seed: Annotated[int, typer.Option(help="Of the samples.")] = 0,
-    record: Annotated[bool, typer.Option("--record", help="Keep version, digest and checks of what passes.")] = False,
-    file: Annotated[Path | None, typer.Option(help="Where verdicts are kept [default: with the package].")] = None,
+    n: Annotated[int, typer.Option("-n", help="Samples per side for the energy distance.")] = 4000,
+    seed: Annotated[int, typer.Option(help="Seed of the samples.")] = 0,
+    record: Annotated[
+        bool, typer.Option("--record", help="Record the version, digest and checks of a problem that passes.")
+    ] = False,
+    file: Annotated[
+        Path | None, typer.Option(help="File of recorded verdicts.", show_default="that of the package")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Re-derive all that a problem claims and hold its digest against the recorded one; exit code 1 if either fails."""
+    """Check everything that a problem claims, and its digest against the recorded one; exit code 1 if either fails."""
     from mongebench import plugins
     from mongebench.check import certified
 
@@ -88,13 +92,17 @@ def certify(
 
 
 def references(
-    action: Annotated[str, typer.Argument(help="build: make the draws; list: what there is, and how good it is.")],
-    model: Annotated[list[str] | None, typer.Argument(metavar="MODEL", help="Of `posterior`; all if left out.")] = None,
+    action: Annotated[
+        str, typer.Argument(help="build: make the draws; list: show which draws exist, and how good they are.")
+    ],
+    model: Annotated[
+        list[str] | None, typer.Argument(metavar="MODEL", help="Model of the problem `posterior`; if omitted, all.")
+    ] = None,
     prior: Annotated[float, typer.Option(help="Standard deviation of the coefficients.", min=1e-3)] = 1.0,
-    seed: Annotated[int, typer.Option(help="Of the chains.")] = 0,
-    out: Annotated[Path | None, typer.Option(help="Folder to put them [default: the user's cache].")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the chains.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Folder for the draws.", show_default="the user's cache")] = None,
 ) -> None:
-    """Reference draws of posteriors, by chains of NUTS that are run until R-hat and effective sample size suffice."""
+    """Make or list reference draws of posteriors: NUTS chains, run until R-hat and effective sample size suffice."""
     from mongebench.cli.progress import sentences
     from mongebench.datasets import references as drawn
     from mongebench.datasets.posterior import MODELS, Regression
@@ -164,18 +172,19 @@ def new_estimator(
 def init_ci(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Top folder of the repository.")] = Path(),
     estimator: Annotated[
-        list[str] | None, typer.Option(help="To measure [default: those that DIR/pyproject.toml registers].")
+        list[str] | None,
+        typer.Option(help="Estimator to measure.", show_default="those that DIR/pyproject.toml registers"),
     ] = None,
-    plugin: Annotated[str, typer.Option(help="file.py of DIR, of estimators that are not installed.")] = "",
+    plugin: Annotated[str, typer.Option(help="File in DIR with estimators that are not installed: file.py.")] = "",
     install: Annotated[
-        str | None, typer.Option(help="Shell command that installs DIR [default: pip install .].")
+        str | None, typer.Option(help="Shell command that installs DIR.", show_default="pip install .")
     ] = None,
 ) -> None:
-    """Have your CI measure pull requests and nights: two workflows, an experiment, and a file for its gates."""
+    """Add CI workflows that measure pull requests and run nightly, with an experiment and a file for its gates."""
     from mongebench.cli.ci import EXPERIMENT, found_in
     from mongebench.cli.ci import init_ci as write
 
     for path in write(directory, found_in(directory, tuple(estimator or ()), plugin, install)):
         typer.echo(str(path))
     given = f" --plugin {plugin}" if plugin else ""
-    typer.echo(f"Next: commit them, and mongebench nightly {EXPERIMENT}{given} --record, which fills in the gates")
+    typer.echo(f"Next: commit these files, then fill in the gates with mongebench nightly {EXPERIMENT}{given} --record")

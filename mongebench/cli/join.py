@@ -1,4 +1,4 @@
-"""Commands for those who join a board from outside, and for whoever keeps it."""
+"""Commands for those who join a leaderboard from outside, and for its maintainers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from mongebench.cli.common import CHECK_FAILED, share
 
 
 def submit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run of an estimator of yours.")],
-    out: Annotated[Path | None, typer.Option(metavar="ZIP", help="[default: RUN/submission.zip].")] = None,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Directory of a run that measured your estimators.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="ZIP", help="Zip file to write.", show_default="RUN/submission.zip")
+    ] = None,
 ) -> None:
-    """Write the records of your estimators, their provenance and their source as one zip file, to be verified."""
+    """Pack the records of your estimators, their provenance and their source into one zip file for verification."""
     from mongebench.report import submission
     from mongebench.run.store import RunDirectory
 
@@ -23,16 +25,18 @@ def submit(
     for name in (*found.plugins, *found.requirements):
         typer.echo(f"source: {name}")
     typer.echo(f"written: {path} ({', '.join(found.estimators)})")
-    typer.echo(f"A maintainer checks it by: mongebench verify {path.name}")
+    typer.echo(f"A maintainer checks it with: mongebench verify {path.name}")
 
 
 def verify(
-    path: Annotated[Path, typer.Argument(metavar="ZIP", help="Of `mongebench submit`.")],
-    part: Annotated[str, typer.Option("--share", help="Of the cells that are measured again.")] = "10%",
-    tolerance: Annotated[str, typer.Option(help="Share by which an error may differ.")] = "5%",
-    seed: Annotated[int | None, typer.Option(help="Of the choice of cells [default: not foreseeable].")] = None,
+    path: Annotated[Path, typer.Argument(metavar="ZIP", help="Zip file written by `mongebench submit`.")],
+    part: Annotated[str, typer.Option("--share", help="Share of the cells to measure again.")] = "10%",
+    tolerance: Annotated[str, typer.Option(help="Relative difference that is allowed in an error.")] = "5%",
+    seed: Annotated[
+        int | None, typer.Option(help="Seed of the choice of cells.", show_default="drawn anew each time")
+    ] = None,
 ) -> None:
-    """Measure a random tenth of a submission again and compare; this runs its code, so read that first."""
+    """Measure a random tenth of a submission again and compare. This runs its code, so read the code first."""
     from mongebench.core.text import on_one_line
     from mongebench.report import submission
 

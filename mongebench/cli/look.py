@@ -29,7 +29,7 @@ def names(
     ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """List estimators, problems, metrics and experiments, one line each; of problems also the split."""
+    """List estimators, problems (with their split), metrics and experiments, one line each."""
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
@@ -152,26 +152,32 @@ def rate(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run before the change (directory or zip file).")],
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run before the change: a directory or a zip file.")],
     second: Annotated[
         Path | None,
         typer.Argument(metavar="[AFTER]", help="Run after the change; not needed with --a and --b."),
     ] = None,
-    a: Annotated[str | None, typer.Option("--a", metavar="NAME", help="An estimator of the run before.")] = None,
-    b: Annotated[str | None, typer.Option("--b", metavar="NAME", help="One of the run after, or of the same.")] = None,
+    a: Annotated[str | None, typer.Option("--a", metavar="NAME", help="Estimator of the first run.")] = None,
+    b: Annotated[
+        str | None,
+        typer.Option("--b", metavar="NAME", help="Estimator to compare it with, of the second run or of the same one."),
+    ] = None,
     metric: Metric = None,
     level: Annotated[float, typer.Option(help="Probability that all intervals hold at once.")] = 0.95,
     fail_on: Annotated[
         FailOn | None,
-        typer.Option(help="Exit with 1 where a place is worse, or fails more; or where any has changed."),
+        typer.Option(help="Exit with code 1 if a place is worse or fails more often, or if any has changed."),
     ] = None,
     fail_over: Annotated[
-        str | None, typer.Option(metavar="SHARE", help="Let pass what is worse by less, such as 10%.")
+        str | None,
+        typer.Option(metavar="SHARE", help="With --fail-on: tolerate a change smaller than this, such as 10%."),
     ] = None,
-    markdown: Annotated[Path | None, typer.Option(metavar="FILE", help="Write it as Markdown too.")] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Also write the comparison as Markdown.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Say what got better or worse between two runs, or two estimators, beyond noise, and what could not be told."""
+    """Say what differs beyond noise between two runs, or two estimators, and what could not be decided."""
     from mongebench.report.tables import compared, pairing, terminal
     from mongebench.report.tables.compare import compare, failing
     from mongebench.run.reading import read_run

@@ -32,7 +32,7 @@ def fit(
         Literal["joint", "none"], typer.Option(help="Divide each coordinate by its spread in both files, or not.")
     ] = "joint",
     drop_missing: Annotated[bool, typer.Option("--drop-missing", help="Leave out rows with a missing value.")] = False,
-    folds: Annotated[int, typer.Option(help="Number of parts, each held out once.")] = 5,
+    folds: Annotated[int, typer.Option(help="Number of folds: parts of the data, each held out once.")] = 5,
     most: Annotated[int, typer.Option(help="Number of points per file that the ranking uses; 0 for all.")] = 2000,
     seed: Annotated[int, typer.Option(help="Seed of the folds, the draws and the fits.")] = 0,
     header: Header = "auto",

@@ -45,7 +45,10 @@ def run(
     report: Annotated[bool, typer.Option("--report", help="Also build the report, in OUT/report.")] = False,
     against: Annotated[
         Path | None,
-        typer.Option(metavar="RUN", help="Show it on the board of a published run; what that has measured is not run."),
+        typer.Option(
+            metavar="RUN",
+            help="Show the result on the leaderboard of a published run, without measuring its cells again.",
+        ),
     ] = None,
 ) -> None:
     """Run an experiment: one record per cell, then tables, a figure and a verdict. Run again to resume."""
@@ -204,7 +207,7 @@ def tune(
 
 
 def why_rerun(run: RunPath) -> None:
-    """Say which cells would run again if the command were repeated, and which field of their record is why."""
+    """Say which cells would run again if the command were repeated, and which field of their records is the reason."""
     from mongebench.core.text import on_one_line
     from mongebench.run.reading import unpacked
     from mongebench.run.runner import Execution

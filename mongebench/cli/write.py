@@ -66,7 +66,7 @@ def export(
 
 def report(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Runs (directories or zip files), shown as one.")
+        list[Path], typer.Argument(metavar="RUN...", help="Runs (directories or zip files), shown as one run.")
     ],
     out: Annotated[Path | None, typer.Option(help="Folder for the pages.", show_default="FIRST_RUN/report")] = None,
 ) -> None:

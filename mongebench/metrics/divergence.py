@@ -21,9 +21,10 @@ MOST = 3.0
 def controlled(log_ratio: Vector) -> Vector:
     """(n,) whose mean is that of l in expectation, and whose noise falls with it.
 
-    E[e^{-l}] = 1 for any injective T, so that l + b (e^{-l} - 1) has the same mean; b is that of least variance. Far from
-    T*, e^{-l} lives on points that a sample may miss altogether. Its mean is then far from 1 and b is a slope far outside
-    of what was seen: l is returned as it is. So the mean never moves by more than `MOST` of its own standard errors.
+    E[e^{-l}] = 1 for any injective T, so that l + b (e^{-l} - 1) has the same mean; b is that of least variance. Far
+    from T*, e^{-l} lives on points that a sample may miss altogether. Its mean is then far from 1 and b is a slope far
+    outside of what was seen: l is returned as it is. So the mean never moves by more than `MOST` of its own standard
+    errors.
     """
     variate = np.expm1(-log_ratio)
     spread = variate.var()

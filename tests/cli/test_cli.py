@@ -1,6 +1,7 @@
 """The command line: what a newcomer types, and what every mistake is answered with."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -93,7 +94,8 @@ def test_every_default_is_in_the_help() -> None:
     said = " ".join(call("run", "--help").replace("│", " ").split())
     assert "[default: (results/runs/NAME)]" in said
     for command in cli.COMMANDS:
-        assert "[default: ]" not in call(command, "--help"), command
+        # Where rich takes a default within a sentence for markup, it leaves the full stop alone.
+        assert not re.search(r" \.\s", call(command, "--help")), command
     assert cli.COMMANDS.keys() == cli.PANEL_OF.keys()
 
 

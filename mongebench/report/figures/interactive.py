@@ -1,14 +1,14 @@
 """The interactive figures of the report, as data: what `templates/site.js` hands to plotly.
 
-A chart has views (one is shown at a time, chosen by the reader), series that belong to a view, and one or more x-axes
-that all its series have values for.
+A chart has one or more horizontal axes, views (one is shown at a time) and series that belong to a view; the reader
+chooses axis and view. A view either belongs to one axis, or its series have values for all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -87,17 +87,17 @@ class _Drawing:
             "series": [],
             **more,
         }
-        self._numbers: dict[str, int] = {}
+        self._numbers: dict[tuple[str, int | None], int] = {}
 
-    def view(self, label: str, y: str) -> int:
-        """The number of a view; `y` is its vertical axis's label."""
-        if label not in self._numbers:
-            self._numbers[label] = len(self._numbers)
-            self.chart["views"].append({"label": label, "y": y})
-        return self._numbers[label]
+    def view(self, label: str, y: str, axis: int | None = None) -> int:
+        """The number of a view of one axis, or of all; `y` is its vertical axis's label."""
+        if (label, axis) not in self._numbers:
+            self._numbers[label, axis] = len(self._numbers)
+            self.chart["views"].append({"label": label, "y": y, "axis": axis})
+        return self._numbers[label, axis]
 
     def add(self, view: int, name: str, look: Look, x: Values, y: Values, **more: Any) -> None:
-        """A series on a single x-axis."""
+        """A series of a view with one horizontal axis."""
         self.add_against(view, name, look, [x], y, **more)
 
     def add_against(
@@ -110,7 +110,7 @@ class _Drawing:
         error: Values | None = None,
         **more: Any,
     ) -> None:
-        """A series on all x-axes."""
+        """A series with values for all horizontal axes."""
         series = {"view": view, "name": name, "x": [rounded(values) for values in axes], "y": rounded(y), **look}
         if error is not None:
             series["error"] = rounded(error)
@@ -135,48 +135,71 @@ def with_choices(places: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return places
 
 
-def by_dimension(places: pd.DataFrame, look_of: Looks) -> Chart | None:
-    """Error against dimension."""
-    drawing = _Drawing("dimension", "Error against dimension", {"dimension d": "log"})
-    return _against(drawing, places.assign(x=places["dim"].astype(float)), ["problem", "budget"], look_of)
+def errors(places: pd.DataFrame, look_of: Looks) -> Chart | None:
+    """Error against dimension, against the smaller of the two sample sizes, and against fit seconds.
 
-
-def by_samples(places: pd.DataFrame, look_of: Looks) -> Chart | None:
-    """Error against the smaller of the two sample sizes."""
-    drawing = _Drawing("samples", "Error against n", {"n, the smaller of the two budgets": "log"})
-    sizes = places[["n_source", "n_target"]].min(axis=1)
-    return _against(drawing, places.assign(x=sizes), ["problem", "dim"], look_of)
-
-
-def _against(drawing: _Drawing, places: pd.DataFrame, view: list[str], look_of: Looks) -> Chart | None:
-    """A curve for each estimator over the column `x`, in each view where it has two values or more.
-
-    Without the exact map, whose rounding errors would take up most of a logarithmic axis.
+    A view holds the estimators of one tier and the anchors. Without the exact map, whose rounding errors would take up
+    most of a logarithmic axis.
     """
-    places = places[places["estimator"] != "truth"]
-    for _, block in places[np.isfinite(places["x"])].groupby(view, sort=False):
-        for tier in block.loc[~block["anchor"], "tier"].unique():
-            _tier(drawing, block[block["anchor"] | (block["tier"] == tier)], tier, view, look_of)
+    axes = {"dimension d": "log", "n, the smaller of the two budgets": "log", "fit seconds": "log"}
+    drawing = _Drawing("error", "Error", axes)
     drawing.chart["choices"] = [label for name, label in CHOICES.items() if name in places]
+    places = places[places["estimator"] != "truth"]
+    sizes = places[["n_source", "n_target"]].min(axis=1)
+    for axis, x, view in ((0, places["dim"].astype(float), ["problem", "budget"]), (1, sizes, ["problem", "dim"])):
+        for label, block in _views(places.assign(x=x)[np.isfinite(x)], view):
+            if block["x"].nunique() > 1:
+                _curves(drawing, block.sort_values("x"), label, axis, look_of)
+    measured = places[(places["n_ok"] > 0) & (places["fit_seconds"] > 0)]
+    for label, block in _views(measured, PLACE):
+        if len(block) > 1:
+            _pareto(drawing, block, label, 2, look_of)
+    known = {view["axis"] for view in drawing.chart["views"]}
+    names = [name for axis, name in enumerate(("dimension", "n", "seconds")) if axis in known]
+    drawing.chart["title"] += f" against {', '.join(names[:-1])}{' or ' if names[1:] else ''}{''.join(names[-1:])}"
     return drawing.finished(
-        "Mean over what was measured, standard errors as in the results. Anchors are grey; the floor: a perfect map."
+        "Mean over what was measured, with standard errors as in the results. Anchors are grey; the floor is what the "
+        "exact map would show. Seconds are of the CPU, without compilation, and there a line joins the estimators that "
+        "no other beats in both."
     )
 
 
-def _tier(drawing: _Drawing, block: pd.DataFrame, tier: str, view: list[str], look_of: Looks) -> None:
-    """The curves of one view: the estimators of one tier, its anchors and the floor."""
-    if block["x"].nunique() < 2:
-        return
-    index = drawing.view(f"{_place(block, view)}, knowing {tier}", ERRORS[block["metric"].iloc[0]])
+def _views(places: pd.DataFrame, columns: list[str]) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The places that agree in these columns, a tier with the anchors at a time."""
+    for _, block in places.groupby(columns, sort=False):
+        for tier in block.loc[~block["anchor"], "tier"].unique():
+            yield f"{_place(block, columns)}, knowing {tier}", block[block["anchor"] | (block["tier"] == tier)]
+
+
+def _curves(drawing: _Drawing, block: pd.DataFrame, label: str, axis: int, look_of: Looks) -> None:
+    """A curve for each estimator over the column `x`, and the floor."""
+    index = drawing.view(label, ERRORS[block["metric"].iloc[0]], axis)
     for estimator in row_order(block["estimator"]):
-        own = block[(block["estimator"] == estimator) & (block["n_ok"] > 0)].sort_values("x")
+        own = block[(block["estimator"] == estimator) & (block["n_ok"] > 0)]
         if len(own):
-            chosen = [rounded(own[name]) for name in CHOICES if name in own]
             error = own["standard_error"]
-            drawing.add(index, estimator, look_of(estimator), own["x"], _loss(own), error=error, chosen=chosen)
+            drawing.add(index, estimator, look_of(estimator), own["x"], _loss(own), error=error, chosen=_chosen(own))
     floors = block.groupby("x")["floor"].max()
     if floors.max() > VISIBLE * block["mean"].min():
         drawing.add(index, "floor", _line(_BLACK, "dot"), floors.index, floors, mode="lines")
+
+
+def _pareto(drawing: _Drawing, block: pd.DataFrame, label: str, axis: int, look_of: Looks) -> None:
+    """A point for each estimator, and the front."""
+    index = drawing.view(label, ERRORS[block["metric"].iloc[0]], axis)
+    seconds, found = block["fit_seconds"].tolist(), _loss(block).tolist()
+    best = front(seconds, found)
+    steps = ([values[k] for k in best] for values in (seconds, found))
+    drawing.add(index, "Pareto front", _line(_GREY, "solid"), *steps, mode="lines", shape="hv")
+    mode = "markers+text" if len(block) <= LABELLED else "markers"
+    columns = [block["standard_error"].tolist(), *_chosen(block)]
+    for k, name in enumerate(block["estimator"]):
+        error, *chosen = ([column[k]] for column in columns)
+        drawing.add(index, name, look_of(name), [seconds[k]], [found[k]], error=error, chosen=chosen, mode=mode)
+
+
+def _chosen(own: pd.DataFrame) -> list[list[float | None]]:
+    return [rounded(own[name]) for name in CHOICES if name in own]
 
 
 def _line(colour: str, dash: str) -> Look:
@@ -195,25 +218,6 @@ def front(seconds: Sequence[float], errors: Sequence[float]) -> list[int]:
         if not found or errors[index] < errors[found[-1]]:
             found.append(index)
     return found
-
-
-def pareto(places: pd.DataFrame, look_of: Looks) -> Chart | None:
-    """Error against fit seconds, with the front."""
-    drawing = _Drawing("pareto", "Error against seconds", {"fit seconds": "log"})
-    measured = places[(places["n_ok"] > 0) & (places["fit_seconds"] > 0) & (places["estimator"] != "truth")]
-    for _, block in measured.groupby(PLACE, sort=False):
-        index = drawing.view(_place(block, PLACE), ERRORS[block["metric"].iloc[0]])
-        seconds, errors = block["fit_seconds"].tolist(), _loss(block).tolist()
-        best = front(seconds, errors)
-        steps = ([values[k] for k in best] for values in (seconds, errors))
-        drawing.add(index, "Pareto front", _line(_GREY, "solid"), *steps, mode="lines", shape="hv")
-        mode = "markers+text" if len(block) <= LABELLED else "markers"
-        spread = block["standard_error"].tolist()
-        for name, x, y, error in zip(block["estimator"], seconds, errors, spread, strict=True):
-            drawing.add(index, name, look_of(name), [x], [y], error=[error], mode=mode)
-    return drawing.finished(
-        "Mean fit seconds on the CPU, compilation excluded. The line joins the estimators that no other beats in both."
-    )
 
 
 def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> Chart | None:
@@ -307,7 +311,7 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
             lines.append((MAP_BY_KL, ratios[index]))
         if convexity == 0:
             lines = [] if of_map or index not in ratios else [(KL_CONVEX, 1 / ratios[index])]
-        time = np.linspace(0, end, CURVE)[1:]
+        time = np.union1d(np.linspace(0, end, CURVE)[1:], np.geomspace(end / 1e4, end, CURVE))  # for either scale
         own = [y for one in drawing.chart["series"] if one["view"] == index for y in one["y"] if y and y > 0]
         lowest = max(min(own, default=1.0) / 10, LOWEST)  # a long flow's line would take up the whole axis
         for one, factor in lines:
@@ -320,7 +324,7 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
                 drawing.add(index, name, _line(_BLACK, "dash" if one.own else "dashdot"), time, line, mode="lines")
     return drawing.finished(
         "One line per fit: the median over its seeds, with thin lines for the lowest and the highest; dotted at half "
-        "the step. Black: the bounds of the theory, which the curves may not cross."
+        "the step. Dashed: the bounds of the theory, which the curves may not cross."
     )
 
 

@@ -78,7 +78,7 @@ def read(trace: Sequence[TracePoint], inequality: Inequality, floors: tuple[floa
     if sound and not inequality.own:
         start_flaw = _flaw(sound[0], inequality.start)
         if not start_flaw and not (begun := getattr(sound[0], inequality.start)) > 0:
-            start_flaw = "the flow starts at the exact map" if begun == 0 else f"{inequality.start} begins at {begun:.3g}"
+            start_flaw = f"{inequality.start} begins at {begun:.3g}" if begun else "the flow starts at the exact map"
         flaw, sound = (start_flaw, []) if start_flaw else (flaw, sound)
     time, value = (
         np.array([getattr(point, name) for point in sound], dtype=float) for name in ("flow_time", inequality.observed)

@@ -22,6 +22,7 @@ from mongebench.report.rates import flows
 from mongebench.report.rates.flows import WORST_FIRST
 from mongebench.report.rates.inequalities import INEQUALITIES, KL, MAP
 from mongebench.report.rates.verdict import Verdict
+from mongebench.report.site import texts
 from mongebench.report.site.docstrings import paragraphs
 from mongebench.report.tables import exports, leaderboard, leaderboard_text, results
 from mongebench.report.tables.formats import Format
@@ -91,7 +92,8 @@ class _Site:
         self.environment.filters |= {
             "number": results.known_number,
             "paragraphs": paragraphs,
-            "greek": greek,
+            "greek": texts.greek,
+            "coded": texts.coded,
         }
         self.environment.globals |= {
             "problems": self.problems,
@@ -109,7 +111,6 @@ class _Site:
         self._assets()
         self.progress("Drawing the figures")
         downloads = self._downloads()
-        look_of = self.look_of
         self._page(
             "index.html",
             said=[*leaderboard_text.verdict(self.board, self.rows), *notes(self.rows)],
@@ -120,7 +121,7 @@ class _Site:
             legend=leaderboard_text.legend(self.rows),
             boards=leaderboard_text.shown(self.board),
             data=self._data(self.places),
-            charts=_drawn(interactive.by_dimension(self.places, look_of), interactive.pareto(self.places, look_of)),
+            charts=_drawn(interactive.errors(self.places, self.look_of)),
             failures=_failures(self.rows),
             downloads=downloads,
             facts={problem: self._facts(problem) for problem in self.problems},
@@ -136,20 +137,24 @@ class _Site:
         """The verdicts, those that say something against a flow first."""
         verdicts = flows.frame(self.run)
         write_atomically(self.out / "downloads" / "rates.csv", verdicts.to_csv(index=False))
+        spoken = verdicts["verdict"] != Verdict.NOT_APPLICABLE
+        beyond, verdicts = verdicts[~spoken], verdicts[spoken]
         order = verdicts["verdict"].map({str(verdict): place for place, verdict in enumerate(WORST_FIRST)})
         shown = verdicts.loc[order.fillna(-1).sort_values(kind="stable").index[:VERDICTS]]
-        spoken = verdicts[verdicts["verdict"] != Verdict.NOT_APPLICABLE]
         self._page(
             "rates.html",
             verdicts=_dictionaries(shown),
-            verdicts_of={str(verdict): verdict.meaning for verdict in WORST_FIRST if verdict in set(spoken["verdict"])},
-            counts={
-                one: spoken.loc[spoken["inequality"] == one.name, "verdict"].value_counts().to_dict()
-                for one in INEQUALITIES
-                if one.name in set(spoken["inequality"])
+            verdicts_of={
+                str(verdict): verdict.meaning for verdict in WORST_FIRST if verdict in set(verdicts["verdict"])
             },
-            beyond=int((verdicts["verdict"] == Verdict.NOT_APPLICABLE).sum()),
-            planned=len(verdicts),
+            counts={
+                one: verdicts.loc[verdicts["inequality"] == one.name, "verdict"].value_counts().to_dict()
+                for one in INEQUALITIES
+                if one.name in set(verdicts["inequality"])
+            },
+            beyond=beyond["reason"].value_counts().to_dict(),
+            spoken=len(verdicts),
+            planned=len(verdicts) + len(beyond),
             horizon=self.run.plan.horizon,
             meanings={str(verdict): verdict.meaning for verdict in Verdict},
             charts=_drawn(
@@ -186,10 +191,10 @@ class _Site:
 
     def _data(self, places: pd.DataFrame) -> dict[str, Any]:
         """What `site.js` makes tables and leaderboards of: each text once, rows of numbers and indices."""
-        texts: dict[str, int] = {}
+        numbered: dict[str, int] = {}
 
         def index(text: str) -> int:
-            return texts.setdefault(text, len(texts))
+            return numbered.setdefault(text, len(numbered))
 
         rows = [
             [
@@ -219,7 +224,7 @@ class _Site:
             ]
             for place, shown in ((place, results.Shown.of(place)) for place in _dictionaries(places))
         ]
-        return {"texts": list(texts), "rows": rows}
+        return {"texts": list(numbered), "rows": rows}
 
     def _facts(self, problem: str) -> dict[str, Any]:
         """What is known of a problem in all the dimensions it was run in."""
@@ -275,9 +280,7 @@ class _Site:
             recoloured=inline(recoloured) if (recoloured := pictures.recoloured(self.run, own)) else "",
             charts=_drawn(
                 *in_the_plane,
-                interactive.by_dimension(places, look_of),
-                interactive.by_samples(places, look_of),
-                interactive.pareto(places, look_of),
+                interactive.errors(places, look_of),
                 interactive.anytime(self._traced(own), look_of),
             ),
         )
@@ -311,7 +314,7 @@ class _Site:
             boards=leaderboard_text.shown([line for line in self.board if line["estimator_name"] == name]),
             failures=_failures(own),
             data=self._data(places),
-            charts=_drawn(interactive.by_dimension(places, self.look_of)),
+            charts=_drawn(interactive.errors(places, self.look_of)),
         )
 
 
@@ -365,11 +368,3 @@ def _documentation(group: str, name: str) -> str:
     """The docstring of a registered name; empty where it is registered no more (a plugin of the run)."""
     plugin = available(group).get(name)
     return plugin.docstring() if plugin else ""
-
-
-def greek(text: str) -> str:
-    """Formulas with lambda and tau as symbols."""
-    return re.sub(r"\b(lambda|tau)(?![\w=])", lambda found: _GREEK[found[1]], text)
-
-
-_GREEK = {"lambda": "\N{GREEK SMALL LETTER LAMDA}", "tau": "\N{GREEK SMALL LETTER TAU}"}

@@ -51,6 +51,13 @@ class Table:
             *("worst fit", "lose to the identity", "fit s", "transform s", "GPU s", "n_ok/n_planned"),
         ]
 
+    @property
+    def idle(self) -> list[str]:
+        """Names for the columns that tell nothing here: a setting that all share, a GPU that nobody used."""
+        settings = {line["setting"] for line in self.lines if not line["anchor"]}
+        gpu = any(math.isfinite(line["gpu_fit_seconds"]) for line in self.lines)
+        return [name for name, idle in (("one-setting", len(settings) < 2), ("no-gpu", not gpu)) if idle]
+
     @staticmethod
     def cells(line: dict[str, Any]) -> list[str]:
         """What each column shows of a line."""

@@ -5,6 +5,7 @@
 
 import functools
 import http.server
+import itertools
 import os
 import shutil
 import threading
@@ -73,8 +74,17 @@ def open_tab(chromium):
     return functools.partial(Tab, chromium)
 
 
-def chooser(page, label: str):
-    return page.locator("#filters label", has_text=label).locator("select")
+def draw_all(page) -> int:
+    """Scroll to every figure, as a reader would, and wait until it is drawn; how many there are."""
+    charts = page.locator("figure.chart")
+    for index in range(charts.count()):
+        charts.nth(index).scroll_into_view_if_needed()
+        charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
+    return charts.count()
+
+
+def chooser(page, label: str, within: str = "#filters"):
+    return page.locator(f"{within} label", has_text=label).locator("select")
 
 
 def test_the_report_filters_sorts_and_draws(real: Path, open_tab) -> None:
@@ -91,11 +101,7 @@ def test_the_report_filters_sorts_and_draws(real: Path, open_tab) -> None:
     chooser(page, "dimension").select_option("")
     page.get_by_role("button", name="fit s").click()
     assert page.locator("#results th[aria-sort=ascending]").inner_text() == "fit s"
-    charts = page.locator("figure.chart")
-    assert charts.count() == 2
-    for index in range(charts.count()):
-        charts.nth(index).scroll_into_view_if_needed()
-        charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
+    assert draw_all(page) == 1
     tab.close("report")
 
 
@@ -104,16 +110,12 @@ def test_every_page_of_the_report_draws_its_figures(real: Path, open_tab) -> Non
     for path in sorted((real / "site").glob("*.html")):
         tab = open_tab("file:", offline=True)
         tab.page.goto(path.as_uri())
-        charts = tab.page.locator("figure.chart")
-        for index in range(charts.count()):
-            charts.nth(index).scroll_into_view_if_needed()
-            charts.nth(index).locator(DRAWN).first.wait_for(state="attached")
-        drawn[path.stem] = charts.count()
+        drawn[path.stem] = draw_all(tab.page)
         tab.close(f"report-{path.stem}")
-    # The front page's two; the problem's clouds in d = 1 and 2, error against d, n and seconds; the sorted map's error.
+    # The error against what the reader chooses; before it, on the problem's page, its clouds in d = 1 and 2.
     assert {page: count for page, count in drawn.items() if count} == {
-        "index": 2,
-        "problem-gaussian": 5,
+        "index": 1,
+        "problem-gaussian": 3,
         "estimator-sorting": 1,
     }
 
@@ -125,13 +127,86 @@ def test_a_phone_shows_the_report_without_scrolling_sideways(real: Path, open_ta
     tab.close("report-phone")
 
 
+def test_what_is_chosen_holds_for_all_figures_and_is_kept_in_the_address(real: Path, open_tab) -> None:
+    tab = open_tab("file:", offline=True, viewport={"width": 1400, "height": 900})
+    page = tab.page
+    page.goto((real / "site" / "problem-gaussian.html").as_uri())
+    draw_all(page)
+    error, line = (page.locator("figure.chart", has=page.locator(f"#{name}-title")) for name in ("error", "clouds-1"))
+
+    def drawn(figure, selector: str) -> list[str]:
+        return figure.locator(f".main-svg {selector}").all_text_contents()
+
+    assert drawn(error, ".xtitle") == ["dimension d"]
+    assert drawn(error, ".ytitle") == ["UVP (%)"]
+    against = chooser(error, "against", ".choices")
+    assert against.locator("option").all_inner_texts() == [
+        "dimension d",
+        "n, the smaller of the two budgets",
+        "fit seconds",
+    ]
+    for label in ("n, the smaller of the two budgets", "fit seconds"):
+        against.select_option(label=label)
+        assert drawn(error, ".xtitle") == [label]
+    chooser(error, "show", ".choices").select_option(index=1)
+    assert "Pareto front" in drawn(error, ".legendtext")
+    chooser(page, "quantity", "#shared").select_option("cosine")
+    assert drawn(error, ".ytitle") == ["cosine"]
+    assert "Pareto front" not in drawn(error, ".legendtext")  # that of the error
+    assert drawn(line, ".ytitle") == ["T(x)"]
+    before = error.locator(".scatterlayer .trace").count()
+    page.locator("#shared summary").click()
+    page.locator("#shared label", has_text="bures").click()
+    # In the legend of one figure, by the mouse: it leaves all of them.
+    error.locator(".legendtoggle").nth(drawn(error, ".legendtext").index("identity")).click()
+    page.wait_for_function("location.hash.includes('hide=identity')")
+    assert not page.locator("#shared label", has_text="identity").locator("input").is_checked()
+    assert error.locator(".scatterlayer .trace").count() == before - 2
+    view, address = drawn(error, ".annotation-text"), page.url
+    assert "quantity=cosine" in address
+    tab.close("chosen")
+
+    again = open_tab("file:", offline=True, viewport={"width": 1400, "height": 900})
+    again.page.goto(address)
+    draw_all(again.page)
+    figure = again.page.locator("figure.chart", has=again.page.locator("#error-title"))
+    assert drawn(figure, ".annotation-text") == view
+    assert (drawn(figure, ".xtitle"), drawn(figure, ".ytitle")) == (["fit seconds"], ["cosine"])
+    again.page.locator("#shared summary").click()
+    unchecked = again.page.locator("#shared label:has(input:not(:checked))")
+    assert sorted(unchecked.all_inner_texts()) == ["bures", "identity"]
+    again.close("chosen-again")
+
+
+def test_axe_finds_nothing_that_keeps_a_reader_out(real: Path, hostile, tmp_path, open_tab) -> None:  # noqa: F811
+    """Every kind of page with its figures drawn, for a light and a dark system, at a desk and on a phone."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    report(hostile.path, "--out", tmp_path / "site")
+    kinds = ["index", "rates", "problem-gaussian", "estimator-broken"]
+    pages = [real / "site" / "index.html", *(tmp_path / "site" / f"{kind}.html" for kind in kinds)]
+    found = []
+    for path in pages:
+        tab = open_tab("file:", offline=True)
+        tab.page.goto(path.as_uri())
+        for width, scheme in itertools.product((1400, 390), ("light", "dark")):
+            tab.page.set_viewport_size({"width": width, "height": 844})
+            tab.page.emulate_media(color_scheme=scheme)
+            draw_all(tab.page)
+            # Its preload asks for the style sheet once more, which a browser refuses to a page from disk.
+            said = Axe().run(tab.page, options={"resultTypes": ["violations"], "preload": False})
+            if said.violations_count:
+                found.append(f"{path.name}, {width} px, {scheme}: {said.generate_report()}")
+        tab.close(f"axe-{path.stem}")
+    assert not found, "\n".join(found)
+
+
 def test_hostile_names_are_shown_and_do_nothing(hostile, tmp_path, open_tab) -> None:  # noqa: F811
     report(hostile.path, "--out", tmp_path / "site")
-    for name in ("index", "rates"):
+    for name, figures in (("index", 0), ("rates", 1), ("problem-gaussian", 2)):
         tab = open_tab("file:", offline=True)
         tab.page.goto((tmp_path / "site" / f"{name}.html").as_uri())
-        tab.page.locator("figure.chart").first.scroll_into_view_if_needed()
-        tab.page.locator(DRAWN).first.wait_for(state="attached")
+        assert draw_all(tab.page) == figures
         assert HOSTILE in tab.page.locator("body").inner_text()
         assert tab.page.locator("img, b").count() == 0
         tab.close(f"hostile-{name}")

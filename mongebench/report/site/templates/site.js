@@ -16,10 +16,29 @@ function element(name, properties = {}, ...children) {
   return made;
 }
 
-function chooser(label, options, onChange) {
-  const select = element("select", {}, ...options.map(([text, value]) => element("option", { value }, text)));
-  select.addEventListener("change", onChange);
+// The address keeps what is chosen: a link leads to the same tables and figures.
+const chosen = new URLSearchParams(location.hash.includes("=") ? location.hash.slice(1) : "");
+function keep(name, values) {
+  chosen.delete(name);
+  values.forEach((value) => chosen.append(name, value));
+  history.replaceState(null, "", chosen.size ? `#${chosen}` : location.pathname + location.search);
+}
+addEventListener("hashchange", () => { if (location.hash.includes("=")) location.reload(); });
+
+// The first option is the one that the address need not name.
+function chooser(label, name, options, onChange) {
+  const select = element("select");
+  fill(select, name, options);
+  select.addEventListener("change", () => {
+    keep(name, select.selectedIndex === 0 ? [] : [select.value]);
+    onChange();
+  });
   return [element("label", {}, label, select), select];
+}
+
+function fill(select, name, options) {
+  select.replaceChildren(...options.map(([text, value]) => element("option", { value }, text)));
+  if (options.some(([, value]) => value === chosen.get(name))) select.value = chosen.get(name);
 }
 
 // Results --------------------------------------------------------------------------------------------------------
@@ -36,9 +55,10 @@ function places() {
   }));
 }
 
+// A column that `varies` is left out where it says the same of every result.
 const COLUMNS = [
-  { name: "estimator", key: (p) => p.estimator, cell: (p) => element("a", { href: p.estimatorPage }, p.estimator) },
-  { name: "problem", key: (p) => p.problem, cell: (p) => element("a", { href: p.problemPage }, p.problem) },
+  { name: "estimator", varies: true, key: (p) => p.estimator, cell: (p) => element("a", { href: p.estimatorPage }, p.estimator) },
+  { name: "problem", varies: true, key: (p) => p.problem, cell: (p) => element("a", { href: p.problemPage }, p.problem) },
   { name: "d", key: (p) => p.dim, cell: (p) => String(p.dim), number: true },
   { name: "budget", key: (p) => p.budget, cell: (p) => p.budget, className: "whole" },
   { name: "metric", key: (p) => p.metric, cell: (p) => ({ uvp: "UVP %", energy_distance: "energy distance" })[p.metric] ?? p.metric },
@@ -46,7 +66,7 @@ const COLUMNS = [
   { name: "ratio", key: (p) => p.ratio, cell: (p) => (p.kind === "floor" ? "" : shown(p.ratio)), number: true },
   { name: "worst", key: (p) => p.worst, cell: (p) => (p.kind === "floor" ? "" : shown(p.worst)), number: true },
   { name: "fit s", key: (p) => p.seconds, cell: (p) => shown(p.seconds), number: true },
-  { name: "GPU s", key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
+  { name: "GPU s", varies: true, key: (p) => p.onGpu, cell: (p) => gpuSeconds(p.seconds, p.onGpu), number: true },
   { name: "transform s", key: (p) => p.transform ?? null, cell: (p) => shown(p.transform ?? null), number: true },
   { name: "n_ok/n_planned", key: (p) => p.ok / p.planned, cell: (p) => `${p.ok}/${p.planned}`, number: true },
   { name: "why, again", cell: again },
@@ -75,9 +95,10 @@ function results() {
   const table = document.getElementById("results");
   const all = places();
   const state = { sort: null, up: true, whole: false };
-  const selects = filters(all, () => { remember(selects); render(); });
+  const selects = filters(all, () => render());
   const body = element("tbody");
-  const heads = COLUMNS.map((column) => {
+  const columns = COLUMNS.filter((column) => !column.varies || new Set(all.map(column.key)).size > 1);
+  const heads = columns.map((column) => {
     const head = element("th", { scope: "col", className: column.number ? "number" : "" });
     if (!column.key) return element("th", { scope: "col" }, column.name);
     const button = element("button", { type: "button" }, column.name);
@@ -101,7 +122,7 @@ function results() {
     const sorted = state.sort ? [...chosen].sort((a, b) => compare(state.sort.key(a), state.sort.key(b), state.up)) : chosen;
     const drawn = state.whole ? sorted : sorted.slice(0, FIRST_ROWS);
     body.replaceChildren(...drawn.map((place) => element("tr", { className: place.anchor ? "anchor" : "" },
-      ...COLUMNS.map((column) => element("td", { className: column.number ? "number" : column.className ?? "" }, column.cell(place))))));
+      ...columns.map((column) => element("td", { className: column.number ? "number" : column.className ?? "" }, column.cell(place))))));
     more.hidden = drawn.length === sorted.length;
     const ok = chosen.reduce((sum, place) => sum + place.ok, 0);
     const planned = chosen.reduce((sum, place) => sum + place.planned, 0);
@@ -110,12 +131,6 @@ function results() {
     if (document.getElementById("board")) board(selects.some(({ select }) => select.value) ? chosen : null);
   }
   render();
-}
-
-// The address keeps what is chosen: a link leads to the same selection.
-function remember(selects) {
-  const chosen = new URLSearchParams(selects.filter(({ select }) => select.value).map(({ column, select }) => [column, select.value]));
-  history.replaceState(null, "", chosen.size ? `#${chosen}` : location.pathname + location.search);
 }
 
 function filters(all, onChange) {
@@ -127,14 +142,9 @@ function filters(all, onChange) {
     const values = [...new Set(rivals.map((place) => String(place[column])))];
     if (values.length < 2) continue;
     if (column === "dim") values.sort((a, b) => a - b);
-    const [label, select] = chooser(column === "dim" ? "dimension" : column, [["all", ""], ...values.map((value) => [value, value])], onChange);
+    const [label, select] = chooser(column === "dim" ? "dimension" : column, column, [["all", ""], ...values.map((value) => [value, value])], onChange);
     form.append(label);
     found.push({ column, select });
-  }
-  const asked = new URLSearchParams(location.hash.slice(1));
-  for (const { column, select } of found) {
-    const value = asked.get(column);
-    if (value !== null && [...select.options].some((option) => option.value === value)) select.value = value;
   }
   return found;
 }
@@ -227,71 +237,120 @@ function sortable(table) {
 // Plotly reads a few tags in text as markup: what comes from plugins is shown as it is.
 const plain = (text) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-// What a reader hides in one figure is hidden in all.
-const hidden = new Set();
-const figures = [];
 const look = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 // Black and grey are the ink of the page, which may be dark.
 const ink = (colour) => ({ "#111111": look("--theory"), "#737373": look("--muted"), "#000000": look("--theory"), "#0072B2": dark.matches ? "#4aa8e0" : colour })[colour] ?? colour;
 const dark = matchMedia("(prefers-color-scheme: dark)");
-dark.addEventListener("change", () => figures.forEach((draw) => draw()));
 
-function figure(frame) {
-  const chart = JSON.parse(frame.querySelector("script").textContent);
-  const plot = frame.querySelector(".plot");
-  const choices = frame.querySelector(".choices");
-  const select = (label, names) => {
-    const [wrapped, made] = chooser(label, names.map((name, index) => [name, String(index)]), draw);
-    if (names.length > 1) choices.append(wrapped);
+const charts = [...document.querySelectorAll("figure.chart")].map((frame) => ({ frame, ...JSON.parse(frame.querySelector("script").textContent) }));
+const figures = [];
+const redraw = () => figures.forEach((draw) => draw());
+dark.addEventListener("change", redraw);
+
+// What is chosen here holds for all figures: the quantity, its scale, and which series are shown.
+const shared = document.getElementById("shared");
+const unique = (values) => [...new Set(values)];
+const common = (label, name, names) => {
+  const [wrapped, select] = chooser(label, name, names.map((one) => [one, one]), redraw);
+  if (names.length > 1) shared.append(wrapped);
+  return select;
+};
+const quantity = shared && common("quantity", "quantity", ["error", ...unique(charts.flatMap((chart) => chart.choices ?? []))]);
+const scale = shared && charts.some((chart) => !chart.square) && common("scale", "scale", ["automatic", "logarithmic", "linear"]);
+const hidden = new Set(chosen.getAll("hide"));
+const boxes = new Map();
+function hide(names, whether) {
+  names.forEach((name) => (whether ? hidden.add(name) : hidden.delete(name)));
+  boxes.forEach((box, name) => { box.checked = !hidden.has(name); });
+  keep("hide", [...hidden]);
+  redraw();
+}
+if (shared) {
+  const names = unique(charts.flatMap((chart) => chart.series.map((one) => one.name)));
+  const button = (text, whether) => {
+    const made = element("button", { type: "button" }, text);
+    made.addEventListener("click", () => hide(names, whether));
     return made;
   };
+  const labels = names.map((name) => {
+    const box = element("input", { type: "checkbox", checked: !hidden.has(name) });
+    box.addEventListener("change", () => hide([name], !box.checked));
+    boxes.set(name, box);
+    return element("label", {}, box, name);
+  });
+  shared.append(element("details", {}, element("summary", {}, "series"), element("div", {}, button("show all", false), button("hide all", true), ...labels)));
+}
+
+function figure({ frame, ...chart }) {
+  const plot = frame.querySelector(".plot");
+  const choices = frame.querySelector(".choices");
+  const own = (label, options, onChange) => {
+    const [wrapped, made] = chooser(label, `${chart.name} ${label}`, options, onChange);
+    choices.append(wrapped);
+    wrapped.hidden = options.length < 2;
+    return made;
+  };
+  const viewsOf = (a) => chart.views.map((one, index) => ({ ...one, index })).filter((one) => one.axis === null || one.axis === a);
+  const optionsOf = (a) => viewsOf(a).map((one) => [one.label, one.label]);
+  const axes = chart.x.map((one, a) => [one.label, String(a)]).filter(([, a]) => viewsOf(Number(a)).length);
   const pair = chart.square && chart.views.length > 1;
-  const view = select("show", chart.views.map((one) => one.label));
-  const beside = pair ? select("beside", chart.views.map((one) => one.label)) : null;
-  if (pair) beside.value = "1";
-  const axis = select("against", chart.x.map((one) => one.label));
-  const quantity = select("quantity", ["error", ...(chart.choices ?? [])]);
-  const scale = chart.square ? null : select("scale", ["as suits", "logarithmic", "linear"]);
+  const axis = own("against", axes, () => {
+    fill(view, `${chart.name} show`, optionsOf(Number(axis.value)));
+    view.parentElement.hidden = view.options.length < 2;
+    draw();
+  });
+  const view = own("show", optionsOf(Number(axis.value)), () => draw());
+  const [first, second, ...others] = pair ? optionsOf(0) : [];
+  const beside = pair ? own("beside", [second, first, ...others], () => draw()) : null;
 
   function draw() {
-    const v = Number(view.value), a = Number(axis.value), q = Number(quantity.value);
-    const w = pair ? Number(beside.value) : v;
+    const a = Number(axis.value);
+    const numbered = (select) => viewsOf(a).find((one) => one.label === select.value).index;
+    const v = numbered(view);
+    const w = pair ? numbered(beside) : v;
+    const xOf = (one) => (one.x.length > 1 ? one.x[a] : one.x[0]);
+    const inView = (which) => chart.series.filter((one) => one.view === which && xOf(one).some((value) => value !== null));
+    // A figure, or a view of one, that does not know the quantity that was asked for shows the error.
+    const asked = (chart.choices ?? []).indexOf(quantity.value);
+    const q = inView(v).some((one) => one.chosen?.[asked]?.some((value) => value !== null)) ? asked : -1;
+    const valued = (which, place) => inView(which).filter((one) => q < 0 || one.chosen)
+      .map((one) => ({ ...one, x: xOf(one), y: q < 0 ? one.y : one.chosen[q], error: q < 0 ? one.error : undefined, place }));
+    const viewed = [...valued(v, ""), ...(pair ? valued(w, "2") : [])];
+    const narrow = plot.clientWidth < 620;
+    const xType = reach(viewed.map((one) => one.x)) > 20 && !chart.square ? "log" : chart.x[a].type;
+    const middle = halfway(viewed.flatMap((one) => one.x), xType);  // labels lean towards it
     const named = new Set();
-    const valued = (one) => (q === 0 ? one.y : one.chosen?.[q - 1] ?? []);
-    const inView = (which, place) => chart.series.filter((one) => one.view === which && one.x[a].some((value) => value !== null) && valued(one).length).map((one) => ({ ...one, y: valued(one), error: q === 0 ? one.error : undefined, place }));
-    const viewed = [...inView(v, ""), ...(pair ? inView(w, "2") : [])];
-    const middle = halfway(viewed.flatMap((one) => one.x[a]), chart.x[a].type);  // labels lean towards it
     const traces = viewed.map((one) => {
       const first = !named.has(one.name);
       named.add(one.name);
       return {
-        type: "scatter", mode: one.mode, text: one.x[a].map(() => `  ${plain(one.name)}  `), textposition: one.x[a].map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, visible: hidden.has(one.name) ? "legendonly" : true, xaxis: `x${one.place}`, yaxis: `y${one.place}`, x: one.x[a], y: one.y,
+        type: "scatter", mode: narrow ? one.mode.replace("+text", "") : one.mode, text: one.x.map(() => `  ${plain(one.name)}  `), textposition: one.x.map((value) => (value > middle ? "middle left" : "middle right")), textfont: { size: 11 }, cliponaxis: false, name: plain(one.name), legendgroup: one.name, showlegend: first, visible: hidden.has(one.name) ? "legendonly" : true, xaxis: `x${one.place}`, yaxis: `y${one.place}`, x: xType === "log" ? one.x.map((value) => (value > 0 ? value : null)) : one.x, y: one.y,
         line: { color: ink(one.colour), dash: one.dash, width: one.width ?? 1.8, shape: one.shape ?? "linear" },
         marker: { color: ink(one.colour), symbol: one.symbol, size: chart.square ? 5 : 8, opacity: chart.square ? 0.65 : 1 },
         error_y: one.error ? { type: "data", array: one.error, visible: true, thickness: 1, width: 3, color: ink(one.colour) } : undefined,
         hovertemplate: `${plain(one.name)}${one.note ? `, ${plain(one.note)}` : ""}<br>%{x:.4g}: %{y:.4g}<extra></extra>`,
       };
     });
-    const narrow = plot.clientWidth < 620;
+    if (!chart.square && !narrow) plot.style.height = `max(27rem, ${19 * named.size + 110}px)`;  // a legend that need not scroll
     const grid = { gridcolor: look("--grid"), zerolinecolor: look("--grid"), linecolor: look("--axis"), exponentformat: "power", automargin: true };
     const axisOf = (type, values) => ({ ...grid, type, ...(type === "log" && ticks(values)) });
-    const asked = scale === null ? 0 : Number(scale.value);
-    const suits = q > 0 && chart.choices[q - 1] === "cosine" ? "linear" : chart.y_type;
-    const yType = ["", "log", "linear"][asked] || suits;
-    const yTitle = q === 0 ? chart.views[v].y : chart.choices[q - 1];
-    const x = { ...axisOf(chart.x[a].type, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } };
+    const suits = q >= 0 && chart.choices[q] === "cosine" ? "linear" : chart.y_type;
+    const yType = { logarithmic: "log", linear: "linear" }[chart.square ? "" : scale.value] ?? suits;
+    const yTitle = q < 0 ? chart.views[v].y : chart.choices[q];
+    const x = { ...axisOf(xType, traces.flatMap((trace) => trace.x)), title: { text: chart.x[a].label } };
     const y = { ...axisOf(yType, traces.flatMap((trace) => trace.y)), title: { text: plain(yTitle) } };
     const equal = chart.square && chart.views[v].y !== "T(x)";
+    const caption = (which, place) => ({ text: plain(chart.views[which].label).replace(", knowing", narrow ? "<br>knowing" : ", knowing"), align: "left", xref: `x${place} domain`, yref: `y${place} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false });
     const paired = pair && {
       grid: narrow ? { rows: 2, columns: 1, pattern: "independent" } : { rows: 1, columns: 2, pattern: "independent" },
       xaxis2: { ...x, matches: "x" }, yaxis2: { ...y, title: { text: narrow ? plain(yTitle) : "" }, matches: "y" },
-      annotations: [["", v], ["2", w]].map(([place, which]) => ({ text: plain(chart.views[which].label), xref: `x${place} domain`, yref: `y${place} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", showarrow: false })),
     };
     Plotly.react(plot, traces, {
       xaxis: x, yaxis: { ...y, ...(equal && { scaleanchor: "x" }) }, ...paired,
-      margin: { l: 60, r: 10, t: 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: look("--ink") },
+      annotations: [caption(v, ""), ...(pair ? [caption(w, "2")] : [])],
+      margin: { l: 60, r: 10, t: narrow ? 48 : 34, b: 50 }, font: { family: "system-ui, sans-serif", size: 13, color: look("--ink") },
       paper_bgcolor: look("--paper"), plot_bgcolor: look("--paper"), hovermode: "closest",
-      legend: { itemsizing: "constant", ...(narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } } : { x: 1.02, y: 1 }) },
+      legend: { itemsizing: "constant", tracegroupgap: 0, ...(narrow ? { orientation: "h", yref: "container", y: 0, yanchor: "bottom", font: { size: 11 } } : { x: 1.02, y: 1 }) },
     }, {
       responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"],
       toImageButtonOptions: { format: "svg", filename: chart.name },
@@ -301,18 +360,23 @@ function figure(frame) {
   figures.push(draw);
   plot.on("plotly_legendclick", ({ curveNumber, data }) => {
     const name = data[curveNumber].legendgroup;
-    if (!hidden.delete(name)) hidden.add(name);
-    figures.forEach((again) => again());
+    hide([name], !hidden.has(name));
     return false;
   });
   plot.on("plotly_legenddoubleclick", ({ curveNumber, data }) => {
-    const others = new Set(data.map((trace) => trace.legendgroup).filter((name) => name !== data[curveNumber].legendgroup));
-    const alone = [...others].every((name) => hidden.has(name));
-    hidden.clear();
-    if (!alone) others.forEach((name) => hidden.add(name));
-    figures.forEach((again) => again());
+    const name = data[curveNumber].legendgroup;
+    const others = unique(data.map((trace) => trace.legendgroup)).filter((one) => one !== name);
+    const alone = others.every((one) => hidden.has(one));
+    hide([name], false);
+    hide(others, !alone);
     return false;
   });
+}
+
+// How much further the longest curve goes than the shortest: far apart, they need a logarithmic axis.
+function reach(curves) {
+  const ends = curves.map((x) => Math.max(...x)).filter((end) => end > 0);
+  return curves.some((x) => x.length > 1) ? Math.max(...ends) / Math.min(...ends) : 1;
 }
 
 function halfway(values, type) {
@@ -325,6 +389,7 @@ function ticks(values) {
   const positive = [...new Set(values.filter((value) => value > 0))];
   if (positive.length <= 8 && positive.every(Number.isInteger)) return { tickmode: "array", tickvals: positive };
   const decades = Math.log10(Math.max(...positive) / Math.min(...positive));
+  if (decades < 0.5) return {};
   return { dtick: decades > 8 ? Math.ceil(decades / 8) : decades > 1.5 ? 1 : "D2" };
 }
 
@@ -333,6 +398,6 @@ document.querySelectorAll("table.sortable").forEach(sortable);
 // A figure is drawn when it comes near the window: a page of many opens at once.
 const watcher = new IntersectionObserver((entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => {
   watcher.unobserve(entry.target);
-  figure(entry.target);
+  figure(charts.find((chart) => chart.frame === entry.target));
 }), { rootMargin: "600px" });
-document.querySelectorAll("figure.chart").forEach((frame) => watcher.observe(frame));
+charts.forEach(({ frame }) => watcher.observe(frame));
