@@ -28,11 +28,14 @@ class Batch(NamedTuple):
         Points of the target, (m, d); m = 0 where the divergence asks for none.
     key
         Random bits for the probes, (2,) of 32 bits.
+    log_density
+        log mu0 at the points of the source, (n,); None where no step asks for it.
     """
 
     x: jax.Array
     y: jax.Array
     key: jax.Array
+    log_density: jax.Array | None = None
 
 
 def jets(potential: Potential, x: jax.Array, order: int) -> jax.Array:

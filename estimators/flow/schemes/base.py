@@ -166,11 +166,16 @@ class Flow(MapEstimator):
             rng = np.random.default_rng(seed)
             return FAMILIES[self.family].start(quadratic, x, units=self.units, depth=self.depth, share=share, rng=rng)
 
-        def draw(count: int, step: int) -> Batch:
-            points = [np.asarray(side.batches(count, self.batch_size), self.dtype) for side in sides]
-            images = points[1] if samples_target else np.zeros((count, 0, dim), self.dtype)
+        def draw(count: int, step: int, points: int | None = None, density: bool = False) -> Batch:
+            both = [side.batches(count, points or self.batch_size) for side in sides]
+            drawn = [np.asarray(side, self.dtype) for side in both]
+            images = drawn[1] if samples_target else np.zeros((count, 0, dim), self.dtype)
             bits = np.random.default_rng((seed, step)).integers(1 << 32, size=(count, 2), dtype=np.uint32)
-            return Batch(jnp.asarray(points[0]), jnp.asarray(images), jnp.asarray(bits))
+            batch = Batch(jnp.asarray(drawn[0]), jnp.asarray(images), jnp.asarray(bits))
+            if not density:
+                return batch
+            logarithms = source.log_density(np.asarray(both[0], np.float64).reshape(-1, dim))
+            return batch._replace(log_density=jnp.asarray(np.reshape(logarithms, (count, -1)), self.dtype))
 
         def unseen() -> Batch | None:
             if not all(len(side.held_out) for side in sides):

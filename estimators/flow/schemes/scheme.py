@@ -73,12 +73,18 @@ class Phase:
         (setting, potential reached) -> the potential that the phase moves.
     scheme
         Makes the scheme for potentials of the structure of the given one.
+    points
+        In a batch; None for the flow's batch size.
+    density
+        Whether batches know log mu0 at their points.
     """
 
     steps: int
     batches: int
     start: Callable[[Setting, Potential], Potential]
     scheme: Callable[[Potential], Scheme]
+    points: int | None = None
+    density: bool = False
 
 
 @dataclass(frozen=True)
@@ -96,7 +102,7 @@ class Setting:
     enrich
         (quadratic, share) -> a potential of the flow's family next to it, see `Bent.beside`.
     draw
-        (count, k) -> the k-th step's batches.
+        (count, k, points=None, density=False) -> the k-th step's batches, see `Phase`.
     charge
         To be called with the number of points at which compiled code has evaluated V.
     resampled
@@ -109,7 +115,7 @@ class Setting:
     affine: Quadratic
     start: Potential
     enrich: Callable[[Quadratic, float], Potential]
-    draw: Callable[[int, int], Batch]
+    draw: Callable[..., Batch]
     charge: Callable[[int], None]
     resampled: bool
     held_out: Batch | None = None

@@ -177,7 +177,8 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
     stack, pick = (lambda trees: trees[0], lambda tree, _: tree) if alone else (_stacked, _picked)
     carry = stack(carries)
     for _ in range(phase.steps):
-        batches = [fit.setting.draw(phase.batches, fit.flow.n_steps_ + 1) for fit in fits]
+        drawn = {"points": phase.points, "density": phase.density}
+        batches = [fit.setting.draw(phase.batches, fit.flow.n_steps_ + 1, **drawn) for fit in fits]
         carry, reports = advance(carry, stack(batches))
         thetas, reports = scheme.parameters(carry), jax.device_get(reports)
         for index, fit in enumerate(fits):
