@@ -25,7 +25,7 @@ from mongebench.core.arrays import Points, row_blocks
 from mongebench.core.errors import InvalidParameter, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace
 from mongebench.core.oracle import Oracle
-from mongebench.estimators.semidual import folds_of, held_out_value
+from mongebench.estimators.held_out import folds_of, held_out_value
 from mongebench.estimators.standard import standardised
 
 EPSILONS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
@@ -60,7 +60,7 @@ class Entropic(MapEstimator):
     epsilon
         Strength of the regularisation, > 0, in the unit that `scale` says; or "validated": of six multiples of the mean
         cost, from 0.005 to 0.2, the one whose potential has the largest semi-dual value on held-out samples
-        (`mongebench.estimators.semidual`), which never looks at the truth and costs `folds` times six smaller solves,
+        (`mongebench.estimators.held_out`), which never looks at the truth and costs `folds` times six smaller solves,
         to a tolerance of 0.01. Where its own solve, to `tolerance`, does not converge, the next best takes its place.
     scale
         "mean_cost": a multiple of the mean of |x_i - y_j|^2 / 2 over all pairs of samples (no unit), which a shift

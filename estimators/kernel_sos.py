@@ -46,9 +46,9 @@ from mongebench.core.errors import InvalidInput, NotConverged
 from mongebench.core.estimator import Claim, MapEstimator, ProblemInfo, Support, Trace, keep_going
 from mongebench.core.oracle import Oracle
 from mongebench.estimators.discrete import optimal_coupling
+from mongebench.estimators.held_out import folds_of, held_out_value
 from mongebench.estimators.inverse import preimages
 from mongebench.estimators.radial import RadialSum, gaussian_kernel
-from mongebench.estimators.semidual import folds_of, held_out_value
 from mongebench.estimators.standard import standardised
 
 Vector = NDArray[np.float64]

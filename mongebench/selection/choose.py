@@ -17,7 +17,7 @@ from mongebench.core.arrays import Points, as_points, column_names, order_by_nam
 from mongebench.core.errors import InvalidInput, InvalidParameter, MongebenchError
 from mongebench.core.estimator import MapEstimator, ProblemInfo
 from mongebench.core.oracle import Oracle
-from mongebench.estimators.semidual import Fold, folds_of
+from mongebench.estimators.held_out import Fold, folds_of
 from mongebench.selection.scaled import Scale, Scaled, units
 from mongebench.selection.scores import Score, score
 

@@ -27,7 +27,7 @@ from mongebench.core.arrays import Points
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.measure import Source, Target, drawn_from
 from mongebench.core.problem import Problem
-from mongebench.estimators.semidual import Fold
+from mongebench.estimators.held_out import Fold
 from mongebench.metrics import Evaluation, EvaluationPoints, Value, compute
 
 Vector = NDArray[np.float64]

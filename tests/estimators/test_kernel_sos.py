@@ -13,6 +13,7 @@ from mongebench.core.errors import InvalidInput, InvalidParameter, NotConverged
 from mongebench.core.estimator import ProblemInfo
 from mongebench.estimators.discrete import Exact
 from mongebench.estimators.entropic import Entropic
+from mongebench.estimators.held_out import c_transform
 from mongebench.estimators.kernel_sos import (
     DELTA,
     KernelSOS,
@@ -24,7 +25,6 @@ from mongebench.estimators.kernel_sos import (
     solve_dual,
 )
 from mongebench.estimators.radial import RadialSum, gaussian_kernel
-from mongebench.estimators.semidual import c_transform
 
 FIXED = {"bandwidth": 2.0, "lambda1": 1e-3, "lambda2": 1e-4}
 """One setting, so that a test takes one solve."""

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import mongebench as mb
-from mongebench.estimators.semidual import Fold
+from mongebench.estimators.held_out import Fold
 from mongebench.selection.scores import DualPotential, c_transform, score
 
 

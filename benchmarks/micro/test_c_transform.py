@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
+from mongebench.estimators.held_out import c_transform
 from mongebench.estimators.radial import RadialSum
-from mongebench.estimators.semidual import c_transform
 
 
 @pytest.mark.parametrize(("n", "dim"), [(100, 2), (100, 8), (400, 2)])
