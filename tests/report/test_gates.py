@@ -222,6 +222,7 @@ class Mine(mb.MapEstimator):
 """
 
 
+@pytest.mark.usefixtures("no_children")
 def test_a_night_in_a_repository_of_ones_own(tmp_path, monkeypatch) -> None:
     """No configuration of asv, no gates, an estimator nobody has heard of, and a commit of that repository."""
     top = tmp_path / "library"
