@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, StrictBool
 from mongebench.core.arrays import Points
 from mongebench.core.csvfile import Layout
 from mongebench.core.errors import InvalidInput
-from mongebench.core.measure import Source, Target
+from mongebench.core.measure import Source, Target, cloud
 from mongebench.core.problem import Parts, Problem
 from mongebench.core.tablefile import read_pair, read_table
 
@@ -149,13 +149,4 @@ def _split(
         )
     chosen = np.zeros(len(points), dtype=bool)
     chosen[rest] = True
-    return _cloud(points[~chosen], len(points) - wanted), _cloud(points[chosen], len(rest))
-
-
-def _cloud(points: Points, size: int) -> dict[str, Any]:
-    """What a `Source` or `Target` needs to draw from a cloud without replacement."""
-    return {
-        "dim": points.shape[1],
-        "size": size,
-        "sampler": lambda n, rng: points[rng.choice(len(points), n, replace=False)],
-    }
+    return cloud(points[~chosen], len(points) - wanted), cloud(points[chosen])

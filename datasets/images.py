@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt
 
 from mongebench.core.arrays import Points
-from mongebench.core.measure import Source, Target, drawn_from
+from mongebench.core.measure import Source, Target, cloud
 from mongebench.core.problem import Parts, Problem, TruthTier
 from mongebench.datasets.linear import Array
 
@@ -133,8 +133,8 @@ def photograph(name: Photograph) -> Array:
 def _parts(to_fit: tuple[Points, Points], held_out: tuple[Points, Points], total_variance: float) -> Parts:
     def sides(x: Points, y: Points) -> tuple[Source, Target]:
         return (
-            Source(dim=x.shape[1], sampler=drawn_from(x), size=len(x)),
-            Target(dim=y.shape[1], sampler=drawn_from(y), size=len(y), total_variance=total_variance),
+            Source(**cloud(x)),
+            Target(**cloud(y), total_variance=total_variance),
         )
 
     source, target = sides(*to_fit)

@@ -90,6 +90,11 @@ def drawn_from(points: Points) -> Sampler:
     return draw
 
 
+def cloud(points: Points, size: int | None = None) -> dict[str, Any]:
+    """What a `Source` or `Target` is made with to be a point cloud (n, d); `size` where less than n are promised."""
+    return {"dim": points.shape[1], "size": len(points) if size is None else size, "sampler": drawn_from(points)}
+
+
 def _guarded(sampler: Sampler, what: str) -> Sampler:
     """The same, and refused inside a fit."""
 

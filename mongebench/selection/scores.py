@@ -17,7 +17,6 @@ it has one. If it has none, as a map that turns, what is judged is the gradient 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from scipy.spatial import cKDTree
 
 from mongebench.core.arrays import Points
 from mongebench.core.estimator import MapEstimator
-from mongebench.core.measure import Source, Target, drawn_from
+from mongebench.core.measure import Source, Target, cloud
 from mongebench.core.problem import Problem
 from mongebench.estimators.held_out import Fold
 from mongebench.metrics import Evaluation, EvaluationPoints, Value, compute
@@ -134,9 +133,9 @@ def score(fitted: MapEstimator, fold: Fold, most: int, seed: int) -> Score:
     x, y = (points[rng.permutation(len(points))[:most]] for points in (fold.x_out, fold.y_out))
     starts = fold.x_fit[rng.permutation(len(fold.x_fit))[:most]]
     problem = Problem(
-        source=Source(**_cloud(fold.x_fit)),
-        target=Target(**_cloud(fold.y_fit)),
-        held_out=(Source(**_cloud(x)), Target(**_cloud(y))),
+        source=Source(**cloud(fold.x_fit)),
+        target=Target(**cloud(fold.y_fit)),
+        held_out=(Source(**cloud(x)), Target(**cloud(y))),
         dim=x.shape[1],
         version=1,
     )
@@ -148,7 +147,3 @@ def score(fitted: MapEstimator, fold: Fold, most: int, seed: int) -> Score:
         metrics=compute(evaluation, METRICS),
         cost=float(((evaluation.pushed - evaluation.points.x) ** 2).sum(axis=1).mean()),
     )
-
-
-def _cloud(points: Points) -> dict[str, Any]:
-    return {"dim": points.shape[1], "size": len(points), "sampler": drawn_from(points)}

@@ -1,4 +1,4 @@
-"""Workflows for other repositories: their schemas, and their steps, run as GitHub would in a scratch repository."""
+"""Workflows, ours and those for others: their schemas, and their steps, run as GitHub would in a scratch repository."""
 
 import os
 import re
@@ -18,8 +18,11 @@ from mongebench.cli.ci import EXPERIMENT, FILES, GATES, Measured, found_in, init
 from mongebench.cli.scaffold import new_estimator
 from mongebench.core.address import REPOSITORY
 
+from ..report.conftest import git
+
 ROOT = Path(__file__).resolve().parents[2]
 ACTION = ROOT / "action.yml"
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 PLUGIN = """
 import mongebench as mb
 
@@ -58,12 +61,6 @@ case "$*" in
     ;;
 esac
 """
-
-
-def git(top: Path, *words: str) -> str:
-    identity = ["-c", "user.name=any", "-c", "user.email=any@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(["git", "-C", str(top), *identity, *words], check=True, capture_output=True, text=True)
-    return done.stdout.strip()
 
 
 def committed(top: Path, message: str) -> str:
@@ -164,6 +161,19 @@ def test_the_action_and_what_is_written_are_what_github_reads(tmp_path) -> None:
         lines = written[0].read_text(encoding="utf-8").partition(f"- uses: {REPOSITORY}@")[2].splitlines()
         assert len(lines) <= 6
     validated("github-actions", ACTION)
+    validated("github-workflows", *WORKFLOWS)
+    assert len(WORKFLOWS) == 2
+
+
+def test_workflows_call_commands_that_exist_and_both_ends_of_python() -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
+    names = {found.name or found.callback.__name__ for found in cli.app.registered_commands}
+    called = set(re.findall(r"\bmongebench ([a-z-]+)", text))
+    assert "nightly" in called
+    assert called <= names
+    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["classifiers"]
+    versions = sorted(re.findall(r"3\.\d+", " ".join(classifiers)), key=lambda version: int(version[2:]))
+    assert f'python: ["{versions[0]}", "{versions[-1]}"]' in text
 
 
 def test_nothing_is_written_over_and_what_is_missing_is_named(tmp_path) -> None:

@@ -146,9 +146,10 @@ def sketch(shift: float = 0.0) -> Sketch:
     return Sketch(x, x + np.float32(shift), y)
 
 
-def git(checkout: Path, *words: str) -> None:
+def git(checkout: Path, *words: str) -> str:
     identity = ["-c", "user.name=any", "-c", "user.email=any@example.org", "-c", "commit.gpgsign=false"]
-    subprocess.run(["git", "-C", str(checkout), *identity, *words], check=True, capture_output=True)
+    command = ["git", "-C", str(checkout), *identity, *words]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def history(checkout: Path, write_run: Callable[..., RunDirectory]) -> None:

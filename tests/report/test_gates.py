@@ -2,9 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
-import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,6 @@ from mongebench.run.store import RunError
 from .conftest import git, repository
 
 ROOT = Path(__file__).resolve().parents[2]
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 EXPERIMENT = """
 name = "tiny"
 seeds = 4
@@ -226,6 +222,7 @@ class Mine(mb.MapEstimator):
 """
 
 
+@pytest.mark.usefixtures("no_children")
 def test_a_night_in_a_repository_of_ones_own(tmp_path, monkeypatch) -> None:
     """No configuration of asv, no gates, an estimator nobody has heard of, and a commit of that repository."""
     top = tmp_path / "library"
@@ -254,7 +251,7 @@ def test_a_night_in_a_repository_of_ones_own(tmp_path, monkeypatch) -> None:
     assert not (top / "results").exists()  # nothing was measured before everything was known to be there
     code, said = call("--record")
     assert code == 0, said
-    head = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    head = git(top, "rev-parse", "HEAD")
     assert json.loads((top / "asv.conf.json").read_text(encoding="utf-8"))["project"] == "library"
     (result,) = (top / "results" / "asv").glob("*/*-py3.*.json")
     assert json.loads(result.read_text(encoding="utf-8"))["commit_hash"] == head
@@ -288,22 +285,3 @@ def test_every_estimator_has_a_cell_of_the_night_and_gates_are_of_its_places() -
     assert set(recorded["problem"]) == {cell.problem.name for cell in declared.cells()}
     assert recorded["catches"].between(gates.LEAST, gates.MOST).all()
     assert (recorded["n"] == recorded["fits"].str.split(" ").str.len()).all()
-
-
-def test_workflows_are_what_github_reads() -> None:
-    """By the schema of schemastore.org, of which check-jsonschema carries a copy."""
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows"]
-    done = subprocess.run([*command, *map(str, WORKFLOWS)], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert len(WORKFLOWS) == 2
-
-
-def test_workflows_call_commands_that_exist_and_both_ends_of_python() -> None:
-    text = "".join(path.read_text(encoding="utf-8") for path in WORKFLOWS)
-    names = {found.name or found.callback.__name__ for found in cli.app.registered_commands}
-    called = set(re.findall(r"\bmongebench ([a-z-]+)", text))
-    assert "nightly" in called
-    assert called <= names
-    classifiers = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["classifiers"]
-    versions = sorted(re.findall(r"3\.\d+", " ".join(classifiers)), key=lambda version: int(version[2:]))
-    assert f'python: ["{versions[0]}", "{versions[-1]}"]' in text
