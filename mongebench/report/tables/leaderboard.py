@@ -117,7 +117,7 @@ def _reference(rows: pd.DataFrame) -> tuple[str, pd.Series]:
 
 
 def places(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an estimator and place, of a frame of `tables.frame`.
+    """One row per estimator and place, of a frame of `tables.frame`.
 
     Columns: those of `tables.aggregate` of the problem's `chosen_metric`, and `metric`, `SECONDS` (means), `n_source`,
     `n_target`, `key` (of its first cell), `estimator_name`, `reason` (of its first failure), `setting`, `place` (its
