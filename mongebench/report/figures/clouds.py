@@ -107,7 +107,7 @@ def _scatter(axis: Axes, points: Cloud, frame: Sketch, origin: Cloud | None = No
 
 
 def distribution(rows: pd.DataFrame) -> Figure | None:
-    """Energy distance (V-statistic) over seeds, a panel per method, a column per problem, one logarithmic axis per column.
+    """Energy distance (V-statistic) over seeds: a panel per method, a column and a logarithmic axis per problem.
 
     The axis holds every measured value; failures are counted in each panel's title. None below `MANY_SEEDS` seeds.
     """

@@ -44,18 +44,18 @@ NAMED = 3
 PLACE = ["problem", "dim", "budget"]
 SECONDS = (*FIT_COLUMNS, "transform_seconds")
 RULE = (
-    "The board is in order of the geometric mean of error ratios. The error of a fit (UVP; energy distance where the "
-    "exact map is unknown; what is below the floor counts as the floor) is divided by the identity's (or that of the "
-    "reference that the heading names) on the same instance of the problem. The mean over the fits of a place (a "
-    "problem in one dimension at one budget) is arithmetic, so that good fits do not pay for bad ones; the mean over "
-    "places is geometric, each of equal weight. "
+    "The board is ordered by the geometric mean of error ratios. The error of a fit (UVP, or the energy distance where "
+    "the exact map is unknown; an error below the floor counts as the floor) is divided by the identity's (or that of "
+    "the reference that the heading names) on the same instance of the problem. The mean over the fits of a place (a "
+    "problem in one dimension at one budget) is arithmetic, so that good fits cannot make up for bad ones; the mean "
+    "over places is geometric, with equal weights. "
     f"A ratio below {LEAST:g} counts as {LEAST:g}; a fit that was planned and not measured counts as {LOSS:g}, and no "
     "fit counts as worse. Intervals (95 %) and P(best), the probability of the lowest mean, come from a bootstrap of "
     "families, instances within them and seeds within those, the same for all estimators, with Student's t for the few "
-    "families. Two estimators are separated if the interval of their ratio leaves out 1, all pairs of a tier together "
-    "at 95 % (Tukey); all others are not separated, whatever their order. Specialists, which do not serve each place "
-    "that half of their tier serves, are judged apart, where they serve, among rivals who serve there too. Anchors are "
-    "shown for scale."
+    "families. Two estimators are separated if the interval of their ratio excludes 1, at 95 % for all pairs of a tier "
+    "together (Tukey); all others are not separated, whatever their order. Specialists are estimators that do not "
+    "serve every place that half of their tier serves; they are judged on their own, where they serve, among rivals "
+    "that serve there too. Anchors are shown for scale."
 )
 
 
@@ -467,8 +467,8 @@ def legend(rows: pd.DataFrame) -> str:
     instances, seeds = by_place["instance"].nunique().max(), by_place["seed"].nunique().max()
     return (
         f"{RULE} Here: {families} famil{'y' if families == 1 else 'ies'}, at most {instances} instance{_s(instances)} "
-        f"x {seeds} seed{_s(seeds)} a place. fit s, transform s (of 1000 points) and GPU s: medians over places of "
-        f"mean seconds, compilation excluded, {circumstances(rows)}."
+        f"x {seeds} seed{_s(seeds)} per place. fit s, transform s (per 1000 points) and GPU s are medians over places "
+        f"of mean seconds, compilation excluded, {circumstances(rows)}."
     )
 
 
@@ -504,15 +504,15 @@ def _leads(tier: str, rivals: list[dict[str, Any]]) -> str:
     scale = _interval(best["ratio"], best["low"], best["high"])
     where = f"{best['places']} place{_s(best['places'])}"
     start = f"Knowing {tier}, {best['estimator']}"
-    mean = f"at {scale} of the error of {best['reference']} over {where}"
+    mean = f"{scale} times the error of {best['reference']}, averaged over {where}"
     if not others:
-        return f"{start} is the only estimator that serves all shared places, {mean}."
+        return f"{start} is the only estimator that serves all shared places: it has {mean}."
     near = [line["estimator"] for line in others if not line["separated"]]
     close = (
         f"{_listed(near)} {'is' if len(near) == 1 else 'are'} not separated from it" if near else "all are separated"
     )
     return (
-        f"{start} leads (of {len(rivals)} estimators), {mean}; {close}. It is separated from the next, "
+        f"{start} leads {len(rivals)} estimators with {mean}; {close}. Place by place, it is separated from the next, "
         f"{others[0]['estimator']}, at {best['decided']:.0f} of {where}."
     )
 

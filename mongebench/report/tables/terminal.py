@@ -121,7 +121,7 @@ def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
 
 
 def rates(rows: pd.DataFrame) -> RenderableType:
-    """Verdicts of `flows.frame`: a table per problem, a row per flow and inequality, seeds together; why; how many hold."""
+    """Verdicts of `flows.frame`: a table per problem, a row per flow and inequality over seeds; why; how many hold."""
     groups = [group for _, group in rows.groupby(["problem", "dim", "budget"], sort=False)]
     held = [inequality for inequality in INEQUALITIES if inequality.name in set(rows["inequality"])]
     return Group(
