@@ -1,4 +1,4 @@
-"""Monge-map estimators, one file a family.
+"""Monge-map estimators, one file per family.
 
 `mongebench.estimators` is this package and, called, the list of registered names: `mongebench.estimators()`.
 """

@@ -85,7 +85,7 @@ def test_a_part_keeps_within_the_time_and_what_has_none_left_is_said(python: Pat
 
 
 def place(estimator: str, n: float, seconds: list[float | None], device: str, **more: object) -> pd.DataFrame:
-    """Rows of a run's frame, one a seed; None for a cell that was killed at the time limit."""
+    """Rows of a run's frame, one per seed; None for a cell that was killed at the time limit."""
     column = "fit_seconds" if device == "cpu" else "gpu_fit_seconds"
     return pd.DataFrame(
         {

@@ -37,7 +37,7 @@ def read(path: Path) -> Run:
 def speedups(
     gpu: pd.DataFrame, cpu: pd.DataFrame, on_gpu: Mapping[str, Record], on_cpu: Mapping[str, Record]
 ) -> pd.DataFrame:
-    """One row a place: `gpu` and `cpu` seconds, `speedup` with `low` and `high`, `at_least`, and what stands beside.
+    """One row per place: `gpu` and `cpu` seconds, `speedup` with `low` and `high`, `at_least`, and what stands beside.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def _one_column(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def pays(found: pd.DataFrame) -> list[str]:
-    """A sentence a row: the size from which on the whole interval is above 1 at every size that was measured."""
+    """A sentence per row: the size from which on the whole interval is above 1 at every size that was measured."""
     said = []
     for (estimator, problem), places in found[found["device"] != "cpu"].groupby(ROW, sort=False):
         places = places[places["low"].notna() | places["at_least"].notna()]

@@ -9,7 +9,7 @@ maps are apart after each outer step: rounding, as long as the dynamics do not a
     python benchmarks/paper/authors.py CLONE --seeds 200 320 --out results/paper_authors.csv
 
 runs it as it is, on draws of its own, and writes the energy distance of each seed as `paper_fig2` has it: the
-V-statistic of 10 000 points a side. Their Sinkhorn iteration is run without its tape, which nothing reads and which
+V-statistic of 10 000 points per side. Their Sinkhorn iteration is run without its tape, which nothing reads and which
 changes no number.
 """
 

@@ -65,7 +65,7 @@ def alike(rows: Frame) -> float:
 
 
 def few(rows: Frame, fits: int) -> Frame:
-    """So many fits a place: one of each of the first instances, or the first seeds of the one instance there is."""
+    """So many fits per place: one of each of the first instances, or the first seeds of the one instance there is."""
     spots = rows.drop_duplicates(["problem", "instance", "seed"]).sort_values(["problem", "seed", "instance"])
     kept = spots.groupby("problem").head(fits)[["problem", "instance", "seed"]]
     return rows.merge(kept, on=["problem", "instance", "seed"])
@@ -106,7 +106,7 @@ def situations(rows: Frame) -> Iterator[tuple[str, Pair]]:
     for what, together in ((f"correlation {alike(rows):.2g}, as of two estimators", alike(rows)), (None, SAME_CODE)):
         title = what or f"correlation {SAME_CODE:g}, the same code"
         for fits in FITS:
-            yield f"{title}, {fits} fits a place", repeated(few(rows, fits), together)
+            yield f"{title}, {fits} fits per place", repeated(few(rows, fits), together)
 
 
 def changed_before(first: Frame, second: Frame) -> np.ndarray:
@@ -120,7 +120,7 @@ def changed_before(first: Frame, second: Frame) -> np.ndarray:
 
 
 def tried(pair: Pair, factor: float, runs: int, seed: int) -> Frame:
-    """A row a run: the share of worse places found before and after; for factor 1, whether anything was claimed."""
+    """A row per run: the share of worse places found before and after; for factor 1, whether anything was claimed."""
     rng = np.random.default_rng(seed)
     found = []
     for _ in range(runs):
@@ -140,7 +140,7 @@ def tried(pair: Pair, factor: float, runs: int, seed: int) -> Frame:
 
 
 def gates_tried(rows: Frame, together: float | None, factor: float, runs: int, seed: int) -> Frame:
-    """A row a run: the share of gates that break before and after, and of those of an estimator's places together."""
+    """A row per run: the share of gates that break before and after, and of those of an estimator's places together."""
     rng = np.random.default_rng(seed)
     recorded = gates.record(rows)
     summary = results.aggregate(rows, "uvp")

@@ -27,7 +27,7 @@ FAMILIES = (
 )
 DIMENSIONS = {"mixture": (2,), "blurred": (16,)}
 ESTIMATORS = ("identity", "mean_shift", "bures", "exact", "smoothed_plugin")
-"""Those whose fits take a fraction of a second: the figure costs 25 fits a line."""
+"""Those whose fits take a fraction of a second: the figure costs 25 fits per line."""
 N, FOLDS, SEEDS, POINTS = 200, 5, 10, 1000
 COLUMNS = (
     "seed",

@@ -129,7 +129,7 @@ def certify(problem: Problem, *, n: int = 4000, seed: int = 0) -> Certificate:
 
 @dataclass(frozen=True, eq=False)
 class _Subject:
-    """A problem on trial: a first draw of n points a side, and what follows from it; further ones are kept."""
+    """A problem on trial: a first draw of n points per side, and what follows from it; further ones are kept."""
 
     points: EvaluationPoints
     drawn: dict[int, Points] = field(default_factory=dict)

@@ -177,7 +177,7 @@ def fits_seeds_together_as_alone(subject: Subject) -> None:
 
 @check
 def beats_the_identity(subject: Subject) -> None:
-    """Between two Gaussians, from 500 samples a side, its squared error is below that of doing nothing.
+    """Between two Gaussians, from 500 samples per side, its squared error is below that of doing nothing.
 
     Why: an estimator that loses there is not learning, or learns the wrong direction.
 

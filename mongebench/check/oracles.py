@@ -205,7 +205,7 @@ def keeps_within_the_budget(subject: Subject) -> None:
     try:
         clone(subject.estimator).fit(source, target)
     except BudgetExceeded as error:
-        raise CheckFailed(f"With {N} draws a side: {error}") from None
+        raise CheckFailed(f"With {N} draws per side: {error}") from None
 
 
 @check

@@ -80,7 +80,7 @@ def says_nothing(subject: Subject) -> None:
 
 @check
 def survives_one_point(subject: Subject) -> None:
-    """One point a side gives a finite map, or one of mongebench's errors.
+    """One point per side gives a finite map, or one of mongebench's errors.
 
     Why: n = 1 is where divisions by a variance of zero show.
 

@@ -291,7 +291,7 @@ def _broken(rows: pd.DataFrame, gates: pd.DataFrame) -> list[str]:
 
 
 def together(gates: pd.DataFrame, grown: pd.Series) -> pd.DataFrame:
-    """One row an estimator of two places or more: `grown`, the geometric mean over `places`, and `catches`, its gate.
+    """One row per estimator of two places or more: `grown`, the geometric mean over `places`, and `catches`, its gate.
 
     A place's gate is `ERRORS` standard errors wide, so that the gates tell the noise of their mean.
     """

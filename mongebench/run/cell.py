@@ -93,7 +93,7 @@ def run_cell(
 
     Point clouds are split anew for each seed: this fits and measures `problem.replicate(seed)`.
 
-    A hang or a crash of the interpreter cannot be caught here: `mongebench run` does that, one child process a batch.
+    A hang or a crash of the interpreter cannot be caught here: `mongebench run` does that, one child process per batch.
 
     Parameters
     ----------

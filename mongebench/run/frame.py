@@ -1,4 +1,4 @@
-"""A run as a tidy frame: one row a planned cell, which tables, figures, exports and reports are made of."""
+"""A run as a tidy frame: one row per planned cell, which tables, figures, exports and reports are made of."""
 
 from __future__ import annotations
 

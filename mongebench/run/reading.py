@@ -42,7 +42,7 @@ def read_run(path: str | Path, *others: str | Path) -> Run:
     Returns
     -------
     Run
-        With its `plan`, its `records`, and, as a table of one row a planned cell, its `frame()`.
+        With its `plan`, its `records`, and, as a table of one row per planned cell, its `frame()`.
 
     Raises
     ------
@@ -118,7 +118,7 @@ class Run:
         return held.directory.sketch_beside(held.planned) if held.found.record is not None else None
 
     def frame(self) -> pd.DataFrame:
-        """One row a planned cell: identity, status, times, and `<metric>`, `<metric>_se`, `<metric>_floor` columns.
+        """One row per planned cell: identity, status, times, and `<metric>`, `<metric>_se`, `<metric>_floor` columns.
 
         Times are in seconds. `fit_seconds` (of a cell on a GPU, `gpu_fit_seconds`) is the median over a cell's repeats,
         whose range is `fit_iqr_seconds`. `key` is the name of the cell's record; parameters are JSON. Cells without a

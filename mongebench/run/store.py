@@ -1,7 +1,7 @@
 """A run's directory: its plan, and one JSON file a record, each file written at once or not at all.
 
     RUN/plan.json                                what was planned: cells and conditions
-    RUN/cells/<estimator>-<problem>-<key>.json   one record a cell
+    RUN/cells/<estimator>-<problem>-<key>.json   one record per cell
     RUN/cells/<estimator>-<problem>-<key>.npz    its sketch, where it has one
 
 Two runs may write into one directory: names are content hashes and every file appears by one atomic rename. What is

@@ -197,7 +197,7 @@ def _values(function: Callable[[Any], Any], points: Points, what: str) -> Vector
         values = as_values(function(points), what)
     if values.shape != (len(points),):
         raise InvalidInput(
-            f"{what} maps points of shape {points.shape} to {values.shape}; expected one number a point."
+            f"{what} maps points of shape {points.shape} to {values.shape}; expected one number per point."
         )
     return values
 

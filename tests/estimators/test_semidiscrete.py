@@ -118,7 +118,7 @@ def test_newton_passes_the_gaps_between_clusters() -> None:
     x = problem.source.sample(20_000, seed=1)
     _, counts = np.unique(fitted.transform(x), axis=0, return_counts=True)
     assert len(counts) == 100
-    # 200 draws a cell, binomial: four standard deviations are 57; pixels blur the narrow clusters by some more
+    # 200 draws per cell, binomial: four standard deviations are 57; pixels blur the narrow clusters by some more
     assert np.abs(counts - 200).max() < 100
 
 

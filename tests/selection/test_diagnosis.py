@@ -136,7 +136,7 @@ def test_a_map_that_leaves_the_support_or_folds_is_told() -> None:
         ({"map": lambda x: x[:, :1]}, "shape"),
         ({"map": lambda x: x * np.nan}, "finite"),
         ({"source": np.zeros((50, 2))}, "at least 100"),
-        ({"target": mb.Target(potential=lambda y: np.ones((3, 3)))}, "one number a point"),
+        ({"target": mb.Target(potential=lambda y: np.ones((3, 3)))}, "one number per point"),
     ],
 )
 def test_what_cannot_be_judged_is_refused(change, said) -> None:

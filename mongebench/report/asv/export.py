@@ -2,7 +2,7 @@
 
     RESULTS/benchmarks.json                                what is tracked, beside what `asv run` tracks
     RESULTS/MACHINE/machine.json
-    RESULTS/MACHINE/<commit>-<experiment>-py<version>.json  one a run
+    RESULTS/MACHINE/<commit>-<experiment>-py<version>.json  one per run
 
 asv holds lower to be better, compares by ratio and does not report a value that became none. Hence every value here is
 positive and falls: an error not below its floor, a rate as the factor that is left. What was not measured is NaN, and

@@ -35,7 +35,7 @@ Cloud = NDArray[np.float32]
 
 
 def clouds(run: Run, rows: pd.DataFrame) -> Figure | None:
-    """Source, pushed and target points of each problem of the plane, a panel a method that serves it, its first seed.
+    """Source, pushed and target points of each problem of the plane, a panel per method that serves it, its first seed.
 
     Points keep the colour of the quadrant of the source that they come from; the target lies grey beneath the pushed
     ones. None where no map of the plane was measured.
@@ -107,7 +107,7 @@ def _scatter(axis: Axes, points: Cloud, frame: Sketch, origin: Cloud | None = No
 
 
 def distribution(rows: pd.DataFrame) -> Figure | None:
-    """Energy distance (V-statistic) over seeds, a panel a method, a column a problem, one logarithmic axis a column.
+    """Energy distance (V-statistic) over seeds: a panel per method, a column and a logarithmic axis per problem.
 
     The axis holds every measured value; failures are counted in each panel's title. None below `MANY_SEEDS` seeds.
     """

@@ -273,7 +273,7 @@ def _thinned(trace: Sequence[TracePoint]) -> list[TracePoint]:
 def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) -> Chart | None:
     """What an inequality of one quantity observes, over that at the start, against flow time, with its lines.
 
-    A line an estimator, the median over seeds; thin lines are its lowest and highest seed.
+    A line per estimator, the median over seeds; thin lines are its lowest and highest seed.
     """
     of_map = inequality is MAP
     title = "Rate of the map" if of_map else "Rate of KL"

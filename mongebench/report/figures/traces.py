@@ -30,9 +30,9 @@ TITLE = 44
 
 
 def rate(run: Run) -> Figure | None:
-    """Squared error over that at the start, against flow time: a panel a problem, with the lines of the theory.
+    """Squared error over that at the start, against flow time: a panel per problem, with the lines of the theory.
 
-    A line an estimator, the median over seeds, in the band from the lowest to the highest. None where no estimator of
+    A line per estimator, the median over seeds, in the band from the lowest to the highest. None where no estimator of
     the run follows a flow.
     """
     return _rates(run, "l2_error", r"$|T_t - T^*|^2 \; / \; |T_0 - T^*|^2$")
@@ -143,7 +143,7 @@ def _plot(axis: Axes, curves: Sequence[Curve], marks: int, **drawn: Any) -> None
 
 
 def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
-    """Error against fit seconds (left) and oracle calls (right), a line of panels a problem, a curve a seed.
+    """Error against fit seconds (left) and oracle calls (right), a line of panels per problem, a curve per seed.
 
     The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.
     """

@@ -34,8 +34,8 @@ from mongebench.run.store import RunError, write_atomically
 TRUTHS = {
     "closed_form": "the exact map is a formula",
     "by_construction": "the target is the source pushed by a known gradient of a convex function",
-    "certified": "the exact map was computed, and comes with a bound on its own error",
-    "none": "the exact map is not known: only distances between the pushed source and the target are measured",
+    "certified": "the exact map was computed numerically, with a bound on its own error",
+    "none": "the exact map is unknown, and only distances between the pushed source and the target are measured",
 }
 WHY = 300
 """Characters of a reason that a page shows; the exports hold it whole."""

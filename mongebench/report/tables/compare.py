@@ -82,7 +82,7 @@ def failing(found: pd.DataFrame, on: FailOn, over: float = 0.0) -> pd.Series:
 
 
 def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None, level: float = LEVEL) -> pd.DataFrame:
-    """One row a place of both runs.
+    """One row per place of both runs.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, metric: str | None = None
 
 
 def _places(common: pd.DataFrame) -> pd.DataFrame:
-    """One row a place of paired cells with `value`, `loss` and `error`; `change` where that needs no interval."""
+    """One row per place of paired cells with `value`, `loss` and `error`; `change` where that needs no interval."""
     measured = [common[name].isin(MEASURED) for name in ("status", "status_after")]
     both = measured[0] & measured[1]
     unlike = _unlike(common, both)

@@ -102,7 +102,7 @@ def _level(found: pd.DataFrame, level: float) -> list[str]:
         return []
     return [
         "Ratios are geometric means over cells, paired: same instance, same seed, same draws, same evaluation "
-        f"points; {cells.min():.0f} to {cells.max():.0f} cells a place. Of all {compared} places with a difference "
+        f"points; {cells.min():.0f} to {cells.max():.0f} cells per place. Of all {compared} places with a difference "
         f"none is called better or worse that is not, with probability {100 * level:g} % (Holm; Student's t, the "
         "variances of places drawn towards each other; of the evaluation points alone where no place has two "
         "fits). Findable: the ratio that would have been found in four of five runs of so many fits."

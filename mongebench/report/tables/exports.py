@@ -29,7 +29,7 @@ _TEX = {
 def write(rows: pd.DataFrame, format: Format, path: Path, metric: str | None = None) -> Path:
     """Write a frame of `Run.frame`; the path.
 
-    CSV and Parquet hold the frame itself, a line a planned cell, in full precision. LaTeX (to be \\input, with
+    CSV and Parquet hold the frame itself, a line per planned cell, in full precision. LaTeX (to be \\input, with
     \\usepackage{booktabs}) and Markdown hold its `results.blocks` of `metric`.
     """
     if format in (Format.CSV, Format.PARQUET):

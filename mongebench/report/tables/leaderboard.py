@@ -38,18 +38,18 @@ MEDIAN_FIT = "the median fit"
 PLACE = ["problem", "dim", "budget"]
 SECONDS = (*FIT_COLUMNS, "transform_seconds")
 RULE = (
-    "The board is in order of the geometric mean of error ratios. The error of a fit (UVP; energy distance where the "
-    "exact map is unknown; what is below the floor counts as the floor) is divided by the identity's (or that of the "
-    "reference that the heading names) on the same instance of the problem. The mean over the fits of a place (a "
-    "problem in one dimension at one budget) is arithmetic, so that good fits do not pay for bad ones; the mean over "
-    "places is geometric, each of equal weight. "
+    "The board is ordered by the geometric mean of error ratios. The error of a fit (UVP, or the energy distance where "
+    "the exact map is unknown; an error below the floor counts as the floor) is divided by the identity's (or that of "
+    "the reference that the heading names) on the same instance of the problem. The mean over the fits of a place (a "
+    "problem in one dimension at one budget) is arithmetic, so that good fits cannot make up for bad ones; the mean "
+    "over places is geometric, with equal weights. "
     f"A ratio below {LEAST:g} counts as {LEAST:g}; a fit that was planned and not measured counts as {LOSS:g}, and no "
     "fit counts as worse. Intervals (95 %) and P(best), the probability of the lowest mean, come from a bootstrap of "
     "families, instances within them and seeds within those, the same for all estimators, with Student's t for the few "
-    "families. Two estimators are separated if the interval of their ratio leaves out 1, all pairs of a tier together "
-    "at 95 % (Tukey); all others are not separated, whatever their order. Specialists, which do not serve each place "
-    "that half of their tier serves, are judged apart, where they serve, among rivals who serve there too. Anchors are "
-    "shown for scale."
+    "families. Two estimators are separated if the interval of their ratio excludes 1, at 95 % for all pairs of a tier "
+    "together (Tukey); all others are not separated, whatever their order. Specialists are estimators that do not "
+    "serve every place that half of their tier serves; they are judged on their own, where they serve, among rivals "
+    "that serve there too. Anchors are shown for scale."
 )
 
 
@@ -111,7 +111,7 @@ def _reference(rows: pd.DataFrame) -> tuple[str, pd.Series]:
 
 
 def places(rows: pd.DataFrame) -> pd.DataFrame:
-    """One row an estimator and place, of a frame of `tables.frame`.
+    """One row per estimator and place, of a frame of `tables.frame`.
 
     Columns: those of `tables.aggregate` of the problem's `chosen_metric`, and `metric`, `SECONDS` (means), `n_source`,
     `n_target`, `key` (of its first cell), `estimator_name`, `reason` (of its first failure), `setting`, `place` (its

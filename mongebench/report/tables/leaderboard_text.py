@@ -152,8 +152,8 @@ def legend(rows: pd.DataFrame) -> str:
     instances, seeds = by_place["instance"].nunique().max(), by_place["seed"].nunique().max()
     return (
         f"{RULE} Here: {families} famil{'y' if families == 1 else 'ies'}, at most {instances} instance{_s(instances)} "
-        f"x {seeds} seed{_s(seeds)} a place. fit s, transform s (of 1000 points) and GPU s: medians over places of "
-        f"mean seconds, compilation excluded, {circumstances(rows)}."
+        f"x {seeds} seed{_s(seeds)} per place. fit s, transform s (per 1000 points) and GPU s are medians over places "
+        f"of mean seconds, compilation excluded, {circumstances(rows)}."
     )
 
 
@@ -189,15 +189,15 @@ def _leads(tier: str, rivals: list[dict[str, Any]]) -> str:
     scale = _interval(best["ratio"], best["low"], best["high"])
     where = f"{best['places']} place{_s(best['places'])}"
     start = f"Knowing {tier}, {best['estimator']}"
-    mean = f"at {scale} of the error of {best['reference']} over {where}"
+    mean = f"{scale} times the error of {best['reference']}, averaged over {where}"
     if not others:
-        return f"{start} is the only estimator that serves all shared places, {mean}."
+        return f"{start} is the only estimator that serves all shared places: it has {mean}."
     near = [line["estimator"] for line in others if not line["separated"]]
     close = (
         f"{_listed(near)} {'is' if len(near) == 1 else 'are'} not separated from it" if near else "all are separated"
     )
     return (
-        f"{start} leads (of {len(rivals)} estimators), {mean}; {close}. It is separated from the next, "
+        f"{start} leads {len(rivals)} estimators with {mean}; {close}. Place by place, it is separated from the next, "
         f"{others[0]['estimator']}, at {best['decided']:.0f} of {where}."
     )
 

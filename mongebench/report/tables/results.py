@@ -196,7 +196,7 @@ def chosen_metric(rows: pd.DataFrame) -> str:
 
 
 def blocks(rows: pd.DataFrame, metric: str | None = None) -> Iterator[Block]:
-    """The tables of a frame, one a problem, budget and tier; without `metric`, of the `chosen_metric`."""
+    """The tables of a frame, one per problem, budget and tier; without `metric`, of the `chosen_metric`."""
     for _, own in rows.groupby(["problem", "budget"], sort=False):
         problem, draws = own[["problem", "budget"]].iloc[0]
         chosen = metric or chosen_metric(own)

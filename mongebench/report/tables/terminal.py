@@ -76,7 +76,7 @@ def _cell(cell: Shown) -> str:
 
 
 def board(rows: pd.DataFrame) -> RenderableType:
-    """The leaderboard, a table a tier; what a terminal has no room for is in an export and a report."""
+    """The leaderboard, a table per tier; what a terminal has no room for is in an export and a report."""
     parts: list[RenderableType] = []
     for shown in leaderboard_text.shown(leaderboard.board(rows)):
         table = Table(title=escape(shown.title), title_justify="left", title_style="bold")
@@ -121,7 +121,7 @@ def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
 
 
 def rates(rows: pd.DataFrame) -> RenderableType:
-    """Verdicts of `flows.frame`: a table a problem, a row a flow and inequality, seeds together; why; how many hold."""
+    """Verdicts of `flows.frame`: a table per problem, a row per flow and inequality over seeds; why; how many hold."""
     groups = [group for _, group in rows.groupby(["problem", "dim", "budget"], sort=False)]
     held = [inequality for inequality in INEQUALITIES if inequality.name in set(rows["inequality"])]
     return Group(

@@ -154,10 +154,11 @@ def test_the_verdict_names_the_leader_its_interval_and_who_is_not_separated() ->
     assert found["c"]["over_low"] < 3 < found["c"]["over_high"]
     (leads,) = verdict(board(rows), rows)
     best, other = ("a", "b") if found["a"]["ratio"] < found["b"]["ratio"] else ("b", "a")
-    assert leads.startswith(f"Knowing samples, {best} leads (of 3 estimators), at 0.")
-    assert f"; {other} is not separated from it. It is separated from the next, {other}, at 0 of 6 places." in leads
+    assert leads.startswith(f"Knowing samples, {best} leads 3 estimators with 0.")
+    assert f"; {other} is not separated from it. Place by place, it is separated from the next, {other}, " in leads
+    assert leads.endswith("at 0 of 6 places.")
     apart = verdict(board(steady({"a": 0.1, "c": 0.3})), rows)[0]
-    assert "all are separated. It is separated from the next, c, at 6 of 6 places." in apart
+    assert "all are separated. Place by place, it is separated from the next, c, at 6 of 6 places." in apart
 
 
 def test_many_names_are_counted() -> None:
@@ -177,7 +178,7 @@ def test_settings_and_transform_seconds_are_shown() -> None:
     table = shown(board(rows))[0]
     cells = dict(zip(table.headings, table.cells(table.lines[0]), strict=True))
     assert (cells["setting"], cells["transform s"]) == ("default, hand-set", "0.25")
-    assert "2 seeds a place" in legend(rows)
+    assert "2 seeds per place" in legend(rows)
 
 
 def test_four_thousand_cells_take_two_seconds() -> None:

@@ -182,7 +182,7 @@ def test_numbers_are_short(value, shown) -> None:
 
 
 def timed(**devices: str) -> pd.DataFrame:
-    """One row an estimator, which took a second on its device."""
+    """One row per estimator, which took a second on its device."""
     on_cpu = [device == "cpu" for device in devices.values()]
     return rows([1.0] * len(devices)).assign(
         estimator=list(devices),
