@@ -15,9 +15,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from mongebench.core.problem import INSTANCE
 from mongebench.core.text import on_one_line, printable
 from mongebench.run.forecast import forecast, spoken
-from mongebench.run.frame import INSTANCE, labels
+from mongebench.run.frame import labels
 from mongebench.run.provenance import commit_unknown
 from mongebench.run.record import Cell, budget
 from mongebench.run.runner import Execution

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -19,6 +20,9 @@ from mongebench.core.errors import InvalidInput
 from mongebench.core.estimator import Map, ProblemInfo
 from mongebench.core.measure import Source, Target, Unknown
 from mongebench.core.oracle import offers
+
+INSTANCE = "seed"
+"""The parameter that instances of a family differ in."""
 
 
 class TruthTier(StrEnum):
@@ -122,6 +126,16 @@ class Problem:
             return self
         split = self.parts(seed)
         return replace(self, source=split.source, target=split.target, held_out=split.held_out)
+
+    def stream(self, seed: int) -> int:
+        """The seed of draws, of the fit and of evaluation points where that of a cell is `seed`.
+
+        Instances of a family share none of these: the same draws, rotated, would be one data set counted several times.
+        Instance 0 keeps the cell's seed.
+        """
+        if not (instance := self.parameters.get(INSTANCE, 0)):
+            return seed
+        return int(np.random.SeedSequence((seed, zlib.crc32(repr(instance).encode()))).generate_state(1)[0])
 
     @property
     def evaluation(self) -> tuple[Source, Target]:

@@ -46,6 +46,7 @@ def views(
 ) -> tuple[SourceView, TargetView, Meter]:
     """What `fit` sees of a problem, and the meter that both sides share."""
     meter = Meter()
-    shared: dict[str, Any] = {"declared": estimator.needs, "seed": seed, "meter": meter, "drawing": drawing}
+    shared: dict[str, Any] = {"declared": estimator.needs, "meter": meter, "drawing": drawing}
+    shared["seed"] = problem.stream(seed)
     source = SourceView(problem.source, exact_map=problem.truth, budget=n_source, **shared)
     return source, TargetView(problem.target, budget=n_target, **shared), meter

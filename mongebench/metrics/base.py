@@ -110,7 +110,7 @@ class EvaluationPoints(_Keeping):
         """Draw up to n points per side (all there are, for point clouds). Raises `InvalidInput` below two per side."""
         source, target = problem.evaluation
         # A stream of their own: fits draw with seeds (seed,) and (seed, k), evaluation with (seed, "eval").
-        stream = (seed, 0x6576616C)
+        stream = (problem.stream(seed), 0x6576616C)
         x = source.sample(n if source.size is None else min(n, source.size), seed=stream)
         y = target.sample(n if target.size is None else min(n, target.size), seed=stream)
         if min(len(x), len(y)) < 2:

@@ -77,7 +77,7 @@ def fit(
         raise OracleUnavailable(f"{estimator!r} does not support {problem!r}: {supported.reason}.")
     fitted: MapEstimator = clone(estimator)
     source, target, _ = views(problem, fitted, n_source, n_target, seed)
-    return fitted.fit(source, target, seed=seed, trace=_Told(trace) if progress else trace)
+    return fitted.fit(source, target, seed=problem.stream(seed), trace=_Told(trace) if progress else trace)
 
 
 def run_cell(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mongebench.core.problem import INSTANCE
 from mongebench.core.text import bounded, on_one_line
 from mongebench.plugins import SHOWN
 from mongebench.run.record import Cell, Record, Spec, State, budget
@@ -33,8 +34,6 @@ TIME_COLUMNS = (
 )
 SAID = 300
 """Characters of a reason that a sentence quotes."""
-INSTANCE = "seed"
-"""The parameter that instances of one problem differ in: its label leaves it out, as it leaves out `dim`."""
 
 
 def frame(run: Run) -> pd.DataFrame:

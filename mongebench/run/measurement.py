@@ -218,7 +218,7 @@ def _fit_all(fits: Sequence[_Fit], points: Sequence[EvaluationPoints], clock: Cl
 def _fit_untimed(fits: Sequence[_Fit]) -> None:
     if len(fits) == 1:
         (fit,) = fits
-        fit.fitted.fit(fit.source, fit.target, seed=fit.cell.seed, trace=fit.trace)
+        fit.fitted.fit(fit.source, fit.target, seed=fit.problem.stream(fit.cell.seed), trace=fit.trace)
         return
     fit_together = fits[0].fitted.fit_together
     assert fit_together is not None
@@ -228,7 +228,7 @@ def _fit_untimed(fits: Sequence[_Fit]) -> None:
             [fit.fitted for fit in fits],
             [fit.source for fit in fits],
             [fit.target for fit in fits],
-            seeds=[fit.cell.seed for fit in fits],
+            seeds=[fit.problem.stream(fit.cell.seed) for fit in fits],
             traces=traces,
         )
     for fit, error in zip(fits, errors, strict=True):

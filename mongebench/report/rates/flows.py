@@ -12,9 +12,10 @@ import pandas as pd
 
 from mongebench import plugins
 from mongebench.core.errors import InvalidInput
+from mongebench.core.problem import INSTANCE
 from mongebench.report.rates.inequalities import MAP, Inequality, speaking
 from mongebench.report.rates.verdict import RateVerdict, Scheme, Verdict, rate_verdict
-from mongebench.run.frame import INSTANCE, labels, labels_by_problem
+from mongebench.run.frame import labels, labels_by_problem
 from mongebench.run.reading import Run
 from mongebench.run.record import Cell, PlannedCell, Record, TracePoint, budget
 from mongebench.run.store import Found, RunError

@@ -17,8 +17,8 @@ import numpy as np
 import pandas as pd
 
 from mongebench.core.errors import UnknownName, one_of
+from mongebench.core.problem import INSTANCE
 from mongebench.report.tables.results import row_order
-from mongebench.run.frame import INSTANCE
 from mongebench.run.reading import Run
 
 GROUP = ["estimator_name", "problem_name", "dim"]
