@@ -73,7 +73,7 @@ def inside(run: Path, name: str) -> Path:
 
 
 def share(text: str, option: str) -> float:
-    """0.1 of "10%" or "0.1". Raises `InvalidParameter`."""
+    """0.1 of "10%" or "0.1"; from one on with a percent sign alone, as 2 may mean either. Raises `InvalidParameter`."""
     number, percent = text.strip().removesuffix("%"), text.strip().endswith("%")
     try:
         found = float(number) / (100 if percent else 1)
@@ -81,4 +81,6 @@ def share(text: str, option: str) -> float:
         found = math.nan
     if not 0 <= found < math.inf:
         raise InvalidParameter(f"{option} is a share, such as 10% or 0.1; got {text!r}.")
+    if found >= 1 and not percent:
+        raise InvalidParameter(f"{option} {text} may mean {text}% or {100 * found:g}%: write one of them.")
     return found

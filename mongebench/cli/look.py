@@ -170,7 +170,7 @@ def compare(
     ] = None,
     fail_over: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="With --fail-on: tolerate a change smaller than this, such as 10%."),
+        typer.Option(metavar="SHARE", help="As --fail-on worse, but pass a place whose ratio is off by less, such as 10%."),
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the comparison as Markdown.")
@@ -179,7 +179,7 @@ def compare(
 ) -> None:
     """Say what differs beyond noise between two runs, or two estimators, and what could not be decided."""
     from mongebench.report.tables import compared, pairing, terminal
-    from mongebench.report.tables.compare import compare, failing
+    from mongebench.report.tables.compare import Change, compare, failing
     from mongebench.run.reading import read_run
     from mongebench.run.store import write_atomically
 
@@ -205,9 +205,13 @@ def compare(
         note(rows, f"{path}: ")
     if fail_on is None and over is None:
         return
-    if found.empty:
-        typer.echo("Nothing could be compared: the runs have no cell in common.", err=True)
+    unlike = int((found["change"] == Change.INCOMPARABLE).sum())
+    if unlike == len(found):
+        why = f"no place is comparable, of {len(found)} in both" if len(found) else "the runs have no cell in common"
+        typer.echo(f"Nothing could be compared: {why}.", err=True)
         raise typer.Exit(NOTHING_RAN)
+    if unlike:
+        typer.echo(f"Not comparable, and so not judged: {unlike} of {len(found)} places.", err=True)
     failed = failing(found, fail_on or FailOn.WORSE, over or 0.0)
     if failed.any():
         typer.echo(f"FAILED: {failed.sum()} of {len(found)} places.", err=True)

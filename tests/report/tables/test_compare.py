@@ -269,6 +269,7 @@ def test_the_command_compares_two_runs(write_run, tmp_path) -> None:
     moved = first.path.rename(tmp_path / "first")
     lone = write_run([(cell("late", seed=seed), trace([0.0], [1.0])) for seed in range(3)]).path
     lone = lone.rename(tmp_path / "lone")
+    lost = write_run([(cell("flow", seed=seed), None) for seed in range(3)]).path.rename(tmp_path / "lost")
     second = write_run([(cell("flow", seed=seed), trace([0.0], [10.0 + seed])) for seed in range(3)]).path
 
     def ends(*words) -> tuple[int, str]:
@@ -294,6 +295,7 @@ def test_the_command_compares_two_runs(write_run, tmp_path) -> None:
         ((second, moved, "--fail-on", "changed"), 1),
         ((moved, moved, "--fail-on", "changed"), 0),
         ((moved, lone, "--fail-on", "worse"), 3),
+        ((lost, lost, "--fail-on", "worse"), 3),
     ):
         assert ends(*words)[0] == code, words
     call(moved, second, "--markdown", tmp_path / "comment.md")
@@ -302,6 +304,7 @@ def test_the_command_compares_two_runs(write_run, tmp_path) -> None:
         ((moved,), "Compare two runs"),
         ((moved, second, "--a", "flow"), "Compare two runs"),
         ((moved, second, "--fail-over", "ten"), "such as 10% or 0.1; got 'ten'"),
+        ((moved, second, "--fail-over", "2"), "may mean 2% or 200%"),
     ):
         with pytest.raises(InvalidParameter, match=answer):
             ends(*words)
