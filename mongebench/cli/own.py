@@ -86,11 +86,12 @@ def apply(
     map: Annotated[Path, typer.Argument(metavar="MAP", help="Map written by `mongebench fit` or `mongebench.save`.")],
     rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Rows to move: .csv, .parquet or .npy.")],
     out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet or .npy.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out where it exists.")] = False,
     header: Header = "auto",
     separator: Separator = "auto",
     decimal: DecimalSign = "auto",
 ) -> None:
-    """Move the rows of a file with a fitted map; ids and text stay as they are."""
+    """Move the rows of a file with a fitted map; ids and text stay as they are, to the character."""
     from mongebench.saved import load
     from mongebench.selection.moving import moved, read_rows, write_rows
 
@@ -99,9 +100,11 @@ def apply(
         raise InvalidParameter(f"--out {out} is the file that is read; give another name.")
     if not out.parent.is_dir():
         raise InvalidParameter(f"--out {out}: there is no folder {out.parent}.")
+    if out.exists() and not overwrite:
+        raise InvalidParameter(f"--out {out} exists; give another name, or --overwrite to replace it.")
     result = moved(fitted, read_rows(rows, _layout(header, "no", separator, decimal)), str(rows))
     write_rows(result.rows, out)
-    count = len(result.rows)
+    count = len(result.rows.frame)
     if result.unmoved:
         typer.echo(f"{result.unmoved} of {count} rows have a missing coordinate and were not moved.")
     if result.outside:

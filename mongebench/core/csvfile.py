@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -62,12 +62,15 @@ class Cells:
         The points, still as text.
     decimal
         Sign of the numbers.
+    separator
+        Between the fields of a line; None in a file of one column, where that is open.
     """
 
     path: Path
     names: tuple[str, ...] | None
     rows: list[Row]
     decimal: str
+    separator: str | None
 
     @property
     def width(self) -> int:
@@ -99,7 +102,7 @@ class Cells:
     def without_first(self) -> Cells:
         """All columns but the first."""
         names = self.names[1:] if self.names else None
-        return Cells(self.path, names, [Row(row.line, row.fields[1:]) for row in self.rows], self.decimal)
+        return replace(self, names=names, rows=[Row(row.line, row.fields[1:]) for row in self.rows])
 
     def label(self, column: int) -> str:
         """How errors call a column."""
@@ -163,10 +166,10 @@ def _with_header(path: Path, reading: Reading, layout: Layout) -> Cells:
     else:
         named = layout.header if isinstance(layout.header, bool) else _names_columns(path, reading, layout.index)
     if named:
-        return _without_index(Cells(path, tuple(first), body, decimal), layout.index)
+        return _without_index(Cells(path, tuple(first), body, decimal, reading.separator), layout.index)
     commented = [one for one in reading.comment if one and not is_number(one, decimal)]
     names = tuple(commented) if len(commented) == len(reading.comment) == len(first) else None
-    return _without_index(Cells(path, names, rows, decimal), layout.index)
+    return _without_index(Cells(path, names, rows, decimal, reading.separator), layout.index)
 
 
 def _check_holes(cells: Cells, lines: list[str], first: int) -> None:

@@ -15,6 +15,7 @@ import importlib.metadata
 import json
 import math
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -148,7 +149,7 @@ def verify(path: Path, share: float = 0.1, tolerance: float = 0.05, seed: int | 
     run = read_run(path)
     with zipfile.ZipFile(path) as archive, TemporaryDirectory(prefix="mongebench-verify-") as scratch:
         archive.extractall(scratch)
-        faults = _faults(run, submission, Path(scratch))
+        faults = [*_foreign(run, submission, archive.namelist()), *_faults(run, submission, Path(scratch))]
         again = _again(run, submission, Path(scratch))
         keys = [planned.cell.key for planned in run.plan.cells]
         theirs = {cell.key for cell in again.cells if cell.estimator.name in submission.estimators}
@@ -163,6 +164,21 @@ def verify(path: Path, share: float = 0.1, tolerance: float = 0.05, seed: int | 
             recorded = {record.cell.key: record for record in run.records}
             checked = [_compared(one, recorded[one.cell.key], tolerance) for one in again.directory.records()]
     return Verification(submission, faults, checked, len(keys))
+
+
+def _foreign(run: Run, submission: Submission, members: list[str]) -> list[str]:
+    """Members of a zip file that `submit` does not write, two of one name, and sketches that a report cannot draw."""
+    packed_as, found = RunDirectory(""), []
+    sketches = {packed_as.sketch_path(planned.cell).as_posix(): planned for planned in run.plan.cells}
+    records = {packed_as.record_path(planned.cell).as_posix() for planned in run.plan.cells}
+    for name, count in Counter(members).items():
+        if name not in {"plan.json", SUBMISSION, *records, *sketches, *submission.plugins}:
+            found.append(f"{name} is no file of a submission.")
+        if count > 1:
+            found.append(f"{name} is in it {count} times.")
+        if name in sketches and run.sketch(sketches[name]) is None:
+            found.append(f"{name} is no whole sketch of its cell.")
+    return found
 
 
 def _faults(run: Run, submission: Submission, folder: Path) -> list[str]:

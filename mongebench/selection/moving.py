@@ -2,19 +2,51 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from mongebench.core.arrays import as_points
-from mongebench.core.csvfile import Layout, read_csv
+from mongebench.core.csvfields import parsed
+from mongebench.core.csvfile import Cells, Layout, read_csv
 from mongebench.core.errors import InvalidInput, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.npz import DAMAGED
 
 SUFFIXES = (".csv", ".parquet", ".npy")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """All columns of a file.
+
+    Attributes
+    ----------
+    frame
+        Of a .csv file, the text of its fields; of the others, the values.
+    cells
+        What the .csv file says, its separator and its decimal sign included; None for other files.
+    """
+
+    frame: pd.DataFrame
+    cells: Cells | None = None
+
+    def numbers(self, names: Sequence[Any], where: str) -> pd.DataFrame:
+        """Some columns as numbers, NaN where one is missing. Raises `InvalidInput` for a column of anything else."""
+        chosen = self.frame[list(names)]
+        if self.cells is not None:
+            values, text = parsed(chosen.to_numpy(dtype=object).tolist(), self.cells.decimal)
+            for i, j in np.argwhere(text)[:1]:
+                line, field = self.cells.rows[i].line, chosen.iloc[i, j]
+                raise InvalidInput(f"{where}, column {names[j]!r}: {field!r} in line {line} is not a number.")
+            chosen = pd.DataFrame(values, columns=list(names))
+        for name in names:
+            as_points(chosen[[name]].dropna(), name=f"{where}, column {name!r},", min_rows=0)
+        return chosen
 
 
 @dataclass(frozen=True)
@@ -32,13 +64,13 @@ class Moved:
         map does not tell its sample.
     """
 
-    rows: pd.DataFrame
+    rows: Rows
     unmoved: int
     outside: int | None
 
 
-def read_rows(path: Path, layout: Layout | None = None) -> pd.DataFrame:
-    """All columns of a .csv, .parquet or .npy file; of a .csv file, numbers where a whole column is numbers, else text.
+def read_rows(path: Path, layout: Layout | None = None) -> Rows:
+    """All columns of a .csv, .parquet or .npy file.
 
     Raises `InvalidInput` for a file that is missing, of another kind, or cannot be read.
     """
@@ -49,26 +81,20 @@ def read_rows(path: Path, layout: Layout | None = None) -> pd.DataFrame:
         raise InvalidInput(f"There is no file {path}.")
     try:
         if suffix == ".parquet":
-            return pd.read_parquet(path)
+            return Rows(pd.read_parquet(path))
         if suffix == ".npy":
-            return pd.DataFrame(as_points(np.load(path, allow_pickle=False), name=str(path)))
+            return Rows(pd.DataFrame(as_points(np.load(path, allow_pickle=False), name=str(path))))
     except (OSError, *DAMAGED) as error:
         raise InvalidInput(f"{path} cannot be read as {suffix}: {error}") from error
-    asked = layout or Layout()
-    cells = read_csv(path, Layout(asked.header, False, asked.separator, asked.decimal))
-    columns = {}
-    for j in range(cells.width):
-        name = cells.names[j] if cells.names else j
-        if name in columns:
+    cells = read_csv(path, replace(layout or Layout(), index=False))
+    for name in cells.names or ():
+        if cells.names is not None and cells.names.count(name) > 1:
             raise InvalidInput(f"{path} has several columns called {name!r}; give each a name of its own.")
-        try:
-            columns[name] = cells.numbers([j], missing=True)[:, 0]
-        except InvalidInput:  # ids, text: kept as they are
-            columns[name] = np.array([row.fields[j] for row in cells.rows], dtype=object)
-    return pd.DataFrame(columns)
+    text = [row.fields for row in cells.rows]
+    return Rows(pd.DataFrame(text, columns=None if cells.names is None else list(cells.names), dtype=object), cells)
 
 
-def moved(map: MapEstimator, rows: pd.DataFrame, where: str) -> Moved:
+def moved(map: MapEstimator, rows: Rows, where: str) -> Moved:
     """The rows with their coordinates moved by a fitted map.
 
     The coordinates are the columns that the map was fitted to by name; of a map without names all columns, which must
@@ -79,41 +105,61 @@ def moved(map: MapEstimator, rows: pd.DataFrame, where: str) -> Moved:
     InvalidInput
         A column that is missing, or holds something other than numbers.
     """
-    names = map.column_names_
+    names, columns = map.column_names_, rows.frame.columns
     if names is None:
-        names = tuple(rows.columns)
+        names = tuple(columns)
         if len(names) != map.n_features_in_:
             raise InvalidInput(
                 f"{where} has {len(names)} columns, and the map was fitted to {map.n_features_in_} without names; "
                 "give those columns alone."
             )
     for name in names:
-        if name not in rows.columns:
-            raise InvalidInput(f"{where}: {one_of(str(name), [str(known) for known in rows.columns], 'column')}")
-    chosen = rows[list(names)]
+        if name not in columns:
+            raise InvalidInput(f"{where}: {one_of(str(name), [str(known) for known in columns], 'column')}")
+    chosen = rows.numbers(names, where)
     whole = ~chosen.isna().any(axis=1).to_numpy()
-    for name in names:
-        as_points(chosen.loc[whole, [name]], name=f"{where}, column {name!r},", min_rows=0)
     points = as_points(chosen[whole], name=where, min_rows=0)
     pushed = np.asarray(map.transform(points))
-    result = rows.copy()
+    result = rows.frame.copy()
     for j, name in enumerate(names):
-        column = result[name].astype(float).to_numpy(copy=True)
+        column = chosen[name].astype(float).to_numpy(copy=True)
         column[whole] = pushed[:, j]
         result[name] = column
     seen = getattr(map, "seen_", None)
     outside = None if seen is None else int(((points < seen[0]) | (points > seen[1])).any(axis=1).sum())
-    return Moved(result, int((~whole).sum()), outside)
+    return Moved(replace(rows, frame=result), int((~whole).sum()), outside)
 
 
-def write_rows(rows: pd.DataFrame, path: Path) -> None:
-    """Write rows as .csv (comma, decimal point), .parquet, or, where all are numbers, .npy. Raises `InvalidInput`."""
-    suffix = path.suffix.lower()
+def write_rows(rows: Rows, path: Path) -> None:
+    """Write rows as .csv, .parquet, or, where all are numbers, .npy. Raises `InvalidInput`.
+
+    A .csv file of a .csv file keeps its separator, its decimal sign and the text of what was not moved.
+    """
+    suffix, frame, cells = path.suffix.lower(), rows.frame, rows.cells
     if suffix == ".csv":
-        rows.to_csv(path, index=False, header=not isinstance(rows.columns, pd.RangeIndex))
+        separator = ","
+        if cells is not None:
+            separator = cells.separator or (";" if cells.decimal == "," else ",")
+            frame = _written(frame, cells)
+        frame.to_csv(path, sep=separator, index=False, header=not isinstance(frame.columns, pd.RangeIndex))
     elif suffix == ".parquet":
-        rows.set_axis([str(name) for name in rows.columns], axis=1).to_parquet(path, index=False)
+        frame.set_axis([str(name) for name in frame.columns], axis=1).to_parquet(path, index=False)
     elif suffix == ".npy":
-        np.save(path, as_points(rows, name="The moved rows"))
+        text = [name for name in frame.columns if frame[name].dtype == object and cells is not None]
+        frame = frame.assign(**rows.numbers(text, str(path))) if text else frame
+        np.save(path, as_points(frame, name="The moved rows"))
     else:
         raise InvalidInput(f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
+
+
+def _written(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:
+    """As text: what was moved with the file's decimal sign, all else as the file has it."""
+    moved_ = frame.select_dtypes(float)
+    kept = moved_.isna().any(axis=1)
+    written = frame.copy()
+    for name in moved_.columns:
+        numbers = (repr(value).replace(".", cells.decimal) for value in frame[name].tolist())
+        place = frame.columns.get_loc(name)
+        text = (row.fields[place] for row in cells.rows)
+        written[name] = [was if stays else now for was, now, stays in zip(text, numbers, kept, strict=True)]
+    return written

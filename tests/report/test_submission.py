@@ -153,6 +153,23 @@ def test_numbers_source_and_cells_that_were_changed_are_found(folder, tmp_path) 
         assert f"plugins/{name} is not what submission.json says" in faults
 
 
+def test_a_damaged_sketch_and_a_file_of_no_submission_are_found(folder, tmp_path) -> None:
+    whole, broken = folder / "mine" / "submission.zip", tmp_path / "broken.zip"
+    with zipfile.ZipFile(whole) as source, zipfile.ZipFile(broken, "w") as packed:
+        sketches = sorted(name for name in source.namelist() if name.endswith(".npz"))
+        for name in source.namelist():
+            packed.writestr(name, source.read(name)[: 100 if name == sketches[0] else None])
+        packed.writestr("../../evil.txt", "")
+        members = packed.namelist()
+    found = submission.opened(whole)
+    assert submission._foreign(read_run(whole), found, members[:-1]) == []
+    assert submission._foreign(read_run(broken), found, [*members, "plan.json"]) == [
+        "plan.json is in it 2 times.",
+        f"{sketches[0]} is no whole sketch of its cell.",
+        "../../evil.txt is no file of a submission.",
+    ]
+
+
 def test_what_cannot_be_submitted_is_said(folder, tmp_path) -> None:
     with pytest.raises(RunError, match="has no estimator of yours"):
         submission.submit(RunDirectory(folder / "published"), tmp_path / "s.zip")

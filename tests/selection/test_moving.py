@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 import mongebench as mb
 from mongebench.cli import app
-from mongebench.selection.moving import moved, read_rows, write_rows
+from mongebench.selection.moving import Rows, moved, read_rows, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -29,32 +29,55 @@ def map(frames):
 def test_ids_text_and_missing_values_stay_as_they_were(map, frames, tmp_path) -> None:
     rows = frames[0].assign(id=[f"A{i}" for i in range(60)])[["id", "weight", "height"]]
     rows.loc[3, "weight"] = np.nan
-    write_rows(rows, tmp_path / "rows.csv")
+    rows.to_csv(tmp_path / "rows.csv", index=False)
     again = read_rows(tmp_path / "rows.csv")
-    assert list(again.columns) == ["id", "weight", "height"]
+    assert list(again.frame.columns) == ["id", "weight", "height"]
     found = moved(map, again, "rows.csv")
-    assert list(found.rows["id"]) == list(rows["id"])
+    assert list(found.rows.frame["id"]) == list(rows["id"])
     assert found.unmoved == 1
     assert found.outside == 0
     expected = map.transform(frames[0])
     whole = np.arange(60) != 3
-    np.testing.assert_allclose(found.rows[["height", "weight"]].to_numpy()[whole], expected.to_numpy()[whole])
-    assert found.rows["height"][3] == rows["height"][3]
-    far = moved(map, frames[0] + 100, "far")
+    np.testing.assert_allclose(found.rows.frame[["height", "weight"]].to_numpy()[whole], expected.to_numpy()[whole])
+    assert found.rows.frame["height"][3] == rows["height"][3]
+    far = moved(map, Rows(frames[0] + 100), "far")
     assert far.outside == 60
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
-def test_what_is_written_is_read_again(frames, tmp_path, suffix) -> None:
-    write_rows(frames[0], tmp_path / f"rows{suffix}")
-    pd.testing.assert_frame_equal(read_rows(tmp_path / f"rows{suffix}"), frames[0])
+def test_what_is_not_moved_keeps_its_text(map, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    mb.save(map, "map.npz")
+    lines = ["id;height;code;weight", "007;1,5;12345678901234567891;0", '0;NA;"a;b";2', "1e3;0,25;1,50;1,75"]
+    (tmp_path / "a.csv").write_text("\n".join(lines) + "\n")
+    words = ["apply", "map.npz", "a.csv", "--out", "b.csv"]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    written = (tmp_path / "b.csv").read_text().splitlines()
+    assert [written[0], written[2]] == [lines[0], lines[2]]  # a row with a missing coordinate, as it was
+    before, after = ([line.split(";") for line in (some[1], some[3])] for some in (lines, written))
+    assert [(row[0], row[2]) for row in after] == [(row[0], row[2]) for row in before]
+    x, pushed = ([[float(row[j].replace(",", ".")) for j in (1, 3)] for row in some] for some in (before, after))
+    np.testing.assert_array_equal(pushed, map.transform(np.array(x)))
+    failed = CliRunner().invoke(app, words)
+    assert "--out b.csv exists" in str(failed.exception)
+    assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_what_is_written_is_read_again(map, frames, tmp_path, suffix) -> None:
+    frames[0].to_csv(tmp_path / "rows.csv", index=False)
+    found = moved(map, read_rows(tmp_path / "rows.csv"), "rows")
+    write_rows(found.rows, tmp_path / f"moved{suffix}")
+    again = read_rows(tmp_path / f"moved{suffix}")
+    numbers = again.numbers(list(again.frame.columns), "moved")
+    np.testing.assert_array_equal(numbers, map.transform(frames[0]))
 
 
 def test_rows_that_cannot_be_moved_are_refused(map, frames, tmp_path) -> None:
     with pytest.raises(mb.InvalidInput, match="height"):
-        moved(map, frames[0].rename(columns={"height": "heigth"}), "rows")
+        moved(map, Rows(frames[0].rename(columns={"height": "heigth"})), "rows")
     with pytest.raises(mb.InvalidInput, match="column 'weight'"):
-        moved(map, frames[0].assign(weight="heavy"), "rows")
+        moved(map, Rows(frames[0].assign(weight="heavy")), "rows")
     with pytest.raises(mb.InvalidInput, match=r"expected one of \.csv, \.parquet, \.npy"):
         read_rows(tmp_path / "rows.xlsx")
     with pytest.raises(mb.InvalidInput, match="There is no file"):
