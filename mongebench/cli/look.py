@@ -170,7 +170,7 @@ def compare(
     ] = None,
     fail_over: Annotated[
         str | None,
-        typer.Option(metavar="SHARE", help="As --fail-on worse, but pass a place whose ratio is off by less, such as 10%."),
+        typer.Option(metavar="SHARE", help="As --fail-on worse, but pass a ratio that is off by less, such as 10%."),
     ] = None,
     markdown: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also write the comparison as Markdown.")

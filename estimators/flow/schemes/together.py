@@ -174,7 +174,8 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
     carries = [scheme.begin(ravel_pytree(start)[0]) for start in starts]
     alone = len(fits) == 1
     advance = _compiled(scheme, alone)
-    stack, pick = (lambda trees: trees[0], lambda tree, _: tree) if alone else (_stacked, _picked)
+    stack: Callable[[Sequence[Any]], Any] = (lambda trees: trees[0]) if alone else _stacked
+    pick: Callable[[Any, int], Any] = (lambda tree, _: tree) if alone else _picked
     carry = stack(carries)
     for _ in range(phase.steps):
         drawn = {"points": phase.points, "density": phase.density}

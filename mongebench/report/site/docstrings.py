@@ -10,7 +10,8 @@ PARSER = NumpydocParser()
 PARSER.add_section(ParamSection("Class attributes", "class_attribute"))
 HEADINGS: dict[str, str] = {}
 for _section in PARSER.sections.values():
-    HEADINGS.setdefault(_section.key, _section.title)
+    if not isinstance(_section, str):  # which its annotation allows
+        HEADINGS.setdefault(_section.key, str(_section.title))
 
 
 def paragraphs(docstring: str) -> list[tuple[str, str]]:
