@@ -312,7 +312,7 @@ def test_exclusive_cells_wait_for_others_are_pinned_and_take_the_place_of_shared
     assert run_here([*words, "--workers", "1"]).exit_code == 0
     assert {record.provenance.exclusive for record in RunDirectory(tmp_path / "run").records()} == {False}
     lock = tmp_path / f"mongebench-{os.getuid()}.lock"
-    with open(lock, "rb") as other:
+    with open(lock, "ab") as other:
         fcntl.flock(other, fcntl.LOCK_SH)  # another run on this machine
         run = subprocess.Popen([*words, "--exclusive"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         time.sleep(8)

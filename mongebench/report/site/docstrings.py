@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 
-from docstring_parser.numpydoc import NumpydocParser, ParamSection
+from docstring_parser.numpydoc import DEFAULT_SECTIONS, NumpydocParser, ParamSection
 
-PARSER = NumpydocParser()
-PARSER.add_section(ParamSection("Class attributes", "class_attribute"))
-HEADINGS: dict[str, str] = {}
-for _section in PARSER.sections.values():
-    if not isinstance(_section, str):  # which its annotation allows
-        HEADINGS.setdefault(_section.key, str(_section.title))
+SECTIONS = [*DEFAULT_SECTIONS, ParamSection("Class attributes", "class_attribute")]
+PARSER = NumpydocParser(SECTIONS)
+HEADINGS = {section.key: section.title for section in reversed(SECTIONS)}
+"""The first title of each key."""
 
 
 def paragraphs(docstring: str) -> list[tuple[str, str]]:
