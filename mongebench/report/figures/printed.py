@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections import Counter
 from io import BytesIO
 from pathlib import Path
+from textwrap import fill
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -14,12 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from mongebench.report.figures import clouds, pictures, traces
-from mongebench.report.figures.style import FORMATS, STYLE, legend, look, panels, plain, rivals_of
+from mongebench.report.figures.style import FORMATS, STYLE, few, legend, look, panels, plain, rivals_of
 from mongebench.report.figures.summary import against_dimension, summary
 from mongebench.report.tables.results import aggregate
 from mongebench.run.reading import Run
 from mongebench.run.store import replacing
 
+TITLE = 42
+"""Characters of a line of a panel's title."""
 LINE = 0.17
 """Inches of an estimator's line."""
 
@@ -75,16 +79,20 @@ def error_overview(rows: pd.DataFrame) -> Figure | None:
     Where the exact map is unknown it is the energy distance. Anchors are in every panel.
     """
     rivals = rivals_of(rows)
-    blocks = [
+    every = [
         (problem, budget, tier, block[block["anchor"] | (block["tier"] == tier)])
         for (problem, budget), block in rows.groupby(["problem", "budget"], sort=False)
         for tier in block.loc[~block["anchor"], "tier"].unique().tolist() or [block["tier"].iloc[0]]
     ]
+    blocks, heading = few(every)
     if not blocks:
         return None
     by_estimator = any(block["dim"].nunique() == 1 for *_, block in blocks)
     most = max(block["estimator"].nunique() for *_, block in blocks)
-    figure, axes = panels(len(blocks), (3.6, max(3.1, by_estimator * LINE * most)))
+    tiers = set(Counter((problem, budget) for problem, budget, *_ in blocks).values())
+    # Where each problem has as many tiers, a row of panels is a problem and a column a tier.
+    columns = tiers.pop() if len(tiers) == 1 and max(tiers) > 1 else None
+    figure, axes = panels(len(blocks), (3.6, max(3.1, by_estimator * LINE * most)), columns)
     for axis, (problem, budget, tier, block) in zip(axes, blocks, strict=True):
         metric = "uvp" if "uvp" in block and block["uvp"].notna().any() else "energy_distance"
         label = "UVP (%)" if metric == "uvp" else "energy distance"
@@ -95,8 +103,9 @@ def error_overview(rows: pd.DataFrame) -> Figure | None:
             _by_estimator(axis, aggregate(block, metric), rivals)
             axis.set_xlabel(label)
             where = ", ".join(f"d = {dim}" for dim in sorted(block["dim"].unique()))
-        axis.set_title(plain(f"{problem}{where and ', ' + where}, {budget}\nknowing {tier}"))
-    legend(figure, axes)
+        title = (f"{problem}{where and ', ' + where}, {budget}", f"knowing {tier}")
+        axis.set_title("\n".join(fill(plain(line), TITLE) for line in title))
+    legend(figure, axes, heading)
     return figure
 
 

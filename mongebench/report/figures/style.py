@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import pandas as pd
@@ -23,6 +23,7 @@ from mongebench.report.tables.results import row_order
 # on white; markers differ as well.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+Item = TypeVar("Item")
 QUIET = "0.45"
 """Grey of what curves are held against: anchors, theory, floors."""
 STYLE: Any = {
@@ -34,6 +35,8 @@ STYLE: Any = {
     "figure.dpi": 150,
 }
 FORMATS = ("png", "svg", "pdf")
+PANELS = 24
+"""What a printed figure shows at most: with more, no page would hold it, and it would take minutes to draw."""
 CHARACTERS, HANDLE, LINE = 13, 7, 0.2
 """Of a legend: characters an inch, the width of a handle in characters, and inches of a line."""
 FORMULA = re.compile(r"\\[a-zA-Z]+|[${}^_\\]")
@@ -51,6 +54,14 @@ def panels(
     for axis in axes.ravel()[count:]:
         axis.set_axis_off()
     return figure, list(axes.ravel()[:count])
+
+
+def few(blocks: Sequence[Item], each: int = 1) -> tuple[Sequence[Item], str]:
+    """The first blocks that fit, of so many panels `each`, and the figure's title: a sentence if some are left out."""
+    most = PANELS // each
+    if len(blocks) <= most:
+        return blocks, ""
+    return blocks[:most], f"The first {most} of {len(blocks)} places; the pages of the report show all of them."
 
 
 def rivals_of(rows: pd.DataFrame) -> list[str]:
@@ -77,8 +88,10 @@ def plain(text: str) -> str:
     return printable(text).replace("$", r"\$")
 
 
-def legend(figure: Figure, axes: Sequence[Axes]) -> None:
-    """One legend below all panels, each label once, no wider than they are; the figure grows with its lines."""
+def legend(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
+    """One legend below all panels, each label once, no wider than they are, and a title above; the figure grows."""
+    if title:
+        figure.suptitle(title)
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from mongebench.report.figures.style import QUIET, legend, look, panels, plain, rivals_of
+from mongebench.report.figures.style import QUIET, few, legend, look, panels, plain, rivals_of
 from mongebench.report.rates.flows import SCHEMES, TracedFlow, along, fits, flows, together
 from mongebench.report.rates.inequalities import KL_CONVEX, MAP, MAP_BY_KL, PROPOSITION
 from mongebench.report.rates.noise import Vector
@@ -50,7 +50,7 @@ def _rates(run: Run, field: str, label: str) -> Figure | None:
         return None
     if not found:
         return None
-    blocks = [(key, list(block)) for key, block in groupby(found, key=_place)]
+    blocks, title = few([(key, list(block)) for key, block in groupby(found, key=_place)])
     rivals = rivals_of(run.frame())
     figure, axes = panels(len(blocks), (3.4, 2.9))
     for axis, (place, block) in zip(axes, blocks, strict=True):
@@ -59,7 +59,7 @@ def _rates(run: Run, field: str, label: str) -> Figure | None:
         axis.set_title(fill(plain(place), TITLE) + shown)
         against_flow_time(axis, block, rivals, field)
         axis.set_ylabel(label)
-    legend(figure, axes)
+    legend(figure, axes, title)
     return figure
 
 
@@ -152,7 +152,7 @@ def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
     if traced.empty:
         return None
     rivals = rivals_of(rows)
-    blocks = list(traced.groupby(["problem", "dim", "budget"], sort=False))
+    blocks, title = few(list(traced.groupby(["problem", "dim", "budget"], sort=False)), each=2)
     figure, axes = panels(2 * len(blocks), (3.0, 2.5), columns=2 * min(2, len(blocks)))
     for (key, block), left, right in zip(blocks, axes[::2], axes[1::2], strict=True):
         known = any(point.l2_error is not None for index in block.index for point in _trace(records[index]))
@@ -175,7 +175,7 @@ def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
             axis.set_xlabel(label)
         left.set_ylabel("squared $L^2$ error" if known else "energy distance")
         right.sharey(left)
-    legend(figure, axes)
+    legend(figure, axes, title)
     return figure
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -167,6 +168,7 @@ def together(traces: Sequence[list[tuple[float, float]]]) -> tuple[np.ndarray, n
     return time, np.array([np.interp(time, own, values / values[0], right=np.nan) for own, values in curves])
 
 
+@functools.lru_cache(maxsize=1)  # pages and figures ask for those of one run again and again
 def flows(run: Run) -> list[TracedFlow]:
     """The flows of a run, in the plan's order; a refinement that serves another flow, and has none, not on its own.
 

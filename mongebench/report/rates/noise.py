@@ -18,6 +18,9 @@ Reference: Harville 1974, "Bayesian inference for variance components using only
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,8 +38,34 @@ ROUNDING = 1e-12
 """Of logarithms of errors."""
 
 
-def noise_paths(time: Vector, y: Vector, log_ratio: Vector, count: int, rng: np.random.Generator) -> Vector:
-    """(count, n) paths of z.
+@dataclass(frozen=True)
+class Draws:
+    """What `count` paths of n points are made of: the same for all series of that length.
+
+    Attributes
+    ----------
+    uniform, chi_squared
+        (count,) for the bend, rho and g, and for s; chi-squared with n - 2 degrees of freedom.
+    normal, evaluation
+        (n, count) standard normal: for u, and for the noise of the evaluation points.
+    """
+
+    uniform: Vector
+    chi_squared: Vector
+    normal: Vector
+    evaluation: Vector
+
+
+@functools.lru_cache(maxsize=16)
+def draws(n: int, count: int, seed: int) -> Draws:
+    """Drawn once: normal numbers would be most of the time of a verdict."""
+    rng = np.random.default_rng(seed)
+    uniform, chi_squared = rng.random(count), rng.chisquare(n - 2, count)
+    return Draws(uniform, chi_squared, *(rng.standard_normal((count, n)).T.copy() for _ in range(2)))
+
+
+def noise_paths(time: Vector, y: Vector, log_ratio: Vector, drawn: Draws) -> Vector:
+    """(n, count) paths of z.
 
     Parameters
     ----------
@@ -46,6 +75,8 @@ def noise_paths(time: Vector, y: Vector, log_ratio: Vector, count: int, rng: np.
         (n,) log error relative to the start's and to the bound.
     log_ratio
         (n,) log error relative to the start's.
+    drawn
+        `draws` of n.
     """
     n = len(time)
     bends = time[np.unique(np.linspace(0, n - 3, min(BENDS, n - 2)).round().astype(int))]
@@ -62,10 +93,10 @@ def noise_paths(time: Vector, y: Vector, log_ratio: Vector, count: int, rng: np.
     # A bend at the end has few points to tell its slope: the prior takes that out, or it would count for the bend.
     told = np.linalg.slogdet(np.swapaxes(design, 1, 2) @ design)[1] / 2
     log_density = told[:, None, None] - np.log(first * second) - (n - 2) * np.log(root)
-    density = np.exp(log_density - log_density.max())
-    drawn = np.unravel_index(rng.choice(density.size, size=count, p=density.ravel() / density.sum()), density.shape)
-    scale = root[drawn] / np.sqrt(rng.chisquare(n - 2, count))
-    paths: Vector = rng.standard_normal((count, n)) * (scale[:, None] / weights[drawn[2]])
+    below = np.exp(log_density - log_density.max()).cumsum()
+    chosen = np.unravel_index(below.searchsorted(drawn.uniform * below[-1], side="right"), log_density.shape)
+    scale = root[chosen] / np.sqrt(drawn.chi_squared)
+    paths: Vector = drawn.normal * (scale[:, None] / weights[chosen[2]]).T
     for k in range(1, n):
-        paths[:, k] += rho[drawn[1]] * paths[:, k - 1]
+        paths[k] += rho[chosen[1]] * paths[k - 1]
     return paths

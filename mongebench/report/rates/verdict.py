@@ -35,7 +35,7 @@ import numpy as np
 from mongebench.core.errors import InvalidParameter
 from mongebench.report.rates.curve import Curve, extrapolated, read
 from mongebench.report.rates.inequalities import MAP, PROPOSITION, Inequality
-from mongebench.report.rates.noise import FEWEST, ROUNDING, Vector, noise_paths
+from mongebench.report.rates.noise import FEWEST, ROUNDING, Vector, draws, noise_paths
 from mongebench.run.record import TracePoint
 
 CONFIDENCE = 0.95
@@ -257,7 +257,7 @@ def _judged(
     seed: int,
 ) -> RateVerdict:
     """`bare` with its numbers, and the verdict on a curve of enough points."""
-    rng, time = np.random.default_rng(seed), curve.time[1:]
+    time = curve.time[1:]
     fallen = curve.log_value[1:] - curve.log_value[0]
     flow = inequality.of_flow(time, lam)
     line = inequality.of_steps(np.diff(curve.time), lam) if own else flow
@@ -267,15 +267,17 @@ def _judged(
     # the line comes down from infinity, the curve from there to the line.
     origin = inequality.of_flow(np.zeros(1), lam)[0]
     smooth = -np.log1p(np.exp(curve.lead - line)) if np.isinf(origin) else line - np.nan_to_num(origin)
-    paths = noise_paths(time, fallen - smooth, fallen, RESAMPLES, rng)
-    paths += curve.standard_error[1:] * rng.standard_normal(paths.shape)
-    scale = np.maximum(np.median(np.abs(paths), axis=0), ROUNDING)
-    margin = np.quantile((np.abs(paths) / scale).max(axis=1), CONFIDENCE) * scale
+    drawn = draws(len(time), RESAMPLES, seed)
+    paths = noise_paths(time, fallen - smooth, fallen, drawn)
+    paths += curve.standard_error[1:, None] * drawn.evaluation
+    size = np.abs(paths)  # (n, RESAMPLES)
+    scale = np.maximum(np.median(size, axis=1), ROUNDING)
+    margin = np.quantile((size / scale[:, None]).max(axis=0), CONFIDENCE) * scale
     margin += curve.slack[1:] + (curve.slack[0] if inequality.own else curve.lead_slack)
     above = excess - margin > RESOLUTION
     left = _left(excess, above)
     fitted = slice(None) if left is None or left < FEWEST else slice(left)
-    rate, spread = _slope(time[fitted], -fallen[fitted]), _slope(time[fitted], paths[:, fitted])
+    rate, spread = _slope(time[fitted], -fallen[fitted]), _slope(time[fitted], paths[fitted].T)
     half = float(np.quantile(np.abs(spread), CONFIDENCE))
     numbers: dict[str, Any] = {"rate": float(rate), "interval": (float(rate) - half, float(rate) + half)}
     if bare.verdict is Verdict.NOT_APPLICABLE:

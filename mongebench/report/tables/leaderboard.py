@@ -154,18 +154,17 @@ def places(rows: pd.DataFrame) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class _Tier:
-    """The rivals of a tier: `cells` of theirs, the places that half of them serve, and who serves all of those."""
+    """The rivals of a tier: `cells` of theirs, the places that half of them serve, and who serves all of those.
+
+    `served` has the places that count for each of them.
+    """
 
     name: str
     cells: pd.DataFrame
     shared: list[int]
     general: list[str]
     specialists: list[str]
-
-    def served(self, name: str) -> list[int]:
-        """Places that count for one of them."""
-        own = self.cells[self.cells["estimator"] == name]
-        return list(own.loc[own["counted"].notna(), "place"].drop_duplicates())
+    served: dict[str, list[int]]
 
 
 def _tiers(known: pd.DataFrame) -> Iterator[_Tier]:
@@ -173,13 +172,13 @@ def _tiers(known: pd.DataFrame) -> Iterator[_Tier]:
     for name, own in known[~known["anchor"]].groupby("tier", sort=False):
         names = row_order(own["estimator"])
         own = own.loc[own.groupby("place", sort=False)["measured"].transform("any"), _COUNTED]
-        served: dict[int, set[str]] = {}
-        for place, one in own.loc[own["counted"].notna(), ["place", "estimator"]].itertuples(index=False):
-            served.setdefault(place, set()).add(one)
-        shared = [place for place, there in served.items() if 2 * len(there) >= len(names)]
-        general = [one for one in names if shared and all(one in served[place] for place in shared)]
-        others = [one for one in names if one not in general and any(one in there for there in served.values())]
-        yield _Tier(str(name), own, shared, general, others)
+        serving = own.loc[own["counted"].notna(), ["place", "estimator"]].drop_duplicates()
+        served = {one: there.tolist() for one, there in serving.groupby("estimator", sort=False)["place"]}
+        many = serving.groupby("place", sort=False).size()
+        shared = many.index[2 * many >= len(names)].tolist()
+        general = [one for one in names if shared and {*shared} <= {*served.get(one, ())}]
+        others = [one for one in names if one not in general and one in served]
+        yield _Tier(str(name), own, shared, general, others, served)
 
 
 _COUNTED = ["estimator", "place", "problem_name", "instance", "seed", "counted"]
@@ -218,7 +217,7 @@ def board(rows: pd.DataFrame) -> list[dict[str, Any]]:
     found = places(rows)
     rivals, anchors = ((known[known["anchor"] == is_], found[found["anchor"] == is_]) for is_ in (False, True))
     everywhere = list(known["place"].unique())
-    tiers = list(_tiers(known)) or [_Tier(str(rows["tier"].iloc[0]), known, everywhere, [], [])]
+    tiers = list(_tiers(known)) or [_Tier(str(rows["tier"].iloc[0]), known, everywhere, [], [], {})]
     lines: list[dict[str, Any]] = []
     for tier in tiers:
         own = [one[one["tier"] == tier.name] for one in rivals]
@@ -231,25 +230,30 @@ def board(rows: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _rivals(tier: _Tier, known: pd.DataFrame, found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     """Those who serve all shared places in order of their mean, then specialists, then whoever was measured nowhere."""
+    known_of, found_of = (dict(iter(one.groupby("estimator", sort=False))) for one in (known, found))
     if tier.general:
         ratio, family = _array(tier.cells, tier.general, tier.shared)
         result = ranking.rank(ratio, family)
         order = sorted(range(len(ratio)), key=lambda k: result.log_mean[k])
         for k in order:
-            line = _line(tier.general[k], known, found, tier.shared) | _judged(result, tier.general, k, order[0])
+            name = tier.general[k]
+            line = _line(known_of[name], found_of[name], tier.shared) | _judged(result, tier.general, k, order[0])
             if k == order[0] and len(order) > 1:
                 line["decided"] = _decided(ratio[k], ratio[order[1]])
             yield line | {"group": "rival"}
+    served = {one: {*tier.served[one]} for one in (*tier.general, *tier.specialists)}
+    ranked: dict[frozenset[int], ranking.Ranking] = {}  # one for all specialists of the same places
     for name in tier.specialists:
-        where = tier.served(name)
-        rivals = [one for one in (*tier.general, *tier.specialists) if one != name and {*where} <= {*tier.served(one)}]
-        names = [name, *rivals]
-        result = ranking.rank(*_array(tier.cells, names, where))
-        leader = 1 + int(np.argmin(result.log_mean[1:])) if rivals else 0
-        yield _line(name, known, found, where) | _judged(result, names, 0, leader) | {"group": "specialist"}
+        where, names = tier.served[name], [one for one in served if served[name] <= served[one]]
+        if (there := frozenset(where)) not in ranked:
+            ranked[there] = ranking.rank(*_array(tier.cells, names, where))
+        result, k = ranked[there], names.index(name)
+        leader = min((one for one in range(len(names)) if one != k), key=lambda one: result.log_mean[one], default=k)
+        line = _line(known_of[name], found_of[name], where)
+        yield line | _judged(result, names, k, leader) | {"group": "specialist"}
     for name in row_order(known["estimator"]):
-        if name not in (*tier.general, *tier.specialists):
-            yield _line(name, known, found, []) | {"group": "rival"}
+        if name not in served:
+            yield _line(known_of[name], found_of[name], []) | {"group": "rival"}
 
 
 def _judged(result: ranking.Ranking, names: list[str], k: int, leader: int) -> dict[str, Any]:
@@ -284,17 +288,17 @@ def _decided(leader: ranking.Array, following: ranking.Array) -> int:
 
 def _anchors(tier: _Tier, known: pd.DataFrame, found: pd.DataFrame) -> Iterator[dict[str, Any]]:
     for name in row_order(known["estimator"]):
-        own = known[(known["estimator"] == name) & known["counted"].notna() & known["place"].isin(tier.shared)]
-        line = _line(name, known, found, tier.shared) | {"group": "anchor"}
+        planned = known[known["estimator"] == name]
+        own = planned[planned["counted"].notna() & planned["place"].isin(tier.shared)]
+        line = _line(planned, found[found["estimator"] == name], tier.shared) | {"group": "anchor"}
         if len(own):
             ratio, _ = _array(own, [name], list(own["place"].drop_duplicates()))
             line["ratio"] = float(np.exp(ranking.log_means(ratio)[0]))
         yield line
 
 
-def _line(name: str, known: pd.DataFrame, found: pd.DataFrame, where: list[int]) -> dict[str, Any]:
+def _line(known: pd.DataFrame, found: pd.DataFrame, where: list[int]) -> dict[str, Any]:
     """What is counted of an estimator: fits and failures wherever it was planned, ratios at the places `where`."""
-    known, found = known[known["estimator"] == name], found[found["estimator"] == name]
     judged, cells = found[found["place"].isin(where)], known[known["place"].isin(where)]
     worst = cells["ratio"].where(cells["measured"], cells["counted"])
     at = cells.iloc[int(np.nanargmax(worst))] if worst.notna().any() else None
@@ -305,7 +309,7 @@ def _line(name: str, known: pd.DataFrame, found: pd.DataFrame, where: list[int])
         **dict.fromkeys(("ratio", "low", "high", "best", "over_leader", "over_low", "over_high", "decided"), math.nan),
         "leader": "",
         "separated": False,
-        "estimator": name,
+        "estimator": known["estimator"].iloc[0],
         "estimator_name": known["estimator_name"].iloc[0],
         "anchor": bool(known["anchor"].iloc[0]),
         "setting": ", ".join(known["setting"].unique()),

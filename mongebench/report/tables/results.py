@@ -167,20 +167,13 @@ class Block:
 
         Anchors come first. "no gpu" stands in place of the second where the fits were on the CPU.
         """
-        for name in row_order(self.summary["estimator"]):
-            own = self.summary[self.summary["estimator"] == name].set_index("dim")
-            shown = [Shown.of(own.loc[dim], self.metric) if dim in own.index else None for dim in self.dims]
-            on_cpu, on_gpu = (self._fit(name, column) for column in FIT_COLUMNS)
-            yield name, shown, on_cpu, on_gpu or (on_cpu and NO_GPU), self._fit(name, TRANSFORM_COLUMN)
-
-    def _fit(self, name: str, column: str) -> str:
-        """Mean seconds at the largest dimension; of fits with the interquartile range of repeated ones."""
-        own = self.seconds[self.seconds["estimator"] == name].dropna(subset=[column]).sort_values("dim")
-        if own.empty:
-            return ""
-        last = own.iloc[-1]
-        spread = last["fit_iqr_seconds"] if column in FIT_COLUMNS else math.nan
-        return number(last[column]) + ("" if pd.isna(spread) else f" (IQR {number(spread)})")
+        summary, seconds = _by_estimator(self.summary), _by_estimator(self.seconds)
+        for name in row_order(summary):
+            shown = [Shown.of(summary[name][dim], self.metric) if dim in summary[name] else None for dim in self.dims]
+            on_cpu, on_gpu, transform = (
+                _at_the_largest(seconds.get(name, {}), column) for column in (*FIT_COLUMNS, TRANSFORM_COLUMN)
+            )
+            yield name, shown, on_cpu, on_gpu or (on_cpu and NO_GPU), transform
 
     def floors(self) -> list[str]:
         """What a perfect map would show in each of `dims`; empty where no metric has one."""
@@ -188,6 +181,24 @@ class Block:
         if not floors.notna().any():
             return []
         return [number(floors[dim]) if math.isfinite(floors[dim]) else "" for dim in self.dims]
+
+
+def _by_estimator(rows: pd.DataFrame) -> dict[str, dict[int, Any]]:
+    """Estimator -> dimension -> row."""
+    found: dict[str, dict[int, Any]] = defaultdict(dict)
+    for row in rows.to_dict("records"):
+        found[row["estimator"]][row["dim"]] = row
+    return found
+
+
+def _at_the_largest(rows: dict[int, Any], column: str) -> str:
+    """Mean seconds at the largest dimension that has any; of fits with the interquartile range of repeated ones."""
+    known = [dim for dim, row in rows.items() if not pd.isna(row[column])]
+    if not known:
+        return ""
+    last = rows[max(known)]
+    spread = last["fit_iqr_seconds"] if column in FIT_COLUMNS else math.nan
+    return number(last[column]) + ("" if pd.isna(spread) else f" (IQR {number(spread)})")
 
 
 def chosen_metric(rows: pd.DataFrame) -> str:

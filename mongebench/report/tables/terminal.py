@@ -356,7 +356,8 @@ def selection(found: Selection) -> RenderableType:
             f"{row['seconds']:.2g}",
         )
     told = (
-        "Behind: what the held-out semi-dual value lacks, in percent of the target's variance, +- its standard error."
+        "Behind: how far the held-out semi-dual value is below the best, in percent of the target's variance, "
+        "+- its standard error."
     )
     return Group(table, told)
 

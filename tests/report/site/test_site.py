@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from mongebench import cli
 from mongebench.metrics.base import Value
-from mongebench.report.figures import interactive, printed
+from mongebench.report.figures import interactive
 from mongebench.report.rates.inequalities import KL, MAP, MAP_BY_KL
 from mongebench.report.site import pages, texts
 from mongebench.report.tables import results
@@ -260,10 +260,9 @@ def many(count: int) -> Run:
 
 
 @pytest.mark.slow
-def test_ten_thousand_records_are_pages_below_five_megabytes(tmp_path, monkeypatch) -> None:
-    """Without the printed figures, whose size is matplotlib's; all pages, and each long reason on them once at most."""
-    monkeypatch.setattr(printed, "draw", lambda run, folder: [])
-    pages.build(many(10_000), tmp_path / "site")
+def test_ten_thousand_records_are_pages_below_five_megabytes(tmp_path, benchmark) -> None:
+    """All pages and figures, and each long reason once at most; `--benchmark-timer=time.process_time` says how fast."""
+    benchmark.pedantic(pages.build, (many(10_000), tmp_path / "site"), rounds=1)
     check_links(tmp_path / "site")
     sizes = {path.name: path.stat().st_size for path in (tmp_path / "site").glob("*.html")}
     assert max(sizes.values()) < 5e6, sizes
