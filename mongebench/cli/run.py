@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from mongebench.cli.common import CHECK_FAILED, NOTHING_RAN, Only, Plugins, RunPath, note
-from mongebench.cli.write import configuration, import_records
-from mongebench.core.errors import ExperimentError
+from mongebench.cli.write import configuration, import_records, uncommitted
+from mongebench.core.errors import ExperimentError, InvalidParameter
 
 
 def run(
@@ -115,7 +115,15 @@ def nightly(
     config: Annotated[Path, typer.Option(help="asv's configuration file, written if there is none.")] = Path(
         "asv.conf.json"
     ),
-    record: Annotated[bool, typer.Option("--record", help="Write new gates from this run.")] = False,
+    record: Annotated[
+        bool, typer.Option("--record", help="Write new gates from this run, unless it breaks one of the old.")
+    ] = False,
+    accept_worse: Annotated[
+        bool, typer.Option("--accept-worse", help="With --record: also raise the gates that this run breaks.")
+    ] = False,
+    dirty: Annotated[
+        bool, typer.Option("--dirty", help="Put the run into asv's history although files differ from the commit.")
+    ] = False,
     plugin: Plugins = None,
 ) -> None:
     """Measure this commit, publish dashboard and report, and judge the run by its gates; exit code 1 if it fails."""
@@ -134,6 +142,8 @@ def nightly(
     declared = experiments.read(experiment)
     path = gates.path_of(declared, record)
     recorded = gates.read(path) if path.exists() or (declared.gates and not record) else gates.none()
+    if accept_worse and not record:
+        raise InvalidParameter("--accept-worse raises gates, which --record alone does: give both, or neither.")
     measured = commit or working_commit()[0]
     if measured is None:
         raise ExperimentError(f"A nightly run measures a commit, and {Path.cwd()} has none: git init, then git commit.")
@@ -144,14 +154,27 @@ def nightly(
     planned = Execution(invocation, directory, Machinery(workers=workers))
     progress.execute(planned)
     run = read_run(directory.path)
-    import_records(run, found, full, None)
-    typer.echo(f"dashboard: {dashboard.publish(found)}")
+    changed = uncommitted(run)
+    if changed and not dirty:
+        typer.echo(
+            f"Not put into asv's history: files here differ from commit {full[:8]}, whose numbers these would seem to "
+            "be. Commit them and measure again, or publish this run all the same with --dirty."
+        )
+    else:
+        import_records(run, found, full, None)
+        typer.echo(f"dashboard: {dashboard.publish(found)}")
     typer.echo(f"report: {pages.build(run, directory.path / 'report')}")
     rows = run.frame()
     if record:
-        recorded = gates.record(rows)
-        gates.write(recorded, path)
-        typer.echo(f"gates: {path}")
+        new, worse = gates.record(rows), gates.worse(rows, recorded)
+        for sentence in (*gates.changes(recorded, new), *(f"worse: {sentence}" for sentence in worse)):
+            typer.echo(sentence)
+        if worse and not accept_worse:
+            typer.echo(f"Not recorded, {path} is as it was: what got worse is raised with --accept-worse alone.")
+        else:
+            recorded = new
+            gates.write(recorded, path)
+            typer.echo(f"gates: {path}")
     judgement = gates.judge(rows, recorded)
     said = judgement.sentences()
     write_atomically(directory.path / "nightly.md", "".join(f"- {sentence}\n" for sentence in said))

@@ -146,6 +146,11 @@ def import_records(run: Run, found: dict[str, Any], commit: str | None, machine:
     written = export.write(run, out, repository=repository, commit=commit, machine=machine)
     typer.echo(f"asv results: {written}")
     note(run.frame())
-    own = run.plan.commit is not None
-    if dirty := sum(bool(run.plan.dirty if own else record.provenance.dirty) for record in run.records):
+    if dirty := uncommitted(run):
         typer.echo(f"{dirty} records of {run.path} were made with changes that no commit has.", err=True)
+
+
+def uncommitted(run: Run) -> int:
+    """How many records were made where files differed from the commit that they name."""
+    own = run.plan.commit is not None
+    return sum(bool(run.plan.dirty if own else record.provenance.dirty) for record in run.records)

@@ -28,6 +28,11 @@ def on_one_line(text: str) -> str:
     return printable(text, keep="")
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 place`, `2 places`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def bounded(text: str, most: int) -> str:
     """`text` as UTF-8 can hold it, of at most so many characters; how many were cut stands at its end."""
     if len(text) > most:

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 
 from mongebench.core.errors import ExperimentError
+from mongebench.core.text import counted
 from mongebench.experiments import packaged
 from mongebench.report.tables.compare import LEVEL, Change, compare
 from mongebench.report.tables.results import IDENTITY_COLUMNS, aggregate, chosen_metric, number
@@ -139,6 +140,37 @@ def record(rows: pd.DataFrame) -> pd.DataFrame:
     margin = np.exp(ERRORS * found["scatter"].fillna(0) / np.sqrt(found["n"]))
     found["catches"] = margin.clip(LEAST, MOST)
     return found[list(COLUMNS)]
+
+
+def worse(rows: pd.DataFrame, gates: pd.DataFrame) -> tuple[str, ...]:
+    """A sentence a gate that this run would raise by breaking it; one that nothing is measured for any more is none."""
+    if gates.empty:
+        return ()
+    there = gates.merge(_summary(rows)[[*IDENTITY_COLUMNS, "metric"]], on=[*IDENTITY_COLUMNS, "metric"])
+    if "fits" in there:
+        there = there[_grown(rows, there).notna()].reset_index(drop=True)
+    return judge(rows, there).broken
+
+
+def changes(before: pd.DataFrame, after: pd.DataFrame) -> list[str]:
+    """What recording `after` in place of `before` does to each gate: a sentence a change, those to the worse first."""
+    both = before.merge(after, on=[*IDENTITY_COLUMNS, "metric"], how="outer", suffixes=("_before", ""), indicator=True)
+    ratio = both["recorded"] / both["recorded_before"]
+    both = both.assign(ratio=ratio).sort_values("ratio", ascending=False, kind="stable")
+    moved = both[(both["_merge"] == "both") & ~np.isclose(both["ratio"].astype(float), 1, rtol=1e-4)]
+    gone, new = both[both["_merge"] == "left_only"], both[both["_merge"] == "right_only"]
+    return [
+        *(
+            f"{_name(row)}: {row['metric']} {number(row['recorded_before'])} -> {number(row['recorded'])}, "
+            f"{number(row['ratio'])} times what was recorded."
+            for row in moved.to_dict("records")
+        ),
+        *(
+            f"{_name(row)}: its gate goes, {row['metric']} was {number(row['recorded_before'])}."
+            for row in gone.to_dict("records")
+        ),
+        *([f"New: {counted(len(new), 'gate')}."] if len(new) else []),
+    ]
 
 
 def _scatter(errors: pd.DataFrame) -> pd.Series:

@@ -32,6 +32,8 @@ TIME_COLUMNS = (
     TRANSFORM_COLUMN,
     "wall_seconds",
 )
+CLOCK = ("processor", "device", "threads", "workers", "exclusive")
+"""Columns that must be equal everywhere for times of several runs to stand in one table."""
 SAID = 300
 """Characters of a reason that a sentence quotes."""
 
@@ -72,7 +74,16 @@ def frame(run: Run) -> pd.DataFrame:
                 **(_measured(found.record) if found.record else {}),
             }
         )
-    return pd.DataFrame(rows)
+    found = pd.DataFrame(rows)
+    if len(run.plans) > 1 and clocks(found):
+        found[list(TIME_COLUMNS)] = np.nan
+    return found
+
+
+def clocks(rows: pd.DataFrame) -> list[str]:
+    """In which of `CLOCK` these rows differ, with the values; times of such rows are not comparable."""
+    values = {name: rows[name].dropna().drop_duplicates().tolist() for name in CLOCK if name in rows}
+    return [f"{name} {' and '.join(map(str, seen))}" for name, seen in values.items() if len(seen) > 1]
 
 
 def _measured(record: Record) -> dict[str, Any]:

@@ -124,7 +124,7 @@ class Run:
         whose range is `fit_iqr_seconds`. `key` is the name of the cell's record; parameters are JSON. Cells without a
         record that holds have a state in place of a status ("missing", "stale", "unreadable"), with its reason, and no
         value. `problem` is a family of instances: its label leaves out the dimension and the seed that its `instance`s
-        are drawn from (0 where a problem has none).
+        are drawn from (0 where a problem has none). Several runs that were not timed alike have no times: see `clocks`.
         """
         return self._frame.copy()
 

@@ -32,7 +32,7 @@ NAME = 60
 """Characters that the name of a record's file takes of an estimator's and of a problem's."""
 
 
-SUBMITTED, VERIFIED = "submitted", "verified"
+SUBMITTED, VERIFIED, PUBLISHED = "submitted", "verified", "published"
 """Standing of somebody else's numbers: as they came, and after a part of them was measured again."""
 SUBMISSION = "submission.json"
 """What a zip file of somebody else's run holds, beside the run."""

@@ -36,6 +36,12 @@ EQUAL = 1e-6
 """Log-weights that differ by no more are equal, up to the rounding of V and of log det DT."""
 CONFIDENT = 1.96
 """Standard errors that the bound adds."""
+ROUNDING = 1e-12
+"""A KL below it, in nats, is 0 as far as float64 tells."""
+REACH = 0.1
+"""Step of second differences of V, in standard deviations of the images; a lambda-convex V passes at any step."""
+NOISE = 1e-6
+"""Rounding of V, relative: that of float32, which V may compute in."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +60,8 @@ class Diagnosis:
         KL(T#mu0 | gamma) = D(T) - D*, in nats, with its standard error; where the density of the source is known.
     log_normaliser, normaliser
         log Z, and whether it is "known" or "estimated": by the mean of the importance weights, which is too low where
-        they have a heavy tail. KL is too low by as much.
+        they have a heavy tail, and misses every mode of the target that no image reaches. KL is too low by as much, so
+        that it is a lower bound then.
     error_bound
         An upper bound of E|T - T*|^2 for a T that is the gradient of a convex function, in squared units of the
         target: (2 / lambda) (kl + 1.96 kl_se), where lambda > 0 is known, and the normaliser is, or is estimated from
@@ -98,7 +105,13 @@ class Diagnosis:
         if self.folded:
             lines.append(f"The map is not locally invertible at {self.folded} points.")
         if self.kl is not None and np.isfinite(self.kl):
-            lines.append(f"KL = {self.kl:.4g} +- {self.kl_se:.2g} nats, log Z {self.normaliser}.")
+            value = f"{self.kl:.4g} +- {self.kl_se:.2g} nats" if abs(self.kl) > ROUNDING else "0 to rounding"
+            lines.append(
+                f"KL = {value}, log Z known."
+                if self.normaliser == "known"
+                else f"KL >= {value}: log Z is estimated from the images, and a mode of the target that none of them "
+                "reaches is not seen."
+            )
         if self.error_bound is not None:
             lines.append(f"E|T - T*|^2 <= {self.error_bound:.4g}, if T is the gradient of a convex function.")
         if self.effective_size is not None:
@@ -135,17 +148,23 @@ def diagnose(map: Any, source: Any, target: Target, *, n: int = 4000, seed: int 
     Raises
     ------
     InvalidInput
-        Fewer than 100 points, no potential, or a map that returns another shape or values that are not finite.
+        Fewer than 100 points, no potential, what is no map, a map that returns another shape or values that are not
+        finite, and a `strong_convexity` that V does not have at the images.
     """
+    function = map.transform if isinstance(map, MapEstimator) else map
+    if not callable(function):
+        raise InvalidInput(f"diagnose judges a fitted estimator or a function (n, d) -> (n, d), got {map!r:.80}.")
     if not isinstance(target, Target) or not target.potential:
         raise InvalidInput("diagnose asks V of the target: give mb.Target(potential=V), or mb.Target(log_density=...).")
     x = _points(source, n, seed)
-    function = map.transform if isinstance(map, MapEstimator) else map
     y = as_values(function(x), "The map")
-    if y.shape != x.shape or not np.isfinite(y).all():
-        raise InvalidInput(f"The map must return finite values of the shape {x.shape}, got shape {y.shape} for it.")
+    if y.shape != x.shape:
+        raise InvalidInput(f"The map must return values of the shape {x.shape} of its points, got {y.shape}.")
+    if wrong := int((~np.isfinite(y)).any(axis=1).sum()):
+        raise InvalidInput(f"The map must return finite values: {wrong} of its {len(y)} images are not finite.")
     log_det = _log_det(map, function, x)
     potential = _values(target.potential, y, "The potential V of the target")
+    _check_convexity(target, y, potential, seed)
     outside, folded = ~np.isfinite(potential), ~np.isfinite(log_det)
     costs = np.where(outside | folded, np.inf, potential - np.where(folded, 0.0, log_det))
     whole = bool(np.isfinite(costs).all())
@@ -200,6 +219,33 @@ def _values(function: Callable[[Any], Any], points: Points, what: str) -> Vector
             f"{what} maps points of shape {points.shape} to {values.shape}; expected one number per point."
         )
     return values
+
+
+def _check_convexity(target: Target, y: Points, potential: Vector, seed: int) -> None:
+    """Refuse a lambda that V does not have near the images, (n, d), along random directions and the axes.
+
+    V(y + s) + V(y - s) - 2 V(y) >= lambda |s|^2 wherever V is lambda-convex, at any s.
+    """
+    convexity = target.strong_convexity
+    if not convexity:
+        return
+    steps = np.random.default_rng((seed, STREAM)).standard_normal(y.shape)
+    steps[::2] = np.eye(y.shape[1])[np.arange(len(steps[::2])) % y.shape[1]]
+    steps *= REACH * (np.sqrt(y.var(axis=0).mean()) or 1.0) / np.linalg.norm(steps, axis=1, keepdims=True)
+    ahead, behind = (_values(target.potential, y + side * steps, "The potential V of the target") for side in (1, -1))
+    square = (steps**2).sum(axis=1)
+    with np.errstate(invalid="ignore"):  # outside of the support V is infinite
+        curvature = (ahead + behind - 2 * potential) / square
+    rounding = NOISE * (np.abs(ahead) + np.abs(behind) + 2 * np.abs(potential)) / square
+    low = np.isfinite(curvature) & (curvature + rounding < convexity * (1 - NOISE))
+    if low.any():
+        k = int(np.argmin(np.where(low, curvature, np.inf)))
+        where = np.array2string(y[k], precision=4, separator=", ", threshold=8)
+        raise InvalidInput(
+            f"strong_convexity = {convexity:g} is not that of V: at the image {where} its curvature along a direction "
+            f"is {curvature[k]:.4g}, and {int(low.sum())} of {len(y)} images have less than {convexity:g}. The bound "
+            "would be false: give the smallest eigenvalue that the Hessian of V has anywhere, or None."
+        )
 
 
 def _standard_error(values: Vector) -> float:

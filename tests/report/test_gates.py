@@ -143,6 +143,21 @@ def test_lost_cells_fail_the_night_and_unsupported_ones_do_not() -> None:
         gates.record(frame({"a": [1.0, 1.0, 1.0, np.nan]}))
 
 
+def test_recording_says_what_it_changes_and_which_gates_it_breaks() -> None:
+    old = gates.record(frame({"a": [1.0] * 4, "b": [2.0] * 4, "c": [3.0] * 4, "gone": [1.0] * 4}))
+    rows = frame({"a": [2.0] * 4, "b": [1.0] * 4, "c": [3.0] * 4, "d": [1.0] * 4})
+    (broken,) = gates.worse(rows, old)  # neither what got better nor what is planned no more
+    assert broken.startswith("a on gaussian, d = 2, n = 1 / 1: uvp 2 times what was recorded")
+    assert gates.changes(old, gates.record(rows)) == [
+        "a on gaussian, d = 2, n = 1 / 1: uvp 1 -> 2, 2 times what was recorded.",
+        "b on gaussian, d = 2, n = 1 / 1: uvp 2 -> 1, 0.5 times what was recorded.",
+        "gone on gaussian, d = 2, n = 1 / 1: its gate goes, uvp was 1.",
+        "New: 1 gate.",
+    ]
+    assert gates.worse(rows, gates.none()) == ()
+    assert gates.changes(gates.none(), old) == ["New: 4 gates."]
+
+
 def test_equal_halves_raise_few_alarms_and_unequal_ones_do(rng) -> None:
     """At 95 %: of 20 nights of five places one alarms; of the hundred alone, five. Three deviations are allowed."""
     nights = [frame({f"e{k}": list(rng.normal(5, 1, size=8)) for k in range(5)}) for _ in range(20)]
@@ -192,6 +207,15 @@ def test_a_night_from_end_to_end(checkout) -> None:
     assert code == 1
     assert "FAILED: sorting on gaussian, d = 1" in said
     assert "6 of 7 accuracy gates hold" in (checkout / "run" / "nightly.md").read_text(encoding="utf-8")
+    before = Path("gates.csv").read_bytes()
+    code, said = night("--out", "run", "--record")
+    assert code == 1
+    assert "worse: sorting on gaussian, d = 1" in said
+    assert "Not recorded" in said
+    assert Path("gates.csv").read_bytes() == before
+    code, said = night("--out", "run", "--record", "--accept-worse")
+    assert code == 0, said
+    assert Path("gates.csv").read_bytes() != before
 
 
 OWN = """
@@ -261,6 +285,13 @@ def test_a_night_in_a_repository_of_ones_own(tmp_path, monkeypatch) -> None:
     code, said = call()
     assert code == 0, said
     assert "2 of 2 accuracy gates hold" in said
+    (top / "mine.py").write_text(MINE.replace("X + self.shift_", "X + 1 * self.shift_"), encoding="utf-8")
+    published = result.stat().st_mtime_ns
+    _, said = call()
+    assert f"Not put into asv's history: files here differ from commit {head[:8]}" in " ".join(said.split())
+    assert result.stat().st_mtime_ns == published
+    _, said = call("--dirty")
+    assert result.stat().st_mtime_ns > published, said
 
 
 def test_gates_of_a_packaged_experiment_are_ones_own_once_they_are_recorded(tmp_path, monkeypatch) -> None:

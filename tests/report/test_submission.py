@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 from mongebench import cli
 from mongebench.report import submission
 from mongebench.report.tables import joint, leaderboard
+from mongebench.report.tables.results import legend
+from mongebench.run.frame import TIME_COLUMNS
 from mongebench.run.reading import read_run
 from mongebench.run.store import RunDirectory, RunError
 
@@ -89,7 +91,7 @@ def test_my_row_is_among_the_published_ones_and_only_my_cells_ran(folder) -> Non
     lines = {line["estimator"]: line for line in leaderboard.board(both.rows)}
     assert lines.keys() == {"identity", "bures", "exact_coupling", "mine"}
     assert lines["mine"]["setting"] == "default, not submitted"
-    assert lines["exact_coupling"]["setting"] == "default, verified"
+    assert lines["exact_coupling"]["setting"] == "default, published"
     assert lines["mine"]["n_ok"] == lines["mine"]["n_planned"] == 4
     said = (folder / "said.txt").read_text(encoding="utf-8")
     assert "not submitted" in " ".join(said.split())
@@ -104,6 +106,10 @@ def test_times_of_two_machines_are_left_out_and_other_conditions_named(folder, t
     assert both.rows["wall_seconds"].isna().all()
     assert any("Times are left out" in remark and "another" in remark for remark in both.remarks)
     assert "mine" in set(both.rows["estimator"])
+    several = read_run(elsewhere, folder / "mine").frame()  # what `report` shows
+    assert several[list(TIME_COLUMNS)].isna().all(axis=None)
+    assert "no times: the runs were not timed alike (processor another and" in legend(several)
+    assert read_run(folder / "published.zip", folder / "mine").frame()["wall_seconds"].notna().all()
     other = zipped(folder / "published", tmp_path / "other.zip", '"evaluation_points": 200', '"evaluation_points": 100')
     both = joint.joined(folder / "mine", other)
     assert "mine" not in set(both.rows["estimator"])
@@ -117,7 +123,7 @@ def test_a_submission_is_verified_by_measuring_a_part_of_it_again(folder) -> Non
         assert str(folder) not in packed.read("plan.json").decode()
     together = read_run(folder / "published.zip", path)
     board = {line["estimator"]: line["setting"] for line in leaderboard.board(together.frame())}
-    assert (board["mine"], board["exact_coupling"]) == ("default, submitted", "default, verified")
+    assert (board["mine"], board["exact_coupling"]) == ("default, submitted", "default, published")
     code, said = call(folder, "verify", str(path), "--share", "20%", "--seed", "0")
     assert code == 0, said
     assert "1 of 1 cells agree, of 4 submitted." in said

@@ -79,6 +79,20 @@ def test_weights_of_a_shifted_map() -> None:
     assert guessed.error_bound == pytest.approx(0.25, rel=0.1)
 
 
+def test_a_mode_that_no_image_reaches_is_seen_where_the_normaliser_is_known() -> None:
+    def potential(y):  # of N(0, I) / 2 + N((20, 20), I) / 2, whose modes do not meet in float64
+        return -jnp.logaddexp(-half_square(y), -half_square(y - 20)) + np.log(4 * np.pi)
+
+    guessed, known = (
+        mb.diagnose(lambda x: x, normal(), mb.Target(potential=potential, log_normaliser=log_z))
+        for log_z in (None, 0.0)
+    )
+    assert known.kl == pytest.approx(np.log(2), abs=1e-9)
+    assert "KL = 0.6931" in str(known)
+    assert "KL >= 0 to rounding: log Z is estimated" in str(guessed)
+    assert "is not seen" in str(guessed)
+
+
 @pytest.mark.parametrize("variance", [0.2, 0.5])
 def test_k_hat_is_the_shape_of_a_pareto_tail(variance: float) -> None:
     """Of N(0, s^2 I) in the plane as a proposal for N(0, I): P(w > t) = (t / s^2)^(-1 / k), k = 1 - s^2, exactly."""
@@ -134,7 +148,16 @@ def test_a_map_that_leaves_the_support_or_folds_is_told() -> None:
         ({"n": 99}, "n >= 100"),
         ({"n": True}, "n >= 100"),
         ({"map": lambda x: x[:, :1]}, "shape"),
-        ({"map": lambda x: x * np.nan}, "finite"),
+        ({"map": lambda x: np.where(np.arange(200)[:, None] < 7, np.nan, x)}, "7 of its 200 images are not finite"),
+        ({"map": "x"}, "a fitted estimator or a function"),
+        (
+            {"target": mb.Target(potential=lambda y: 4 * half_square(y), strong_convexity=400.0)},
+            "its curvature.* is 4,",
+        ),
+        (
+            {"target": mb.Target(potential=lambda y: y[:, 0] ** 2 / 4 + 9 * y[:, 1] ** 2, strong_convexity=0.6)},
+            "is 0.5,",
+        ),
         ({"source": np.zeros((50, 2))}, "at least 100"),
         ({"target": mb.Target(potential=lambda y: np.ones((3, 3)))}, "one number per point"),
     ],

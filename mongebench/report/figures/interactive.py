@@ -228,6 +228,7 @@ def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> 
     for row, record in kept:
         trace = _thinned(record.trace)
         known = any(point.l2_error is not None for point in trace)
+        timed = not np.isnan(row["wall_seconds"])
         label = "squared L2 error" if known else "energy distance"
         drawing.add_against(
             drawing.view(f"d = {row['dim']}, {row['budget']}", label),
@@ -236,7 +237,7 @@ def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> 
             [
                 [point.flow_time for point in trace],
                 [point.oracle_calls for point in trace],
-                [point.fit_seconds for point in trace],
+                [point.fit_seconds if timed else None for point in trace],
             ],
             [point.l2_error if known else point.energy_distance for point in trace],
             note=f"seed {row['seed']}",

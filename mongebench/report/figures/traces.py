@@ -145,10 +145,11 @@ def _plot(axis: Axes, curves: Sequence[Curve], marks: int, **drawn: Any) -> None
 def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
     """Error against fit seconds (left) and oracle calls (right), a line of panels per problem, a curve per seed.
 
-    The squared error where the exact map is known, else the energy distance; None where no estimator left a trace.
+    The squared error where the exact map is known, else the energy distance; None where no estimator left a trace, or
+    the frame has no times.
     """
     records = [run.find(planned).record for planned in run.plan.cells]
-    traced = rows[[record is not None and len(record.trace) > 1 for record in records]]
+    traced = rows[[record is not None and len(record.trace) > 1 for record in records]].dropna(subset="wall_seconds")
     if traced.empty:
         return None
     rivals = rivals_of(rows)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from mongebench.run.frame import TIME_COLUMNS
+from mongebench.run.frame import clocks
 from mongebench.run.reading import read_run
 
 OWN = "not submitted"
@@ -17,8 +16,6 @@ SPOT = ["problem_name", "problem_parameters", "n_source", "n_target"]
 """What a published board has a place for."""
 QUESTION = ("problem_digest", "evaluation_points", "cpu_budget")
 """Columns in which a cell must be as the published ones of its place: a board compares answers to one question."""
-CLOCK = ("processor", "device", "threads", "workers", "exclusive")
-"""Columns that must be equal everywhere for times to stand in one table."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +34,7 @@ def joined(mine: Path, published: Path) -> Joint:
     """
     theirs = {planned.cell.key for planned in read_run(published).plan.cells}
     rows = read_run(mine, published).frame()
+    mixed = clocks(rows)
     own = ~rows["key"].isin(theirs)
     rows["standing"] = rows["standing"].mask(own, OWN)
     remarks = []
@@ -59,14 +57,8 @@ def joined(mine: Path, published: Path) -> Joint:
         out |= differs
     rows = rows[~out].reset_index(drop=True)
     own = own[~out].reset_index(drop=True)
-    clocks = [
-        f"{name} {' and '.join(map(str, values))}"
-        for name in CLOCK
-        if len(values := rows[name].dropna().drop_duplicates().tolist()) > 1
-    ]
-    if clocks:
-        rows[list(TIME_COLUMNS)] = np.nan
-        remarks.append(f"Times are left out, which are not comparable: {'; '.join(clocks)}.")
+    if mixed:
+        remarks.append(f"Times are left out, because the runs were not timed alike: {'; '.join(mixed)}.")
     commits = {str(name)[:8] for name in rows.loc[~own, "commit"].dropna()}
     remarks.append(f"Published: {published}" + (f", mongebench at {', '.join(sorted(commits))}." if commits else "."))
     return Joint(rows, remarks)

@@ -27,7 +27,7 @@ from mongebench.report.tables.results import (
 )
 from mongebench.run.frame import FIT_COLUMNS
 from mongebench.run.record import MEASURED, Status
-from mongebench.run.store import VERIFIED
+from mongebench.run.store import PUBLISHED
 
 LEAST, LOSS = 1e-4, 100.0
 """Smallest and largest ratio that counts: so exact a fit wins no more, and none is worse than a failure."""
@@ -92,7 +92,7 @@ def _setting(rows: pd.DataFrame) -> pd.Series:
     """Who chose the parameters, and where somebody else's numbers stand among ours, which are which."""
     setting = pd.Series(rows.get("setting", "default"), rows.index)
     standing = pd.Series(rows.get("standing", ""), rows.index)
-    return setting + ", " + standing.replace("", VERIFIED) if (standing != "").any() else setting
+    return setting + ", " + standing.replace("", PUBLISHED) if (standing != "").any() else setting
 
 
 def _reference(rows: pd.DataFrame) -> tuple[str, pd.Series]:

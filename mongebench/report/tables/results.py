@@ -18,7 +18,7 @@ from scipy import stats
 
 from mongebench.core.problem import Split
 from mongebench.plugins import ANCHORS, METRICS, find
-from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS, TRANSFORM_COLUMN
+from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS, TRANSFORM_COLUMN, clocks
 from mongebench.run.record import MEASURED, Status
 from mongebench.run.settings import Setting
 
@@ -263,7 +263,8 @@ def circumstances(rows: pd.DataFrame, *columns: str) -> str:
     """What the times of these rows were measured on, or why they are not shown; `columns` as in `mixed`."""
     timed = rows.dropna(subset=["wall_seconds"])
     if timed.empty:
-        return "no times"
+        apart = clocks(rows)
+        return f"no times: the runs were not timed alike ({'; '.join(apart)})" if apart else "no times"
     if told := mixed(rows, *columns):
         return told
     described = {
