@@ -20,6 +20,8 @@ ROWS = 1024
 """Points that are solved for together."""
 VISITS = 16
 """Of a fresh draw, before another takes its place."""
+NEAR = 4096
+"""Points of the pool among which a fresh draw looks for its nearest one, to begin at."""
 
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
 """Of the residual of points that are solved for, by the precision."""
@@ -35,18 +37,30 @@ def most_points(dim: int, itemsize: int) -> int:
     return max(ROWS, BYTES // (itemsize * (dim * dim + 2 * dim)))
 
 
-def conjugates(potential: Potential, y: Points, inverse: jax.Array) -> tuple[Conjugates, jax.Array]:
-    """Of points y (n, d), from those of a quadratic; and their residuals, (n,)."""
-    y = np.asarray(y, inverse.dtype)
+def conjugates(potential: Potential, y: Points, known: jax.Array | Conjugates) -> tuple[Conjugates, jax.Array]:
+    """Of points y (n, d), and their residuals, (n,).
+
+    From those of the quadratic of inverse Hessian `known`, (d, d), or from those of the nearest points known.
+    """
+    begin = nearest if isinstance(known, Conjugates) else Conjugates.beginning
+    y = np.asarray(y, jax.tree.leaves(known)[0].dtype)
     found = []
     for rows in row_blocks(len(y), 1, ROWS):
         block = y[rows]
         filled = np.concatenate([block, np.repeat(block[:1], ROWS - len(block), axis=0)]) if len(y) > ROWS else block
-        result = _solved(potential, Conjugates.beginning(jnp.asarray(filled), inverse))
+        result = _solved(potential, begin(jnp.asarray(filled), known))
         size = len(block)
         found.append(jax.tree.map(lambda leaf, size=size: leaf[:size], result))
     whole: tuple[Conjugates, jax.Array] = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
     return whole
+
+
+@jax.jit
+def nearest(y: jax.Array, known: Conjugates) -> Conjugates:
+    """Points y (n, d) where the nearest points known would have them, to first order."""
+    products = y @ known.y.T
+    near = jax.tree.map(lambda leaf: leaf[jnp.argmin(jnp.sum(known.y**2, axis=1) / 2 - products, axis=1)], known)
+    return Conjugates(y, near.x + jnp.einsum("nij,nj->ni", near.inverse, y - near.y), near.inverse)
 
 
 def again(potential: Potential, points: Conjugates) -> tuple[Conjugates, jax.Array]:

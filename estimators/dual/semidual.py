@@ -304,7 +304,8 @@ class _Fit:
                 return state, False
             if self.sides[1].size is None:
                 fresh = self._draw(1, 1, -(-self.pool_size // pools.VISITS))[0]
-                new, _ = pools.conjugates(state.potential, fresh, self.inverse)
+                known = jax.tree.map(lambda leaf: leaf[: pools.NEAR], state.pool)
+                new, _ = pools.conjugates(state.potential, fresh, known)
                 state = state._replace(pool=pools.refreshed(state.pool, new, self.turn))
                 self.turn += 1
         return state, True

@@ -47,6 +47,19 @@ def test_conjugates_of_a_network_are_those_that_scipy_finds():
         np.testing.assert_allclose(x, best.x, atol=1e-6)
 
 
+def test_a_fresh_point_begins_at_its_nearest_neighbour_to_second_order():
+    potential, y = network(), points()
+    known, _ = pools.conjugates(potential, y, jnp.eye(DIM))
+    known = known._replace(inverse=jnp.linalg.inv(jax.vmap(potential.jacobian)(known.x)))
+    aside = np.random.default_rng(4).standard_normal(y.shape)
+    errors = []
+    for h in (1e-2, 1e-3):
+        begun = pools.nearest(jnp.asarray(y + h * aside), known)
+        found, _ = pools.conjugates(potential, y + h * aside, known)
+        errors.append(np.abs(begun.x - found.x).max())
+    assert errors[1] < errors[0] / 50
+
+
 def test_of_a_quadratic_one_newton_step_is_the_answer():
     lower = jnp.asarray([2.0, 0.3, 1.0, -0.5, 0.2, 0.7])
     potential = Quadratic(lower, jnp.asarray([1.0, -2.0, 0.5]))
