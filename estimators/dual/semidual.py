@@ -111,7 +111,8 @@ class SemiDual(MapEstimator):
     damping, iterations
         Of their linear systems, see `steps.Averaging`.
     batch_size
-        Points of each side a step; all of them where there are no more. Gauss-Newton steps take four times as many.
+        Points of each side a step, or the next power of two below where there are fewer. Gauss-Newton steps take four
+        times as many.
     visits
         Quasi-Newton steps at each visit of a target point.
     held_out
@@ -253,7 +254,7 @@ class _Fit:
             share=owner.share,
             rng=self.rng,
         )
-        most = pools.most_points(dim, self.dtype.itemsize)
+        most = pools.power_of_two_below(pools.most_points(dim, self.dtype.itemsize))
         self.pool_size = min(most, BLOCK * owner.batch_size) if self.sides[1].size is None else len(y)
         self.best, self.turn = np.inf, 0
         self.held_out: tuple[jax.Array, Conjugates] | None = None
@@ -268,7 +269,7 @@ class _Fit:
             self._take(identity(self.start.dim), 0.0, 0.0)
             return
         pool, _ = pools.conjugates(self.start, self._draw(1, 1, self.pool_size)[0], self.inverse)
-        state = State(self.start, self.start, method.init(self.start), pool)
+        state = State(self.start, self.start, method.init(self.start), pools.padded(pool))
         self._hold_out()
         state, going = self._phase(first, state, steps, owner.batch_size, BLOCK)
         averaged = self.settings.averaged_steps if owner.averaged_steps is None else owner.averaged_steps
@@ -292,11 +293,14 @@ class _Fit:
 
     def _phase(self, block: Any, state: State, steps: int, batch: int, most: int) -> tuple[State, bool]:
         """So many steps, at most `most` at a time, and whether the trace wants more."""
-        own = min(batch, self.pool_size)
+        size, own = (
+            batch if n is None or n >= batch else pools.power_of_two_below(n)
+            for n in (self.sides[0].size, self.pool_size)
+        )
         each = max(1, min(most, self.pool_size // own if self.unlimited else most))
         for first in range(0, steps, each):
             count = min(each, steps - first)
-            x = jnp.asarray(self._draw(0, count, batch), self.dtype)
+            x = jnp.asarray(self._draw(0, count, size), self.dtype)
             indices = jnp.asarray(pools.orders(self.pool_size, count, own, self.rng))
             state, seen = block(state, x, indices)
             self.owner.n_steps_ += count
