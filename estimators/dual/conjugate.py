@@ -23,9 +23,9 @@ LENGTHS = (1.0, 0.3, 0.1, 0.03, 0.0)
 """Of a Newton step, in units of the full one: that with the smallest residual is taken."""
 RIDGE = 1e-6
 """Added to the Hessian of a Newton step, in units of its trace: phi may be flat where no point has been."""
-ROUNDS = 8
+ROUNDS = 16
 """Most improvements, of `FRESH_STEPS` each, that points without a known maximiser get."""
-FRESH_STEPS = 16
+FRESH_STEPS = 8
 
 
 class Conjugates(NamedTuple):

@@ -20,6 +20,10 @@ ROWS = 1024
 """Points that are solved for together."""
 VISITS = 16
 """Of a fresh draw, before another takes its place."""
+FEWEST = 64
+"""Points that anything is compiled for."""
+NEAR = 4096
+"""Points of the pool among which a fresh draw looks for its nearest one, to begin at."""
 
 TOLERANCES = {"float32": 1e-4, "float64": 1e-10}
 """Of the residual of points that are solved for, by the precision."""
@@ -35,24 +39,62 @@ def most_points(dim: int, itemsize: int) -> int:
     return max(ROWS, BYTES // (itemsize * (dim * dim + 2 * dim)))
 
 
-def conjugates(potential: Potential, y: Points, inverse: jax.Array) -> tuple[Conjugates, jax.Array]:
-    """Of points y (n, d), from those of a quadratic; and their residuals, (n,)."""
-    y = np.asarray(y, inverse.dtype)
-    found = []
-    for rows in row_blocks(len(y), 1, ROWS):
-        block = y[rows]
-        filled = np.concatenate([block, np.repeat(block[:1], ROWS - len(block), axis=0)]) if len(y) > ROWS else block
-        result = _solved(potential, Conjugates.beginning(jnp.asarray(filled), inverse))
-        size = len(block)
-        found.append(jax.tree.map(lambda leaf, size=size: leaf[:size], result))
-    whole: tuple[Conjugates, jax.Array] = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
-    return whole
+@jax.jit
+def nearest(y: jax.Array, known: Conjugates) -> Conjugates:
+    """Points y (n, d) where the nearest points known would have them, to first order."""
+    products = y @ known.y.T
+    near = jax.tree.map(lambda leaf: leaf[jnp.argmin(jnp.sum(known.y**2, axis=1) / 2 - products, axis=1)], known)
+    return Conjugates(y, near.x + jnp.einsum("nij,nj->ni", near.inverse, y - near.y), near.inverse)
+
+
+def conjugates(potential: Potential, y: Points, known: jax.Array | Conjugates) -> tuple[Conjugates, jax.Array]:
+    """Of points y (n, d), and their residuals, (n,).
+
+    From those of the quadratic of inverse Hessian `known`, (d, d), or from those of the nearest points known.
+    """
+    begin = nearest if isinstance(known, Conjugates) else Conjugates.beginning
+    y = np.asarray(y, jax.tree.leaves(known)[0].dtype)
+    blocks = [begin(jnp.asarray(y[rows]), known) for rows in row_blocks(len(y), 1, ROWS)]
+    return _joined([_solved_padded(potential, block) for block in blocks])
 
 
 def again(potential: Potential, points: Conjugates) -> tuple[Conjugates, jax.Array]:
     """Those points under another potential, from where they are, and their residuals."""
-    result: tuple[Conjugates, jax.Array] = _solved(potential, points)
+    blocks = [jax.tree.map(lambda leaf, rows=rows: leaf[rows], points) for rows in row_blocks(len(points.y), 1, ROWS)]
+    return _joined([_solved_padded(potential, block) for block in blocks])
+
+
+def padded(points: Conjugates) -> Conjugates:
+    """With the last point repeated up to a power of two: what is compiled for it serves many sizes of a sample."""
+    n = len(points.y)
+    more = max(FEWEST, 1 << (n - 1).bit_length()) - n
+    if not more:
+        return points
+
+    def longer(leaf: jax.Array) -> jax.Array:
+        return jnp.asarray(np.concatenate([leaf, np.repeat(leaf[-1:], more, axis=0)]))
+
+    full: Conjugates = jax.tree.map(longer, points)
+    return full
+
+
+def power_of_two_below(n: int) -> int:
+    """The largest that is no more than n >= 1."""
+    return 1 << (n.bit_length() - 1)
+
+
+def _solved_padded(potential: Potential, points: Conjugates) -> tuple[Conjugates, jax.Array]:
+    result: tuple[Conjugates, jax.Array] = jax.tree.map(
+        lambda leaf: leaf[: len(points.y)], _solved(potential, padded(points))
+    )
     return result
+
+
+def _joined(found: list[tuple[Conjugates, jax.Array]]) -> tuple[Conjugates, jax.Array]:
+    if len(found) == 1:
+        return found[0]
+    whole: tuple[Conjugates, jax.Array] = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *found)
+    return whole
 
 
 def refreshed(pool: Conjugates, new: Conjugates, turn: int) -> Conjugates:

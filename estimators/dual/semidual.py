@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import equinox as eqx
 import jax
@@ -17,14 +18,42 @@ from mongebench.core.oracle import Oracle
 from mongebench.estimators.draws import Side
 from mongebench.estimators.dual import pool as pools
 from mongebench.estimators.dual.conjugate import Conjugates
-from mongebench.estimators.dual.steps import Averaging, Optimiser, Seen, State, averaging, descent, semidual
+from mongebench.estimators.dual.steps import (
+    LONGEST,
+    Averaging,
+    Carried,
+    Optimiser,
+    Seen,
+    State,
+    averaging,
+    descent,
+    semidual,
+)
 from mongebench.estimators.flow.machinery.evaluation import GradientMap, images, in_blocks, values
-from mongebench.estimators.flow.potential import FAMILIES, Family, Potential, Quadratic
+from mongebench.estimators.flow.potential import FAMILIES as FLOWS
+from mongebench.estimators.flow.potential import KinkedICNN, Potential, Quadratic
 from mongebench.estimators.gaussian import bures_slope
 from mongebench.estimators.standard import standardised
 
+FAMILIES: dict[str, type[Potential]] = {**FLOWS, "kinked_icnn": KinkedICNN}
+"""What the semi-dual can be minimised over: the potentials of the flows, and those that a flow cannot move."""
+
+if TYPE_CHECKING:
+    Family: TypeAlias = str
+else:
+    Family = Literal[tuple(FAMILIES)]
+
 BLOCK = 64
 """Steps that are compiled together; the trace is called between blocks."""
+AVERAGED_BLOCK = 8
+"""The same of Gauss-Newton steps."""
+LARGER = 4
+"""Times as many points has a Gauss-Newton step."""
+JUDGES = 1 << 14
+"""Fresh draws a side by which the best map of Gauss-Newton steps is known: the difference of two maps' semi-duals on
+the same draws has little noise."""
+ROUND = 32
+"""Gauss-Newton steps over which a mean goes."""
 FLAT = 1e-3
 """Added to the slope of the Gaussian map that a fit begins with: points on a line have none across it."""
 SHARE = 0.5
@@ -36,17 +65,18 @@ class Defaults(NamedTuple):
 
     units: int
     steps: int
+    averaged_steps: int
 
 
 def defaults(dim: int, size: int | None) -> Defaults:
     """By the dimension d and the points that steps see, None for draws without limit.
 
-    Fresh draws: 64 units up to d = 8, 128 beyond, and 8192 steps, two to eight minutes of one CPU thread in d = 2 to
-    16. A fixed sample: 64 units and 1024 steps, of which the best on what is held out is kept.
+    Fresh draws: 64 units up to d = 4, 128 beyond; 8192 steps of the optimiser, and 256 of Gauss-Newton. A fixed sample:
+    64 units and 1024 steps, of which the best on what is held out is kept.
     """
     if size is None:
-        return Defaults(64 if dim <= 8 else 128, 8192)
-    return Defaults(64, 1024)
+        return Defaults(64 if dim <= 4 else 128, 8192, 256)
+    return Defaults(64, 1024, 0)
 
 
 class SemiDual(MapEstimator):
@@ -61,16 +91,15 @@ class SemiDual(MapEstimator):
 
     The map back is learnt with it: `inverse_transform` solves grad phi(x) = y.
 
-    Optimiser and rate were chosen by the semi-dual on fresh draws of the pair `korotin` in d = 8 after 2000 steps (2^14
-    draws a side, centred and scaled: Adam at 0.02 5.6635, Muon at 0.02 5.6603, at 0.05 5.6506), the warm-up and the
-    Newton steps at the worst points by whether the conjugates stayed solved on `ridges` in d = 2. No setting was chosen
-    by a true error on a problem that a board shows. The preconditioned steps are off by default: nothing measured
-    yet says that they gain anything, and undamped ones (damping 0.01, full length) blow up.
+    Settings were chosen by the semi-dual on the same 2^15 fresh draws a side of the pair `korotin` in d = 2 after 1024
+    steps (results/korotin.txt lists them), the optimiser in d = 8; the warm-up and the Newton steps at the worst points
+    by whether the conjugates stayed solved on `ridges` in d = 2. None was chosen by a true error. The family
+    "kinked_icnn" gained most, and the maps of those pairs have such kinks: for smooth ones "dense_icnn" may be better.
 
     Parameters
     ----------
     family, units, depth, share
-        As of the flows (`Flow`); units by d and budget where None.
+        As of the flows (`Flow`), and the family "kinked_icnn", see `KinkedICNN`; units by d and budget where None.
     optimiser
         "adam", or "muon" for the matrices of the network and Adam for the rest.
     learning_rate
@@ -78,12 +107,12 @@ class SemiDual(MapEstimator):
     steps
         Of the optimiser; by d and budget where None.
     averaged_steps
-        Preconditioned steps after them; fresh draws only.
+        Gauss-Newton steps after them; fresh draws only. By d where None.
     damping, iterations
         Of their linear systems, see `steps.Averaging`.
     batch_size
-        Points of each side a step; all of them where there are no more. The preconditioned steps take four times as
-        many.
+        Points of each side a step, or the next power of two below where there are fewer. Gauss-Newton steps take four
+        times as many.
     visits
         Quasi-Newton steps at each visit of a target point.
     held_out
@@ -96,7 +125,8 @@ class SemiDual(MapEstimator):
     parameters_
         The potential, in centred coordinates of one scale.
     value_
-        The semi-dual: on what was held out, or on the last block's batches; in units of the data.
+        The semi-dual: on what was held out, on the draws that judge Gauss-Newton steps, or on the last block's batches;
+        in units of the data.
     residual_
         Root mean square of |grad phi(x) - y| over the points of `value_`, in units of the data.
     n_steps_
@@ -117,25 +147,25 @@ class SemiDual(MapEstimator):
         "steps": [500, 1000, 2000],
     }
     matters_with: ClassVar[dict[str, Any]] = {
-        "units": {"family": ["ridge", "icnn", "dense_icnn", "maxima"]},
-        "depth": {"family": ["icnn", "dense_icnn"]},
-        "share": {"family": ["ridge", "icnn", "dense_icnn", "maxima"]},
+        "units": {"family": ["ridge", "icnn", "dense_icnn", "kinked_icnn", "maxima"]},
+        "depth": {"family": ["icnn", "dense_icnn", "kinked_icnn"]},
+        "share": {"family": ["ridge", "icnn", "dense_icnn", "kinked_icnn", "maxima"]},
     }
 
     def __init__(
         self,
-        family: Family = "dense_icnn",
+        family: Family = "kinked_icnn",
         units: PositiveInt | None = None,
         depth: PositiveInt = 3,
         share: Annotated[float, Field(gt=0, lt=1)] = SHARE,
         optimiser: Optimiser = "muon",
         learning_rate: PositiveFloat = 0.05,
         steps: PositiveInt | None = None,
-        averaged_steps: NonNegativeInt = 0,
-        damping: PositiveFloat = 1.0,
-        iterations: PositiveInt = 20,
+        averaged_steps: NonNegativeInt | None = None,
+        damping: PositiveFloat = 0.03,
+        iterations: PositiveInt = 10,
         batch_size: PositiveInt = 1024,
-        visits: PositiveInt = 3,
+        visits: PositiveInt = 2,
         held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2,
         dtype: Literal["float32", "float64"] = "float32",
     ) -> None:
@@ -218,9 +248,9 @@ class _Fit:
             share=owner.share,
             rng=self.rng,
         )
-        most = pools.most_points(dim, self.dtype.itemsize)
+        most = pools.power_of_two_below(pools.most_points(dim, self.dtype.itemsize))
         self.pool_size = min(most, BLOCK * owner.batch_size) if self.sides[1].size is None else len(y)
-        self.best = np.inf
+        self.best, self.turn = np.inf, 0
         self.held_out: tuple[jax.Array, Conjugates] | None = None
 
     def run(self) -> None:
@@ -233,21 +263,38 @@ class _Fit:
             self._take(identity(self.start.dim), 0.0, 0.0)
             return
         pool, _ = pools.conjugates(self.start, self._draw(1, 1, self.pool_size)[0], self.inverse)
-        state = State(self.start, self.start, method.init(self.start), pool)
+        state = State(self.start, self.start, method.init(self.start), pools.padded(pool))
         self._hold_out()
-        state, going = self._phase(first, state, steps, owner.batch_size)
-        if going and self.unlimited and owner.averaged_steps:
-            second = averaging(Averaging(owner.damping, owner.iterations, owner.batch_size), owner.visits)
-            begun = State(state.average, state.average, jnp.asarray(0), state.pool)
-            self._phase(second, begun, owner.averaged_steps, 4 * owner.batch_size)
+        state, going = self._phase(first, state, steps, owner.batch_size, BLOCK)
+        averaged = self.settings.averaged_steps if owner.averaged_steps is None else owner.averaged_steps
+        if going and self.unlimited and averaged:
+            self._average(state, averaged)
 
-    def _phase(self, block: Any, state: State, steps: int, batch: int) -> tuple[State, bool]:
-        """So many steps, and whether the trace wants more."""
-        own = min(batch, self.pool_size)
-        each = max(1, min(BLOCK, self.pool_size // own if self.unlimited else BLOCK))
-        for turn in range(-(-steps // each)):
-            count = min(each, steps - turn * each)
-            x = jnp.asarray(self._draw(0, count, batch), self.dtype)
+    def _average(self, state: State, steps: int) -> None:
+        """Rounds of Gauss-Newton steps from the best map so far, of half the length after a round that found none."""
+        owner, length = self.owner, LONGEST
+        block = averaging(Averaging(owner.damping, owner.iterations), owner.visits)
+        self._judge(state.average, *(self._draw(k, 1, JUDGES)[0] for k in (0, 1)))
+        going = True
+        while going and (count := min(ROUND, steps)):
+            steps -= count
+            before, best = self.best, self.kept
+            begun = State(best, best, Carried.beginning(best, length), state.pool)
+            with suppress(Diverged):  # the map before them stands
+                state, going = self._phase(block, begun, count, LARGER * owner.batch_size, AVERAGED_BLOCK)
+            if self.best == before:
+                length /= 2
+
+    def _phase(self, block: Any, state: State, steps: int, batch: int, most: int) -> tuple[State, bool]:
+        """So many steps, at most `most` at a time, and whether the trace wants more."""
+        size, own = (
+            batch if n is None or n >= batch else pools.power_of_two_below(n)
+            for n in (self.sides[0].size, self.pool_size)
+        )
+        each = max(1, min(most, self.pool_size // own if self.unlimited else most))
+        for first in range(0, steps, each):
+            count = min(each, steps - first)
+            x = jnp.asarray(self._draw(0, count, size), self.dtype)
             indices = jnp.asarray(pools.orders(self.pool_size, count, own, self.rng))
             state, seen = block(state, x, indices)
             self.owner.n_steps_ += count
@@ -255,8 +302,10 @@ class _Fit:
                 return state, False
             if self.sides[1].size is None:
                 fresh = self._draw(1, 1, -(-self.pool_size // pools.VISITS))[0]
-                new, _ = pools.conjugates(state.potential, fresh, self.inverse)
-                state = state._replace(pool=pools.refreshed(state.pool, new, turn))
+                known = jax.tree.map(lambda leaf: leaf[: pools.NEAR], state.pool)
+                new, _ = pools.conjugates(state.potential, fresh, known)
+                state = state._replace(pool=pools.refreshed(state.pool, new, self.turn))
+                self.turn += 1
         return state, True
 
     def _keep(self, state: State, seen: Seen) -> bool:
@@ -273,24 +322,30 @@ class _Fit:
 
     def _take(self, potential: Potential, value: float, residual: float) -> None:
         """The map so far, in float64 whatever it was learnt in."""
-        owner = self.owner
+        owner, self.kept = self.owner, potential
         with jax.enable_x64(True):
             owner.parameters_ = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), potential)
         owner.value_, owner.residual_ = value * owner.scale_**2, residual * owner.scale_
 
     def _hold_out(self) -> None:
-        if not all(len(side.held_out) for side in self.sides):
-            return
-        x, y = (self._scaled(k, side.held_out) for k, side in enumerate(self.sides))
-        points, _ = pools.conjugates(self.start, y, self.inverse)
+        if all(len(side.held_out) for side in self.sides):
+            self._judge(self.start, *(self._scaled(k, side.held_out) for k, side in enumerate(self.sides)))
+
+    def _judge(self, potential: Potential, x: Points, y: Points) -> None:
+        """From now on the best map on points x and y counts, of which no step sees one: this potential's at first."""
+        points, _ = pools.conjugates(potential, y, self.inverse)
         self.held_out = jnp.asarray(x, self.dtype), points
+        self.best, residual = self._held_out_value(potential)
+        self._take(potential, self.best, residual)
 
     def _held_out_value(self, potential: Potential) -> tuple[float, float]:
         assert self.held_out is not None
         x, points = self.held_out
         points, error = pools.again(potential, points)
-        self.held_out = x, points
-        return float(_semidual(potential, x, points)), float(jnp.sqrt(jnp.mean(error**2)))
+        value = float(_semidual(potential, x, points) + jnp.mean(error**2))  # unsolved conjugates are too low
+        if np.isfinite(value):
+            self.held_out = x, points
+        return value, float(jnp.sqrt(jnp.mean(error**2)))
 
     def _draw(self, k: int, count: int, n: int) -> Points:
         """Batches of a side in centred coordinates, (count, at most n, d)."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from mongebench.estimators.flow.potential.base import Free, Potential, symmetric
 from mongebench.estimators.flow.potential.bent import Bent
-from mongebench.estimators.flow.potential.dense_icnn import DenseICNN
+from mongebench.estimators.flow.potential.dense_icnn import DenseICNN, KinkedICNN
 from mongebench.estimators.flow.potential.dictionary import Dictionary, corners
 from mongebench.estimators.flow.potential.icnn import ICNN
 from mongebench.estimators.flow.potential.maxima import Maxima
@@ -44,6 +44,7 @@ __all__ = [
     "Dictionary",
     "Family",
     "Free",
+    "KinkedICNN",
     "Maxima",
     "Potential",
     "Quadratic",

@@ -10,7 +10,8 @@ from scipy.optimize import minimize
 
 from mongebench.estimators.dual import pool as pools
 from mongebench.estimators.dual.conjugate import Conjugates, bfgs, improve, newton
-from mongebench.estimators.flow.potential import FAMILIES, Quadratic
+from mongebench.estimators.dual.semidual import FAMILIES
+from mongebench.estimators.flow.potential import Quadratic
 
 DIM = 3
 
@@ -44,6 +45,19 @@ def test_conjugates_of_a_network_are_those_that_scipy_finds():
             options={"gtol": 1e-9},
         )
         np.testing.assert_allclose(x, best.x, atol=1e-6)
+
+
+def test_a_fresh_point_begins_at_its_nearest_neighbour_to_second_order():
+    potential, y = network(), points()
+    known, _ = pools.conjugates(potential, y, jnp.eye(DIM))
+    known = known._replace(inverse=jnp.linalg.inv(jax.vmap(potential.jacobian)(known.x)))
+    aside = np.random.default_rng(4).standard_normal(y.shape)
+    errors = []
+    for h in (1e-2, 1e-3):
+        begun = pools.nearest(jnp.asarray(y + h * aside), known)
+        found, _ = pools.conjugates(potential, y + h * aside, known)
+        errors.append(np.abs(begun.x - found.x).max())
+    assert errors[1] < errors[0] / 50
 
 
 def test_of_a_quadratic_one_newton_step_is_the_answer():
@@ -98,3 +112,14 @@ def test_memory_is_bounded_in_the_dimension():
         size = pools.most_points(dim, 4)
         assert size >= pools.ROWS
         assert size * 4 * (dim * dim + 2 * dim) <= max(pools.BYTES, pools.ROWS * 4 * (dim * dim + 2 * dim))
+
+
+def test_a_kinked_network_has_its_derivatives_and_is_convex():
+    x = jnp.asarray(points(200))
+    start = FAMILIES["kinked_icnn"].start
+    network = start(Quadratic.identity_like(x), x, units=8, depth=3, share=0.9, rng=np.random.default_rng(1))
+    images, jacobians = jax.jit(lambda x: (jax.vmap(network.map)(x), jax.vmap(network.jacobian)(x)))(x)
+    by_value = jax.jit(lambda x: (jax.vmap(jax.grad(network.value))(x), jax.vmap(jax.hessian(network.value))(x)))(x)
+    np.testing.assert_allclose(images, by_value[0], rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(jacobians, by_value[1], rtol=1e-9, atol=1e-11)
+    assert np.linalg.eigvalsh(jacobians).min() > 0
