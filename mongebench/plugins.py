@@ -335,7 +335,7 @@ def problem(name: str, *, base: str | Path = ".", **given: Any) -> Problem:
     ------
     UnknownName, InvalidParameter, PluginError
     OracleNotDeclared
-        While an estimator learns or maps: it may know of a problem what its views tell.
+        While an estimator fits or maps: it may know about a problem only what its views tell.
     """
     from mongebench.core import guard
     from mongebench.core.problem import Problem
@@ -378,7 +378,7 @@ def estimators() -> list[str]:
 
 
 def estimator(name: str, **given: Any) -> MapEstimator:
-    """An unfitted estimator; `estimators()` lists the names, `mongebench show NAME` the parameters.
+    """Make an unfitted estimator; `estimators()` lists the names, `mongebench show NAME` the parameters.
 
     Raises
     ------

@@ -62,7 +62,7 @@ def save(estimator: MapEstimator, path: str | Path | IO[bytes]) -> None:
     estimator
         Fitted; anyone's.
     path
-        Of the file, which is replaced; or a binary file that is open.
+        Path of the file, which is replaced; or a binary file that is open.
 
     Raises
     ------
@@ -93,17 +93,17 @@ def load(
     *,
     max_bytes: int | None = MOST_BYTES,
 ) -> MapEstimator:
-    """The fitted estimator that `save` wrote; with the versions it was saved with, its map is the same to the last bit.
+    """Load a fitted estimator that `save` wrote; with the same versions, its map is the same to the last bit.
 
-    No code of the file runs, and nothing is imported on its word but a registered estimator: give the class itself
+    No code in the file runs, and it can cause only registered estimators to be imported: give the class itself
     where it is not registered.
 
     Parameters
     ----------
     path
-        Of the file; or a binary file that is open.
+        Path of the file; or a binary file that is open.
     estimator_class
-        Of the estimator, where no installed package and no `--plugin` registers it.
+        Class of the estimator, where no installed package and no `--plugin` registers it.
     max_bytes
         Most that the file may unpack to, which is looked at before anything is read; None for no bound.
 

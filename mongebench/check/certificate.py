@@ -108,10 +108,10 @@ def certify(problem: Problem, *, n: int = 4000, seed: int = 0) -> Certificate:
     problem
         From `mongebench.problem`.
     n
-        Samples a side for the energy distance. Moments and Stein's identities take as many more, up to 200 000, as it
+        Samples per side for the energy distance. Moments and Stein's identities take as many more, up to 200 000, as it
         takes to see an error of 3 % in a scale; derivatives are checked at fewer points.
     seed
-        Of the samples.
+        Seed of the samples.
 
     Raises
     ------

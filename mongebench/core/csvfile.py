@@ -55,7 +55,7 @@ class Cells:
     Attributes
     ----------
     path
-        Of the file.
+        Path of the file.
     names
         Of the columns, where the file names them; "" for a column that it leaves without.
     rows

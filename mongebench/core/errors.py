@@ -19,14 +19,14 @@ class InvalidParameter(MongebenchError, ValueError):
 
 
 class UnknownName(MongebenchError, KeyError):
-    """A name nothing is registered under."""
+    """A name under which nothing is registered."""
 
     def __str__(self) -> str:  # KeyError would show the message in quotes
         return str(self.args[0])
 
 
 class PluginError(MongebenchError):
-    """A plugin that cannot be imported, or two that claim one name."""
+    """A plugin cannot be imported, or two of them claim one name."""
 
 
 class CannotBeMade(PluginError, InvalidParameter):
@@ -42,7 +42,7 @@ class ExperimentError(MongebenchError):
 
 
 class ContractViolation(MongebenchError):
-    """An estimator that breaks the contract of `MapEstimator`: wrong shape, changed input, fit without self."""
+    """An estimator breaks the contract of `MapEstimator`: wrong shape, changed input, `fit` not returning self."""
 
 
 class UnrealValues(ContractViolation, InvalidInput):
@@ -62,15 +62,15 @@ class BudgetExceeded(MongebenchError):
 
 
 class NotSavable(MongebenchError, TypeError):
-    """A fitted estimator that cannot be written without pickle, or whose map is not its own."""
+    """A fitted estimator cannot be written without pickle, or its map is not its own."""
 
 
 class NoInverse(MongebenchError, NotImplementedError):
-    """An estimator that declares no map back was asked for one."""
+    """An estimator that declares no inverse map was asked for one."""
 
 
 class NotConverged(MongebenchError, RuntimeError):
-    """A solver that stopped before its own criterion was met: its answer would be wrong without saying so."""
+    """A solver stopped before its own criterion was met, so that its answer would be silently wrong."""
 
 
 class Diverged(MongebenchError):

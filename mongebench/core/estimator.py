@@ -47,7 +47,7 @@ FRAMEWORKS = ("jax", "torch")
 
 
 class Trace(Protocol):
-    """What an iterative `fit` calls at each outer step; False means: the budget is spent, stop here."""
+    """What an iterative `fit` calls at each outer step; False means that the budget is spent: stop."""
 
     def __call__(self, map: Map, *, flow_time: float | None = None, **diagnostics: float) -> bool:
         """Record the map reached at `flow_time` (sum of the steps), with the solver's own diagnostics.
@@ -127,7 +127,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
     Class attributes
     ----------------
     needs
-        The oracles `fit` may ask.
+        The oracles that `fit` may use.
     anchor
         True for the reference rows that stand in every table (identity, mean shift, Bures, truth).
     claims
@@ -136,7 +136,7 @@ class MapEstimator(BaseEstimator, abc.ABC):
         Whether time and memory of a fit, and of the map, grow no faster than n log n in the number of samples: then
         `mongebench.select` fits it to all points of samples of any size.
     invertible
-        Whether it has a map back, `inverse_transform`.
+        Whether it has an inverse map, `inverse_transform`.
     fit_together
         None, or what fits copies with different seeds in one call; see `FitTogether`.
     tunable

@@ -25,7 +25,7 @@ from mongebench.core.measure import Measure, Seed, Source, Target, Unknown
 
 
 class Oracle(StrEnum):
-    """What an estimator can ask. Samples are one fixed draw of the budget's size; a sampler gives fresh draws."""
+    """What an estimator can ask for. Samples are one fixed draw of the budget's size; a sampler gives fresh draws."""
 
     SOURCE_SAMPLES = "source_samples"
     SOURCE_SAMPLER = "source_sampler"

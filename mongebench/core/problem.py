@@ -35,7 +35,7 @@ class TruthTier(StrEnum):
 
 
 class Split(StrEnum):
-    """What a problem is for: estimators' settings are chosen on `tune`, and what is published is measured on `test`."""
+    """What a problem is for: settings are chosen on `tune`, and published results are measured on `test`."""
 
     TEST = "test"
     TUNE = "tune"

@@ -55,7 +55,7 @@ def read_table(
     Parameters
     ----------
     path
-        Of the file.
+        Path of the file.
     layout
         Of .csv and .parquet files, where it is not to be inferred; .npy and .npz files have none.
     columns

@@ -50,7 +50,7 @@ def _importable() -> dict[str, Metric]:
 
 
 def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> dict[str, Value]:
-    """Every metric of any map (n, d) -> (n, d) on a problem.
+    """Compute every metric of any map (n, d) -> (n, d) on a problem.
 
     Parameters
     ----------
@@ -61,7 +61,7 @@ def evaluate(map: Map, problem: Problem, *, n: int = 10_000, seed: int = 0) -> d
     n
         Evaluation points per side; point clouds give what they hold.
     seed
-        Of the evaluation points, which are never those of a fit.
+        Seed of the evaluation points, which are never those of a fit.
 
     Returns
     -------

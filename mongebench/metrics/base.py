@@ -96,7 +96,7 @@ class EvaluationPoints(_Keeping):
     exact
         T*(x), or None where it is unknown.
     seed
-        Of the draws, and of every random choice a metric makes.
+        Seed of the draws, and of every random choice that a metric makes.
     """
 
     problem: Problem

@@ -46,7 +46,7 @@ def fit(
     trace: Trace | None = None,
     progress: bool = False,
 ) -> MapEstimator:
-    """A fitted copy of `estimator`, learnt through metered oracles in this process.
+    """Fit a copy of `estimator` through metered oracles in this process, and return it.
 
     Of point clouds it sees the problem's own split, so that `mongebench.evaluate(map, problem)` measures the map on
     points it was not fitted to; `problem.replicate(k)` is the problem with another split.
@@ -58,7 +58,7 @@ def fit(
     n_source, n_target
         Draws allowed from each side, as in `run_cell`; None for unlimited draws.
     seed
-        Of the draws and of the fit.
+        Seed of the draws and of the fit.
     trace
         See `MapEstimator.fit`.
     progress

@@ -28,7 +28,7 @@ LARGEST_ARCHIVE = 16 << 30
 
 
 def read_run(path: str | Path, *others: str | Path) -> Run:
-    """Read a run once: all tables, figures and verdicts are made of what is found now.
+    """Read a run once; all tables, figures and verdicts are made from what is found then.
 
     Parameters
     ----------

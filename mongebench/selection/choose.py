@@ -58,11 +58,11 @@ class Selection:
         The first of the table, fitted once more, to all points if it is one of `any_size` and else to those that were
         used; `best.transform(X)` is the map.
     table
-        One row per estimator, the best first: `excess`, what its semi-dual value lacks to the best one's, with
+        One row per estimator, the best first: `excess`, how far its semi-dual value is below the best one's, with
         `excess_se`, in percent of the target's variance, on the scale of UVP; `best_share`, the share of resamples in
         which it was first; `separated`, whether the best one is ahead of it in 95 % of them; energy distance, squared
-        MMD and their floors, share of pairs turned round, mean squared displacement; seconds of all its fits; and a
-        sentence where it could not be fitted.
+        MMD and their floors, share of pairs whose order is reversed, mean squared displacement; seconds of all its
+        fits; and a sentence where it could not be fitted.
     used
         Points of (source, target) that the ranking rests on, folds together.
     fitted
@@ -101,7 +101,7 @@ def select(
     seed: int = 0,
     progress: Progress = lambda sentence: None,
 ) -> Selection:
-    """The best of several estimators for two samples, by what needs no truth.
+    """Choose the best of several estimators for two samples, by a criterion that needs no truth.
 
     Each estimator is fitted `folds` times, each time without one part of both samples, and judged on that part by the
     semi-dual value of optimal transport (`mongebench.selection.scores`). The best one is fitted once more: to all

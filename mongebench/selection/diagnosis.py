@@ -46,7 +46,7 @@ NOISE = 1e-6
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is known of a map without a truth; None for what source and target do not tell.
+    """What is known about a map without a truth; None for what source and target do not determine.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class Diagnosis:
         they have a heavy tail, and misses every mode of the target that no image reaches. KL is too low by as much, so
         that it is a lower bound then.
     error_bound
-        An upper bound of E|T - T*|^2 for a T that is the gradient of a convex function, in squared units of the
+        An upper bound on E|T - T*|^2 for a T that is the gradient of a convex function, in squared units of the
         target: (2 / lambda) (kl + 1.96 kl_se), where lambda > 0 is known, and the normaliser is, or is estimated from
         weights whose k-hat says that they may be trusted.
     effective_size
@@ -128,22 +128,22 @@ class Diagnosis:
 
 
 def diagnose(map: Any, source: Any, target: Target, *, n: int = 4000, seed: int = 0) -> Diagnosis:
-    """Judge a map to a target that is known by its potential V.
+    """Judge a map to a target of which the potential V is known.
 
     Parameters
     ----------
     map
-        A fitted estimator, or a function (n, d) -> (n, d). Its log det DT is asked of its method `log_det` where it has
-        one, as flows do, and else found by central differences, 2 d evaluations a point.
+        A fitted estimator, or a function (n, d) -> (n, d). Its log det DT comes from its method `log_det` where it has
+        one, as flows do, and is otherwise found by central differences, with 2 d evaluations per point.
     source
         A `Source`, whose density, where known, gives KL, the bound and the weights; or (m, d) samples, of which at most
-        n are used. Points that the map was fitted to flatter it.
+        n are used. Points that the map was fitted to make it look too good.
     target
         A `Target` with a potential or log-density, and, for the bound, its `strong_convexity` and `log_normaliser`.
     n
         Draws of the source, at least 100.
     seed
-        Of the draws.
+        Seed of the draws.
 
     Raises
     ------

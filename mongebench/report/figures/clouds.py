@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 from numpy.typing import NDArray
 
-from mongebench.report.figures.style import COLOURS, QUIET, look, panels, plain, rivals_of
+from mongebench.report.figures.style import COLOURS, QUIET, few, look, panels, plain, rivals_of
 from mongebench.report.tables.results import row_order
 from mongebench.run.reading import Run
 from mongebench.run.record import Status
@@ -118,12 +118,13 @@ def distribution(rows: pd.DataFrame) -> Figure | None:
     ]
     if not blocks:
         return None
-    drawn = pd.concat([block for _, block in blocks])
-    methods = row_order(drawn["estimator"].unique())
+    methods = row_order(name for _, block in blocks for name in block["estimator"].unique())
+    shown, heading = few(blocks, each=-(-len(methods) // 4))  # its panels are a quarter of the others' size
     rivals = rivals_of(rows)
-    figure, axes = panels(len(blocks) * len(methods), (3.4, 1.0), columns=len(blocks), sharex="col")
-    for column, ((problem, dim, _), block) in enumerate(blocks):
-        own_axes = axes[column :: len(blocks)]
+    figure, axes = panels(len(shown) * len(methods), (3.4, 1.0), columns=len(shown), sharex="col")
+    figure.suptitle(heading)
+    for column, ((problem, dim, _), block) in enumerate(shown):
+        own_axes = axes[column :: len(shown)]
         values, floor = block[METRIC].dropna(), float(block[f"{METRIC}_floor"].max())
         edges = np.geomspace(min(values.min(), floor) / PADDING, values.max() * PADDING, BINS + 1)
         for axis, name in zip(own_axes, methods, strict=True):

@@ -58,10 +58,10 @@ def panels(
 
 def few(blocks: Sequence[Item], each: int = 1) -> tuple[Sequence[Item], str]:
     """The first blocks that fit, of so many panels `each`, and the figure's title: a sentence if some are left out."""
-    most = PANELS // each
+    most = max(1, PANELS // each)
     if len(blocks) <= most:
         return blocks, ""
-    return blocks[:most], f"The first {most} of {len(blocks)} places; the pages of the report show all of them."
+    return blocks[:most], f"The first {most} of {len(blocks)} places"
 
 
 def rivals_of(rows: pd.DataFrame) -> list[str]:
@@ -90,8 +90,7 @@ def plain(text: str) -> str:
 
 def legend(figure: Figure, axes: Sequence[Axes], title: str = "") -> None:
     """One legend below all panels, each label once, no wider than they are, and a title above; the figure grows."""
-    if title:
-        figure.suptitle(title)
+    figure.suptitle(title)
     found: dict[str, Any] = {}
     for axis in axes:
         for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):

@@ -92,6 +92,7 @@ def against_flow_time(axis: Axes, block: Sequence[TracedFlow], rivals: list[str]
     if floor > bottom:
         axis.axhspan(bottom, floor, color="0.9", zorder=0, label="floor")
     axis.set_yscale("log")
+    axis.minorticks_off()  # see `anytime`
     axis.set_ylim(bottom, 1.5 * min(highest, HIGHEST))
     axis.set_xlim(left=0)
     axis.set_xlabel("flow time t")
@@ -173,6 +174,7 @@ def anytime(run: Run, rows: pd.DataFrame) -> Figure | None:
             axis.set_title(plain(f"{key[0]}, d = {key[1]}"))
             axis.set_xscale("log")
             axis.set_yscale("log")
+            axis.minorticks_off()  # over many decades they blacken the axis, and take half the time of drawing it
             axis.set_xlabel(label)
         left.set_ylabel("squared $L^2$ error" if known else "energy distance")
         right.sharey(left)

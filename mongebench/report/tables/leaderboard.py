@@ -173,7 +173,7 @@ def _tiers(known: pd.DataFrame) -> Iterator[_Tier]:
         names = row_order(own["estimator"])
         own = own.loc[own.groupby("place", sort=False)["measured"].transform("any"), _COUNTED]
         serving = own.loc[own["counted"].notna(), ["place", "estimator"]].drop_duplicates()
-        served = {one: there.tolist() for one, there in serving.groupby("estimator", sort=False)["place"]}
+        served = {str(one): there.tolist() for one, there in serving.groupby("estimator", sort=False)["place"]}
         many = serving.groupby("place", sort=False).size()
         shared = many.index[2 * many >= len(names)].tolist()
         general = [one for one in names if shared and {*shared} <= {*served.get(one, ())}]

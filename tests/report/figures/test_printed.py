@@ -7,7 +7,7 @@ from matplotlib.patches import StepPatch
 
 from mongebench.report.figures import clouds, printed, traces
 from mongebench.report.figures.printed import draw
-from mongebench.report.figures.style import FORMATS, look, plain
+from mongebench.report.figures.style import FORMATS, PANELS, few, look, plain
 from mongebench.report.figures.summary import summary
 from mongebench.run.reading import read_run
 from mongebench.run.record import Status
@@ -235,3 +235,10 @@ def test_an_estimator_has_one_look_in_every_figure() -> None:
     assert look("flow", rivals) == look("flow(tau=0.1)", rivals)  # traces leave the step out of the label
     assert len({(look(name, rivals)["color"], look(name, rivals)["marker"]) for name in rivals}) == 4
     assert look("identity", rivals)["marker"] == ""
+
+
+def test_a_figure_of_many_places_shows_the_first_and_says_so() -> None:
+    kept, title = few(list(range(PANELS + 1)))
+    assert (kept, title) == (list(range(PANELS)), f"The first {PANELS} of {PANELS + 1} places")
+    assert few([1, 2], each=PANELS) == ([1], "The first 1 of 2 places")
+    assert few([1, 2]) == ([1, 2], "")
