@@ -85,8 +85,8 @@ def check_top(directory: Path) -> None:
     top = repository(existing)
     if top is not None and top.resolve() != directory.resolve():
         raise InvalidParameter(
-            f"{directory} is in the repository {top}, and GitHub reads workflows from its top alone; nothing was written. "
-            f"Try mongebench init-ci {shlex.quote(str(top))}, with --install for what installs the estimators."
+            f"{directory} is in the repository {top}, and GitHub reads workflows from its top alone. Nothing was "
+            f"written: try mongebench init-ci {shlex.quote(str(top))}, with --install for what installs the estimators."
         )
 
 

@@ -72,7 +72,8 @@ def certify(
         built = plugins.problem(problem, **given)
         entry = next((one for one in entries if one.is_of(built)), None)
         certificate, verdict = certified.trial(built, entry, n=n, seed=seed)
-        typer.echo(f"{built}\n{certificate}\n{verdict.sentence}")
+        offer = " --record keeps this." if verdict.new and not record else ""
+        typer.echo(f"{built}\n{certificate}\n{verdict.sentence}{offer}")
         if not verdict.ok:
             raise typer.Exit(CHECK_FAILED)
         if record:
