@@ -65,10 +65,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a problem's trial: `ok`, and a sentence."""
+    """What became of a problem's trial: `ok`, a sentence, and whether there is something to record."""
 
     ok: bool
     sentence: str
+    new: bool = False
 
 
 def stored(path: Path = STORED) -> list[Entry]:
@@ -84,7 +85,7 @@ def stored(path: Path = STORED) -> list[Entry]:
 def drift(problem: Problem, entry: Entry | None) -> Verdict:
     """Whether a problem is the one that was certified, without certifying it again."""
     if entry is None:
-        return Verdict(True, "It was not recorded before; --record keeps this.")
+        return Verdict(True, "It was not recorded before.", new=True)
     if problem.version < entry.version:
         return Verdict(False, f"It has version {problem.version}, and version {entry.version} was certified before.")
     if problem.digest == entry.digest:
@@ -95,9 +96,7 @@ def drift(problem: Problem, entry: Entry | None) -> Verdict:
             f"Its digest is {problem.digest}, and {entry.digest} was certified at the same version {entry.version}: "
             "the problem has changed. Raise its `version`, or find what changed it.",
         )
-    return Verdict(
-        True, f"Version {problem.version} is new (version {entry.version} is recorded); --record keeps this."
-    )
+    return Verdict(True, f"Version {problem.version} is new, version {entry.version} is recorded.", new=True)
 
 
 def trial(problem: Problem, entry: Entry | None, *, n: int, seed: int) -> tuple[Certificate, Verdict]:
@@ -107,7 +106,7 @@ def trial(problem: Problem, entry: Entry | None, *, n: int, seed: int) -> tuple[
     if certificate.ok:
         counted = f"{len(certificate.checks)} checks passed"
         return certificate, Verdict(
-            drifted.ok, f"{'certified' if drifted.ok else 'CHANGED'}: {counted}. {drifted.sentence}"
+            drifted.ok, f"{'certified' if drifted.ok else 'CHANGED'}: {counted}. {drifted.sentence}", drifted.new
         )
     failed = f"{len(certificate.failed)} of {len(certificate.checks)} checks failed: {', '.join(certificate.failed)}."
     return certificate, Verdict(False, f"REFUSED: {failed} {drifted.sentence}")

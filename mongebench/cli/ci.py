@@ -14,6 +14,7 @@ from mongebench import plugins
 from mongebench.core.address import REPOSITORY
 from mongebench.core.errors import InvalidParameter
 from mongebench.report import gates
+from mongebench.run.provenance import repository
 
 ANCHORS = ("identity", "bures")
 EXPERIMENT = "benchmarks/mongebench.toml"
@@ -48,8 +49,10 @@ class Measured:
 def found_in(directory: Path, names: tuple[str, ...], plugin: str, install: str | None) -> Measured:
     """What a repository measures, from what was asked and what its pyproject.toml says.
 
-    Raises `InvalidParameter` where that names no estimator, or a file that is not there.
+    Raises `InvalidParameter` where that names no estimator, or a file or folder that is not there.
     """
+    if not directory.is_dir():
+        raise InvalidParameter(f"There is no folder {directory}; init-ci adds workflows to a repository that exists.")
     project = _project(directory / "pyproject.toml")
     if not names and not plugin:
         names = tuple(project.get("entry-points", {}).get(plugins.ESTIMATORS, {}))
@@ -76,11 +79,24 @@ def _project(path: Path) -> dict[str, dict[str, dict[str, str]]]:
         raise InvalidParameter(f"{path} cannot be read: {error}.") from None
 
 
+def check_top(directory: Path) -> None:
+    """Raise `InvalidParameter` for a folder below the top of a repository, where GitHub reads no workflow."""
+    existing = next(folder for folder in (directory.resolve(), *directory.resolve().parents) if folder.is_dir())
+    top = repository(existing)
+    if top is not None and top.resolve() != directory.resolve():
+        raise InvalidParameter(
+            f"{directory} is in the repository {top}, and GitHub reads workflows from its top alone. Nothing was "
+            f"written: try mongebench init-ci {shlex.quote(str(top))}, with --install for what installs the estimators."
+        )
+
+
 def init_ci(directory: Path, measured: Measured) -> list[Path]:
     """Write two workflows, an experiment and a file for its gates; the files.
 
-    Raises `InvalidParameter` where one of them is there already; nothing is written then.
+    Raises `InvalidParameter` where one of them is there already, or the folder is not the top of its repository;
+    nothing is written then.
     """
+    check_top(directory)
     paths = {template: directory / path for template, path in FILES.items()}
     for path in (*paths.values(), directory / GATES):
         if path.exists():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -71,7 +72,8 @@ def certify(
         built = plugins.problem(problem, **given)
         entry = next((one for one in entries if one.is_of(built)), None)
         certificate, verdict = certified.trial(built, entry, n=n, seed=seed)
-        typer.echo(f"{built}\n{certificate}\n{verdict.sentence}")
+        offer = " --record keeps this." if verdict.new and not record else ""
+        typer.echo(f"{built}\n{certificate}\n{verdict.sentence}{offer}")
         if not verdict.ok:
             raise typer.Exit(CHECK_FAILED)
         if record:
@@ -155,7 +157,7 @@ def new_estimator(
     ci: Annotated[bool, typer.Option("--ci", help="Add the workflows that init-ci writes.")] = False,
 ) -> None:
     """Start a package of your own: a working estimator with its entry point, tests and README."""
-    from mongebench.cli.ci import Measured
+    from mongebench.cli.ci import Measured, check_top
     from mongebench.cli.ci import init_ci as add_ci
     from mongebench.cli.scaffold import Framework
     from mongebench.cli.scaffold import new_estimator as write
@@ -163,10 +165,12 @@ def new_estimator(
     if framework not in list(Framework):
         raise UnknownName(one_of(framework, [str(known) for known in Framework], "framework"))
     directory = directory or Path(name)
+    if ci:
+        check_top(directory)
     written = write(name, directory, Framework(framework))
     for path in [*written, *(add_ci(directory, Measured((name,))) if ci else [])]:
         typer.echo(str(path))
-    typer.echo(f"Next: pip install -e {directory} && mongebench check {name}")
+    typer.echo(f"Next: pip install -e {shlex.quote(str(directory))} && mongebench check {name}")
 
 
 def init_ci(
@@ -186,5 +190,7 @@ def init_ci(
 
     for path in write(directory, found_in(directory, tuple(estimator or ()), plugin, install)):
         typer.echo(str(path))
-    given = f" --plugin {plugin}" if plugin else ""
-    typer.echo(f"Next: commit these files, then fill in the gates with mongebench nightly {EXPERIMENT}{given} --record")
+    given = f" --plugin {shlex.quote(plugin)}" if plugin else ""
+    there = "" if directory.resolve() == Path.cwd() else f"cd {shlex.quote(str(directory))} && "
+    record = f"{there}mongebench nightly {EXPERIMENT}{given} --record"
+    typer.echo(f"Next: commit these files, then fill in the gates with {record}")

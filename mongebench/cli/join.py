@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from mongebench.cli.common import CHECK_FAILED, share
+from mongebench.core.errors import InvalidParameter
 
 
 def submit(
@@ -21,11 +23,13 @@ def submit(
     from mongebench.run.store import RunDirectory
 
     path = out or run / "submission.zip"
+    if out is not None and not out.parent.is_dir():
+        raise InvalidParameter(f"--out {out}: there is no folder {out.parent}.")
     found = submission.submit(RunDirectory(run), path)
     for name in (*found.plugins, *found.requirements):
         typer.echo(f"source: {name}")
     typer.echo(f"written: {path} ({', '.join(found.estimators)})")
-    typer.echo(f"A maintainer checks it with: mongebench verify {path.name}")
+    typer.echo(f"A maintainer checks it with: mongebench verify {shlex.quote(str(path))}")
 
 
 def verify(

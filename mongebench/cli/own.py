@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -48,33 +50,27 @@ def fit(
     from mongebench.saved import save
     from mongebench.selection.choose import candidates, select
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidParameter(f"--out {out} cannot be made a folder: {error.strerror}.") from error
     layout = _layout(header, index, separator, decimal)
     chosen: Columns = _names(columns) or "auto"
     try:
         x, y = read_pair(source, target, layout, columns=chosen, drop_missing=drop_missing)
     except InvalidInput as error:
-        raise InvalidInput(
-            f"{error} (--columns a,b chooses the coordinates, --drop-missing leaves out rows with a missing value.)"
-        ) from error
+        raise InvalidInput(f"{error}{_remedies(str(error))}") from error
     for table, path in ((x, source), (y, target)):
         if table.dropped:
             rows = len(table.points) + table.dropped
             typer.echo(f"{path}: {table.dropped} of {rows} rows have a missing value and were left out.")
     names = candidates() if estimator == "all" else _names(estimator) or None
-    with sentences() as say:
+    with _folder(out), sentences() as say:
         found = select(
             x.frame(), y.frame(), names, scale=scale, folds=folds, most=most or None, seed=seed, progress=say
         )
+        save(found.best, out / "map.npz")
     for used, fitted, given, path in zip(found.used, found.fitted, found.given, (source, target), strict=True):
         if used < given:
             typer.echo(
                 f"{path}: ranked on a random {used} of {given} points, the map fitted to {fitted}; --most 0 uses all."
             )
-    save(found.best, out / "map.npz")
     found.table.to_csv(out / "selection.csv", index=False)
     terminal.show(terminal.selection(found))
     typer.echo(str(found))
@@ -113,6 +109,32 @@ def apply(
             "there it extrapolates."
         )
     typer.echo(f"written: {out}")
+
+
+@contextmanager
+def _folder(out: Path) -> Iterator[None]:
+    """Make a folder before the work that fills it; what it leaves empty goes again."""
+    made = [folder for folder in (out, *out.parents) if not folder.exists()]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidParameter(f"--out {out} cannot be made a folder: {error.strerror}.") from error
+    try:
+        yield
+    finally:
+        for folder in made:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
+def _remedies(said: str) -> str:
+    """The options that help with what is wrong in a file, if one does."""
+    options = {
+        "column": "--columns a,b chooses the coordinates",
+        "missing value": "--drop-missing leaves out rows with a missing value",
+    }
+    helpful = [option for word, option in options.items() if word in said]
+    return f" ({', '.join(helpful)}.)" if helpful else ""
 
 
 def _names(text: str) -> list[str]:

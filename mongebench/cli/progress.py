@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from mongebench.core.problem import INSTANCE
-from mongebench.core.text import on_one_line, printable
+from mongebench.core.text import counted, on_one_line, printable
 from mongebench.run.forecast import forecast, spoken
 from mongebench.run.frame import labels
 from mongebench.run.provenance import commit_unknown
@@ -76,8 +76,8 @@ def _print_grid(planned: Execution) -> None:
         seeds = len({cell.seed for cell in own})
         typer.echo(
             on_one_line(
-                f"{name}{where}, n = {', '.join(budgets)}: {len(estimators)} estimators, up to {seeds} seeds, "
-                f"{len(own)} cells"
+                f"{name}{where}, n = {', '.join(budgets)}: {counted(len(estimators), 'estimator')}, up to "
+                f"{counted(seeds, 'seed')}, {counted(len(own), 'cell')}"
             )
         )
 

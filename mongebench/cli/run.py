@@ -58,11 +58,13 @@ def run(
     from mongebench.report.site import pages
     from mongebench.report.tables import joint, terminal
     from mongebench.run import experiment as experiments
-    from mongebench.run.reading import read_run
+    from mongebench.run.reading import read_run, unpacked
     from mongebench.run.record import Status
     from mongebench.run.runner import Execution, Machinery
     from mongebench.run.store import Invocation, RunDirectory
 
+    if against is not None:
+        unpacked(against).plan()  # a run that is none is said at once, not when the grid is planned
     invocation = Invocation(
         experiment=experiment,
         seeds=seeds,

@@ -45,7 +45,9 @@ def new_estimator(name: str, directory: Path, framework: Framework = Framework.N
     InvalidParameter
         A name that is not valid or is taken, or a directory that is not empty.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name):
+    if keyword.iskeyword(name):
+        raise InvalidParameter(f"{name!r} is not a name for an estimator: it is a keyword of Python.")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name):
         raise InvalidParameter(f"{name!r} is not a name for an estimator; write lower-case letters, as in my_map.")
     taken = plugins.available(plugins.ESTIMATORS)
     if name in taken:
@@ -65,6 +67,7 @@ def new_estimator(name: str, directory: Path, framework: Framework = Framework.N
     for template, path in (
         ("pyproject.toml", directory / "pyproject.toml"),
         ("README.md", directory / "README.md"),
+        ("gitignore", directory / ".gitignore"),
         (f"{framework}.py", directory / module / "__init__.py"),
         ("test.py", directory / "tests" / f"test_{name}.py"),
     ):

@@ -119,11 +119,14 @@ class Verification:
 
 def opened(path: Path) -> Submission:
     """What a zip file says that it submits. Raises `RunError`."""
+    if not path.is_file():
+        raise RunError(f"There is no file {path}.")
     try:
         with zipfile.ZipFile(path) as archive:
             return Submission.model_validate_json(archive.read(SUBMISSION))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
-        raise RunError(f"{path} is no submission, such as `mongebench submit` writes: {error}.") from None
+        why = f"it holds no {SUBMISSION}" if isinstance(error, KeyError) else error
+        raise RunError(f"{path} is no submission, such as `mongebench submit` writes: {why}.") from None
 
 
 def verify(path: Path, share: float = 0.1, tolerance: float = 0.05, seed: int | None = None) -> Verification:

@@ -225,7 +225,8 @@ class RunDirectory:
         try:
             plan = Plan.model_validate_json(read_bytes(path, 16 * LARGEST))
         except FileNotFoundError:
-            raise RunError(f"{self.path} is not a run (no plan.json); give the --out directory of one.") from None
+            there = "it holds no plan.json" if self.path.is_dir() else "there is no such directory or zip file"
+            raise RunError(f"{self.path} is not a run: {there}. Give the --out directory of one.") from None
         except (Unreadable, ValueError, RecursionError) as error:
             raise RunError(f"{path} cannot be read: {_first(error)}. Run the experiment again to replace it.") from None
         if not plan.cells:

@@ -35,7 +35,8 @@ def test_a_verdict_is_printed_recorded_and_compared(tmp_path) -> None:
     words = ("factors", "dim=2", "count=1", "-n", "200", "--file", str(file))
     first = certify(*words, "--record")
     assert first.exit_code == 0
-    assert "certified: 19 checks passed. It was not recorded before" in first.output
+    assert "certified: 19 checks passed. It was not recorded before.\nrecorded: " in first.output
+    assert "before. --record keeps this." in certify(*words[:-1], str(tmp_path / "other.json")).output
     again = certify(*words)
     assert "digest" in again.output
     assert "are those recorded" in again.output
@@ -65,6 +66,7 @@ def test_a_wrong_truth_is_refused() -> None:
     wrong = dataclasses.replace(problem, truth=lambda x: problem.truth(x) + 0.5)
     certificate, verdict = certified.trial(wrong, None, n=1000, seed=0)
     assert verdict.sentence.startswith("REFUSED: ")
+    assert not verdict.new  # nothing to record
     assert "pushforward_mean" in certificate.failed
     with pytest.raises(mb.InvalidInput, match="failed checks is not recorded"):
         certified.record(wrong, {}, certificate, n=1000, seed=0, path=certified.STORED)

@@ -191,6 +191,25 @@ def test_nothing_is_written_over_and_what_is_missing_is_named(tmp_path) -> None:
         found_in(tmp_path, (), "", None)
 
 
+def test_a_folder_within_a_repository_or_none_is_refused_and_what_comes_next_holds_here(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "library" / "new").mkdir(parents=True)
+    git(tmp_path / "library", "init", "--quiet")
+
+    def call(*words: str) -> Any:
+        return CliRunner().invoke(cli.app, words)
+
+    for words in (
+        ["init-ci", "library/new", "--estimator", "bures"],
+        ["new-estimator", "my_map", "library/it", "--ci"],
+    ):
+        assert "GitHub reads workflows from its top alone" in str(call(*words).exception)
+    assert not [path for path in (tmp_path / "library").rglob("*") if path.is_file() and ".git/" not in str(path)]
+    assert "There is no folder nowhere" in str(call("init-ci", "nowhere").exception)
+    said = call("init-ci", "library", "--estimator", "bures").output
+    assert f"with cd library && mongebench nightly {EXPERIMENT} --record" in said
+
+
 def test_the_estimators_of_a_package_are_found_in_its_pyproject(tmp_path) -> None:
     new_estimator("my_map", tmp_path / "new")
     assert found_in(tmp_path / "new", (), "", None) == Measured(("my_map",))
@@ -218,6 +237,25 @@ def test_a_pull_request_that_ruins_a_map_is_commented_on_and_fails(tmp_path) -> 
     assert re.search(r"mine on product, d = 2, .*3 of 3 cells paired", told)
     assert told in runner.summary.read_text(encoding="utf-8")
     assert "PATCH repos/me/library/issues/comments/7" in (runner.comments / "calls").read_text(encoding="utf-8")
+
+
+def test_a_head_that_cannot_be_measured_is_commented_on_and_fails(tmp_path) -> None:
+    top = tmp_path / "library"
+    top.mkdir()
+    (top / "mine.py").write_text(PLUGIN, encoding="utf-8")
+    init_ci(top, Measured((), "mine.py", ""))
+    base = committed(top, "measured")
+    (top / "mine.py").write_text("import there_is_none", encoding="utf-8")
+    committed(top, "broken")
+    runner = Runner(top, tmp_path / "machine")
+    run, compare = (f'if [ "$1" = {word} ]; then' for word in ("run", "compare"))
+    (tmp_path / "machine" / "bin" / "mongebench").write_text(
+        f"#!/bin/sh\n{run} cat mine.py; ! grep -q there_is_none mine.py; exit; fi\n{compare} exit 9; fi\n"
+    )
+    assert runner.pull_request(base) == 1
+    assert "the head could not be measured" in runner.comment()
+    assert "    import there_is_none" in runner.comment()
+    assert "the base could not" not in runner.comment()
 
 
 @pytest.mark.slow

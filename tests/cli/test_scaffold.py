@@ -50,11 +50,13 @@ def test_the_command_says_what_comes_next(tmp_path, monkeypatch) -> None:
     assert result.exit_code == 0, result.output
     assert "pip install -e my_map && mongebench check my_map" in result.output
     assert (tmp_path / "my_map" / "mongebench_my_map" / "__init__.py").is_file()
+    assert "results/" in (tmp_path / "my_map" / ".gitignore").read_text(encoding="utf-8").split()
+    assert "--record" in (tmp_path / "my_map" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("MyMap", "lower-case letters"), ("2d", "not a name"), ("class", "not a name"), ("bures", "taken")],
+    [("MyMap", "lower-case letters"), ("2d", "not a name"), ("class", "a keyword of Python"), ("bures", "taken")],
 )
 def test_names_that_cannot_be_are_refused(tmp_path, name, words) -> None:
     with pytest.raises(mb.InvalidParameter, match=words):

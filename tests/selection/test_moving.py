@@ -99,7 +99,12 @@ def test_the_two_commands(frames, tmp_path, monkeypatch) -> None:
     assert "--columns a,b chooses the coordinates" in str(failed.exception)
     words += ["--columns", "height,weight"]
     failed = CliRunner().invoke(app, words)
-    assert "missing value" in str(failed.exception)
+    assert "--drop-missing leaves out rows" in str(failed.exception)
+    failed = CliRunner().invoke(app, ["fit", "--source", "none.csv", "--target", "b.csv"])
+    assert str(failed.exception) == "There is no file none.csv."
+    failed = CliRunner().invoke(app, [*words, "--drop-missing", "--estimator", "nobody", "--out", "deep/down"])
+    assert isinstance(failed.exception, mb.UnknownName)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "b.csv"]
 
     done = CliRunner().invoke(app, [*words, "--drop-missing", "--out", "found"])
     assert done.exit_code == 0, done.output

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import pandas as pd
 
 from mongebench.report.tables.leaderboard import PLACE, REFERENCES, RULE
-from mongebench.report.tables.results import NO_GPU, circumstances, known_number, number
+from mongebench.report.tables.results import NO_GPU, circumstances, known_number, number, untimed
 from mongebench.run.record import MEASURED
 
 NAMED = 3
@@ -150,10 +150,10 @@ def legend(rows: pd.DataFrame) -> str:
     known = rows.assign(instance=rows.get("instance", 0))
     families, by_place = known["problem_name"].nunique(), known.groupby([*PLACE, "estimator"], sort=False)
     instances, seeds = by_place["instance"].nunique().max(), by_place["seed"].nunique().max()
+    timed = untimed(rows) or f"medians over places of mean seconds, compilation excluded, {circumstances(rows)}"
     return (
         f"{RULE} Here: {families} famil{'y' if families == 1 else 'ies'}, at most {instances} instance{_s(instances)} "
-        f"x {seeds} seed{_s(seeds)} per place. fit s, transform s (per 1000 points) and GPU s are medians over places "
-        f"of mean seconds, compilation excluded, {circumstances(rows)}."
+        f"x {seeds} seed{_s(seeds)} per place. fit s, transform s (per 1000 points) and GPU s: {timed}."
     )
 
 
@@ -169,7 +169,8 @@ def verdict(lines: list[dict[str, Any]], rows: pd.DataFrame) -> list[str]:
     said = []
     for tier in dict.fromkeys(line["tier"] for line in lines):
         rivals = [line for line in lines if line["tier"] == tier and line["group"] == "rival" and line["leader"]]
-        said += [_leads(tier, rivals)] if rivals else []
+        if len(rivals) > 1 or (rivals and rivals[0]["places"] > 1):  # one estimator at one place leads nobody
+            said.append(_leads(tier, rivals))
         said += [
             f"Knowing {tier}, the specialist {line['estimator']} has {_interval(*_over(line))} times the error of "
             f"{line['leader']}, the best rival at the {line['places']} place{_s(line['places'])} that it serves, and "

@@ -259,14 +259,17 @@ def mixed(rows: pd.DataFrame, *columns: str) -> str:
     return ""
 
 
-def circumstances(rows: pd.DataFrame, *columns: str) -> str:
-    """What the times of these rows were measured on, or why they are not shown; `columns` as in `mixed`."""
+def untimed(rows: pd.DataFrame, *columns: str) -> str:
+    """Why no times of these rows are shown, if so; `columns` as in `mixed`."""
+    if rows["wall_seconds"].notna().any():
+        return mixed(rows, *columns)
+    apart = clocks(rows)
+    return f"no times: the runs were not timed alike ({'; '.join(apart)})" if apart else "no times"
+
+
+def circumstances(rows: pd.DataFrame) -> str:
+    """What the times of these rows were measured on."""
     timed = rows.dropna(subset=["wall_seconds"])
-    if timed.empty:
-        apart = clocks(rows)
-        return f"no times: the runs were not timed alike ({'; '.join(apart)})" if apart else "no times"
-    if told := mixed(rows, *columns):
-        return told
     described = {
         f"{row['device']}, {int(row['threads'])} thread(s), {int(row['workers'])} cell(s) at a time"
         + (", nothing else of ours on the machine" if row["exclusive"] else "")
@@ -292,12 +295,15 @@ def hand_set(rows: pd.DataFrame) -> str:
 def legend(rows: pd.DataFrame, metric: str | None = None) -> str:
     """The sentences under tables of `blocks`."""
     columns = FIT_COLUMNS if metric not in TIME_COLUMNS else (*FIT_COLUMNS, metric)
+    timed = untimed(rows, *columns) or (
+        "mean fit seconds at the largest dimension on the CPU and on a GPU, compilation excluded, of repeated fits the "
+        f"median with its interquartile range, {circumstances(rows)}"
+    )
     marked = hand_set(rows)
     return (f"{marked} " if marked else "") + (
         f"mean ± {spread(rows)}; n_ok/n_planned; "
-        "fit s and GPU s: mean fit seconds at the largest dimension on the CPU and on a GPU, compilation excluded, "
-        f"of repeated fits the median with its interquartile range, {circumstances(rows, *columns)}; "
-        f"transform s: {mixed(rows, TRANSFORM_COLUMN) or 'seconds of the map per 1000 points there'}{_notes(rows)}"
+        f"fit s and GPU s: {timed}; "
+        f"transform s: {untimed(rows, TRANSFORM_COLUMN) or 'seconds of the map per 1000 points there'}{_notes(rows)}"
     )
 
 

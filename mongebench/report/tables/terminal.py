@@ -36,8 +36,8 @@ from mongebench.report.tables.results import (
     circumstances,
     exponents,
     legend,
-    mixed,
     number,
+    untimed,
 )
 from mongebench.run.frame import FIT_COLUMNS, TIME_COLUMNS
 from mongebench.run.record import MEASURED, Record, State, Status
@@ -92,7 +92,7 @@ def board(rows: pd.DataFrame) -> RenderableType:
 def costs(rows: pd.DataFrame, metric: str | None = None) -> RenderableType:
     """Fitted exponents in n: of fit seconds, on the CPU and on a GPU, or of one metric or time."""
     timed = metric is None or metric in TIME_COLUMNS
-    if timed and (told := mixed(rows)):
+    if timed and (told := untimed(rows)):
         return told
     what = metric or "fit seconds"
     headings = (f"{metric or 'fit s'} at the largest n", "GPU s at it")

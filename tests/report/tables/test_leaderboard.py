@@ -166,6 +166,11 @@ def test_many_names_are_counted() -> None:
     assert "b, c, d and 3 others are not separated from it" in verdict(board(rows), rows)[0]
 
 
+def test_one_estimator_at_one_place_leads_nobody() -> None:
+    rows = frame({"identity": [1.0, 1.0], "a": [0.1, 0.9]})
+    assert verdict(board(rows), rows) == []
+
+
 def test_a_run_of_anchors_alone_has_a_board() -> None:
     rows = frame({"identity": [4.0], "truth": [0.0]})
     assert [line["estimator"] for line in board(rows)] == ["truth", "identity"]

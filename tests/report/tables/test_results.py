@@ -214,6 +214,7 @@ def test_times_of_different_devices_do_not_share_a_column() -> None:
     assert "gpu_fit_seconds of Fake A1 and Fake H1 are not comparable" in legend(table)
     table = timed(bures="cpu", flow="Fake H1")
     assert "no times" not in legend(table)
+    assert "fit s and GPU s: no times; transform s: no times" in legend(timed(bures="cpu").assign(wall_seconds=np.nan))
     (block,) = blocks(table, "wall_seconds")
     assert {shown.text for _, (shown,), *_ in block.lines()} == {"no value"}
     assert "wall_seconds of Fake H1 and cpu are not comparable" in legend(table, "wall_seconds")
