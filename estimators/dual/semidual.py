@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple, Self, TypeAlias
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import Points
 from mongebench.core.errors import Diverged
@@ -18,17 +17,7 @@ from mongebench.core.oracle import Oracle
 from mongebench.estimators.draws import Side
 from mongebench.estimators.dual import pool as pools
 from mongebench.estimators.dual.conjugate import Conjugates
-from mongebench.estimators.dual.steps import (
-    LONGEST,
-    Averaging,
-    Carried,
-    Optimiser,
-    Seen,
-    State,
-    averaging,
-    descent,
-    semidual,
-)
+from mongebench.estimators.dual.steps import Optimiser, Seen, State, descent, semidual
 from mongebench.estimators.flow.machinery.evaluation import GradientMap, images, in_blocks, values
 from mongebench.estimators.flow.potential import FAMILIES as FLOWS
 from mongebench.estimators.flow.potential import KinkedICNN, Potential, Quadratic
@@ -45,15 +34,6 @@ else:
 
 BLOCK = 64
 """Steps that are compiled together; the trace is called between blocks."""
-AVERAGED_BLOCK = 8
-"""The same of Gauss-Newton steps."""
-LARGER = 4
-"""Times as many points has a Gauss-Newton step."""
-JUDGES = 1 << 14
-"""Fresh draws a side by which the best map of Gauss-Newton steps is known: the difference of two maps' semi-duals on
-the same draws has little noise."""
-ROUND = 32
-"""Gauss-Newton steps over which a mean goes."""
 FLAT = 1e-3
 """Added to the slope of the Gaussian map that a fit begins with: points on a line have none across it."""
 SHARE = 0.5
@@ -65,18 +45,17 @@ class Defaults(NamedTuple):
 
     units: int
     steps: int
-    averaged_steps: int
 
 
 def defaults(dim: int, size: int | None) -> Defaults:
     """By the dimension d and the points that steps see, None for draws without limit.
 
-    Fresh draws: 64 units up to d = 4, 128 beyond; 8192 steps of the optimiser, and 256 of Gauss-Newton. A fixed sample:
-    64 units and 1024 steps, of which the best on what is held out is kept.
+    Fresh draws: 64 units up to d = 4, 128 beyond, and 8192 steps, two to five minutes of one CPU thread in d = 2 to 16.
+    A fixed sample: 64 units and 1024 steps, of which the best on what is held out is kept.
     """
     if size is None:
-        return Defaults(64 if dim <= 4 else 128, 8192, 256)
-    return Defaults(64, 1024, 0)
+        return Defaults(64 if dim <= 4 else 128, 8192)
+    return Defaults(64, 1024)
 
 
 class SemiDual(MapEstimator):
@@ -106,13 +85,8 @@ class SemiDual(MapEstimator):
         The highest.
     steps
         Of the optimiser; by d and budget where None.
-    averaged_steps
-        Gauss-Newton steps after them; fresh draws only. By d where None.
-    damping, iterations
-        Of their linear systems, see `steps.Averaging`.
     batch_size
-        Points of each side a step, or the next power of two below where there are fewer. Gauss-Newton steps take four
-        times as many.
+        Points of each side a step, or the next power of two below where there are fewer.
     visits
         Quasi-Newton steps at each visit of a target point.
     held_out
@@ -125,8 +99,7 @@ class SemiDual(MapEstimator):
     parameters_
         The potential, in centred coordinates of one scale.
     value_
-        The semi-dual: on what was held out, on the draws that judge Gauss-Newton steps, or on the last block's batches;
-        in units of the data.
+        The semi-dual: on what was held out, or on the last block's batches; in units of the data.
     residual_
         Root mean square of |grad phi(x) - y| over the points of `value_`, in units of the data.
     n_steps_
@@ -161,9 +134,6 @@ class SemiDual(MapEstimator):
         optimiser: Optimiser = "muon",
         learning_rate: PositiveFloat = 0.05,
         steps: PositiveInt | None = None,
-        averaged_steps: NonNegativeInt | None = None,
-        damping: PositiveFloat = 0.03,
-        iterations: PositiveInt = 10,
         batch_size: PositiveInt = 1024,
         visits: PositiveInt = 2,
         held_out: Annotated[float, Field(ge=0, lt=1)] = 0.2,
@@ -176,9 +146,6 @@ class SemiDual(MapEstimator):
         self.optimiser = optimiser
         self.learning_rate = learning_rate
         self.steps = steps
-        self.averaged_steps = averaged_steps
-        self.damping = damping
-        self.iterations = iterations
         self.batch_size = batch_size
         self.visits = visits
         self.held_out = held_out
@@ -233,8 +200,8 @@ class _Fit:
         dim = x.shape[1]
         x, y, owner.source_mean_, owner.target_mean_, owner.scale_ = standardised(x, y)
         self.spread = bool(x.any() or y.any())
-        self.unlimited = all(side.size is None for side in self.sides)
-        self.settings = defaults(dim, None if self.unlimited else min(len(x), len(y)))
+        unlimited = all(side.size is None for side in self.sides)
+        self.settings = defaults(dim, None if unlimited else min(len(x), len(y)))
         slope = bures_slope(x, y) + FLAT * np.eye(dim)
         owner.inverse_slope_ = np.linalg.inv(slope)
         self.inverse = jnp.asarray(owner.inverse_slope_, self.dtype)
@@ -250,63 +217,39 @@ class _Fit:
         )
         most = pools.power_of_two_below(pools.most_points(dim, self.dtype.itemsize))
         self.pool_size = min(most, BLOCK * owner.batch_size) if self.sides[1].size is None else len(y)
-        self.best, self.turn = np.inf, 0
+        self.best = np.inf
         self.held_out: tuple[jax.Array, Conjugates] | None = None
 
     def run(self) -> None:
-        """Both phases."""
+        """All steps, or as many as the trace wants."""
         owner = self.owner
-        steps = owner.steps or self.settings.steps
-        method, first = descent(owner.optimiser, owner.learning_rate, steps, owner.visits)
         owner.n_steps_ = 0
         if not self.spread:
             self._take(identity(self.start.dim), 0.0, 0.0)
             return
+        steps = owner.steps or self.settings.steps
+        method, block = descent(owner.optimiser, owner.learning_rate, steps, owner.visits)
         pool, _ = pools.conjugates(self.start, self._draw(1, 1, self.pool_size)[0], self.inverse)
         state = State(self.start, self.start, method.init(self.start), pools.padded(pool))
         self._hold_out()
-        state, going = self._phase(first, state, steps, owner.batch_size, BLOCK)
-        averaged = self.settings.averaged_steps if owner.averaged_steps is None else owner.averaged_steps
-        if going and self.unlimited and averaged:
-            self._average(state, averaged)
-
-    def _average(self, state: State, steps: int) -> None:
-        """Rounds of Gauss-Newton steps from the best map so far, of half the length after a round that found none."""
-        owner, length = self.owner, LONGEST
-        block = averaging(Averaging(owner.damping, owner.iterations), owner.visits)
-        self._judge(state.average, *(self._draw(k, 1, JUDGES)[0] for k in (0, 1)))
-        going = True
-        while going and (count := min(ROUND, steps)):
-            steps -= count
-            before, best = self.best, self.kept
-            begun = State(best, best, Carried.beginning(best, length), state.pool)
-            with suppress(Diverged):  # the map before them stands
-                state, going = self._phase(block, begun, count, LARGER * owner.batch_size, AVERAGED_BLOCK)
-            if self.best == before:
-                length /= 2
-
-    def _phase(self, block: Any, state: State, steps: int, batch: int, most: int) -> tuple[State, bool]:
-        """So many steps, at most `most` at a time, and whether the trace wants more."""
         size, own = (
-            batch if n is None or n >= batch else pools.power_of_two_below(n)
+            owner.batch_size if n is None or n >= owner.batch_size else pools.power_of_two_below(n)
             for n in (self.sides[0].size, self.pool_size)
         )
-        each = max(1, min(most, self.pool_size // own if self.unlimited else most))
-        for first in range(0, steps, each):
+        each = min(BLOCK, self.pool_size // own) if self.sides[1].size is None else BLOCK
+        for turn, first in enumerate(range(0, steps, each)):
             count = min(each, steps - first)
             x = jnp.asarray(self._draw(0, count, size), self.dtype)
             indices = jnp.asarray(pools.orders(self.pool_size, count, own, self.rng))
             state, seen = block(state, x, indices)
-            self.owner.n_steps_ += count
+            owner.n_steps_ += count
             if not self._keep(state, seen):
-                return state, False
+                return
             if self.sides[1].size is None:
                 fresh = self._draw(1, 1, -(-self.pool_size // pools.VISITS))[0]
                 known = jax.tree.map(lambda leaf: leaf[: pools.NEAR], state.pool)
                 new, _ = pools.conjugates(state.potential, fresh, known)
-                state = state._replace(pool=pools.refreshed(state.pool, new, self.turn))
-                self.turn += 1
-        return state, True
+                state = state._replace(pool=pools.refreshed(state.pool, new, turn))
 
     def _keep(self, state: State, seen: Seen) -> bool:
         owner = self.owner
@@ -322,29 +265,24 @@ class _Fit:
 
     def _take(self, potential: Potential, value: float, residual: float) -> None:
         """The map so far, in float64 whatever it was learnt in."""
-        owner, self.kept = self.owner, potential
+        owner = self.owner
         with jax.enable_x64(True):
             owner.parameters_ = jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf), jnp.float64), potential)
         owner.value_, owner.residual_ = value * owner.scale_**2, residual * owner.scale_
 
     def _hold_out(self) -> None:
-        if all(len(side.held_out) for side in self.sides):
-            self._judge(self.start, *(self._scaled(k, side.held_out) for k, side in enumerate(self.sides)))
-
-    def _judge(self, potential: Potential, x: Points, y: Points) -> None:
-        """From now on the best map on points x and y counts, of which no step sees one: this potential's at first."""
-        points, _ = pools.conjugates(potential, y, self.inverse)
+        if not all(len(side.held_out) for side in self.sides):
+            return
+        x, y = (self._scaled(k, side.held_out) for k, side in enumerate(self.sides))
+        points, _ = pools.conjugates(self.start, y, self.inverse)
         self.held_out = jnp.asarray(x, self.dtype), points
-        self.best, residual = self._held_out_value(potential)
-        self._take(potential, self.best, residual)
 
     def _held_out_value(self, potential: Potential) -> tuple[float, float]:
         assert self.held_out is not None
         x, points = self.held_out
         points, error = pools.again(potential, points)
         value = float(_semidual(potential, x, points) + jnp.mean(error**2))  # unsolved conjugates are too low
-        if np.isfinite(value):
-            self.held_out = x, points
+        self.held_out = x, points
         return value, float(jnp.sqrt(jnp.mean(error**2)))
 
     def _draw(self, k: int, count: int, n: int) -> Points:
