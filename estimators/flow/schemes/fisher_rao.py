@@ -15,7 +15,7 @@ from mongebench.core.estimator import ProblemInfo, Range, Support
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow.machinery.descent import Descent
 from mongebench.estimators.flow.machinery.divergence import EXACT_DIMENSIONS, KullbackLeibler
-from mongebench.estimators.flow.machinery.fisher_rao import FisherRao
+from mongebench.estimators.flow.machinery.fisher_rao import FisherRao, kl_change
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential
@@ -174,27 +174,28 @@ class FlowFisherRao(Flow):
         method = FisherRao(potential, divergence, self.momentum)
 
         def begin(theta: jax.Array) -> _Carry:
-            return _Carry(theta, 0 * theta, theta, jnp.ones((), int), jnp.asarray(DAMPING, theta.dtype))
+            return _Carry(theta, 0 * theta, theta, theta, jnp.ones((), int), jnp.asarray(DAMPING, theta.dtype))
 
         def step(carry: _Carry, batches: Batch) -> tuple[_Carry, Report]:
             batch = jax.tree.map(lambda leaf: leaf[0], batches)
             assert batch.log_density is not None
-            alone, together = (
-                jnp.var(method.values(theta, batch.x, batch.log_density)) for theta in (carry.theta, carry.mean)
+            alone, together, least = (
+                method.values(theta, batch.x, batch.log_density) for theta in (carry.theta, carry.mean, carry.best)
             )
+            best = jnp.where(kl_change(together, least) < 0, carry.mean, carry.best)
             taken, change = method.step(carry.theta, carry.last, batch.x, batch.log_density, carry.damping)
-            meant = jnp.where(together <= alone, carry.meant, 0) + 1
+            meant = jnp.where(kl_change(together, alone) <= 0, carry.meant, 0) + 1
             mean = carry.mean + (taken.theta - carry.mean) / meant
             diagnostics = {
-                "residual": jnp.sqrt(alone),
-                "residual_of_mean": jnp.sqrt(together),
+                "residual": jnp.std(least),
+                "averaged": meant,
                 "moved": taken.moved,
                 "damping": taken.damping,
             }
-            report = Report(taken.objective, jnp.asarray(jnp.nan), taken.evaluations + 2, diagnostics)
-            return _Carry(taken.theta, change, mean, meant, taken.damping), report
+            report = Report(taken.objective, jnp.asarray(jnp.nan), taken.evaluations + 3, diagnostics)
+            return _Carry(taken.theta, change, mean, best, meant, taken.damping), report
 
-        return Scheme(begin, step, lambda carry: carry.mean)
+        return Scheme(begin, step, lambda carry: carry.best)
 
 
 def _too_many(dim: int) -> str:
@@ -205,10 +206,14 @@ def _too_many(dim: int) -> str:
 
 
 class _Carry(NamedTuple):
-    """What the steps on m carry: the parameters, the last change, the mean of `meant` of them, and the damping."""
+    """What the steps on m carry.
+
+    The parameters, their last change, the mean of the last `meant` of them, that mean which was best on a fresh batch.
+    """
 
     theta: jax.Array
     last: jax.Array
     mean: jax.Array
+    best: jax.Array
     meant: jax.Array
     damping: jax.Array
