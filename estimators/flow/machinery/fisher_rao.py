@@ -36,8 +36,8 @@ LONGEST = 0.5
 MOST = 30.0
 """Logarithms of weights above this one are cut off: they are those of a map that is lost."""
 IDLE = 1e-4
-"""Damping takes no kind of parameters for less than this share of the largest entry of the diagonal: a quadratic part that
-the network has made idle would else be thrown about (published mixture: no step succeeds)."""
+"""Damping takes no kind of parameters for less than this share of the largest entry of the diagonal: a quadratic part
+that the network has made idle would else be thrown about (published mixture: no step succeeds)."""
 FALLS, RISES, FAILS = 1 / 3, 2.0, 4.0
 """Factors of the damping: of a step that the model foresaw well, of one that it foresaw badly, of one not taken."""
 
@@ -198,11 +198,13 @@ class FisherRao:
         return jnp.where(levelled > 0, 1 / jnp.sqrt(jnp.where(levelled > 0, levelled, 1)), 0)
 
 
-def kl_change(new: jax.Array, old: jax.Array) -> jax.Array:
-    """KL of a map less that of another one to the same target, from their m at the same points, (n,), (n,) -> ().
+def kl_change(new: jax.Array, old: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """KL of a map less that of another one to the same target, and its standard error, (n,), (n,) -> (), ().
 
-    The mean of new - old, with a control variate: e^{-m} is the density of gamma by that of T#mu0, up to a constant, and
-    so has one mean for all maps. With the factor of least variance the noise vanishes as fast as the difference where
+    From their m at the same points.
+
+    The mean of new - old, with a control variate: e^{-m} is the density of gamma by that of T#mu0, up to a constant,
+    and so has one mean for all maps. With the factor of least variance the noise vanishes as fast as the difference where
     both maps are near T*, and where weights e^{-m} are too uneven to help the factor is near 0.
     """
     change, middle = new - old, jnp.mean(old)
@@ -210,8 +212,8 @@ def kl_change(new: jax.Array, old: jax.Array) -> jax.Array:
     centred = control - jnp.mean(control)
     square = jnp.mean(centred**2)
     factor = -jnp.mean(change * centred) / jnp.where(square > 0, square, 1)
-    kl: jax.Array = jnp.mean(change) + jnp.clip(factor, 0, 1) * jnp.mean(control)
-    return kl
+    each = change + jnp.clip(factor, 0, 1) * control
+    return jnp.mean(each), jnp.std(each) / jnp.sqrt(len(each))
 
 
 def _damped(matrix: jax.Array, damping: jax.Array, right: jax.Array) -> jax.Array:

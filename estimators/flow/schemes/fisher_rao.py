@@ -24,6 +24,9 @@ from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Set
 
 DAMPING = 1e-2
 """Of the first step, where nothing is known."""
+SURE = 2.0
+"""Standard errors by which the KL of a map must be lower on a fresh batch for it to be kept: of many maps, each
+compared on one batch, some are lower by luck."""
 WARM_BATCHES = 100
 """Gradient steps in one outer step of Adam's."""
 WARM_POINTS = 256
@@ -39,8 +42,10 @@ class FlowFisherRao(Flow):
     Gaussians. See `mongebench.estimators.flow.machinery.fisher_rao`.
 
     Adam on the other flows' objective takes the map near first, because far from T* the variance of m has valleys of
-    its own. The map that is kept is the mean of the last steps' parameters, begun anew whenever it is worse on a fresh
-    batch than the last step alone: it takes the noise out that is left where the family does not hold T*.
+    its own. Then the mean of the last steps' parameters takes the noise out that is left where the family does not
+    hold T*; it is begun anew whenever its KL is larger on a fresh batch than that of the last step alone. The map that
+    is kept is such a mean, once its KL on a fresh batch is lower than that of the map kept before, beyond two standard
+    errors: where the family is far from T*, that is the map of Adam.
 
     Parameters
     ----------
@@ -182,9 +187,10 @@ class FlowFisherRao(Flow):
             alone, together, least = (
                 method.values(theta, batch.x, batch.log_density) for theta in (carry.theta, carry.mean, carry.best)
             )
-            best = jnp.where(kl_change(together, least) < 0, carry.mean, carry.best)
+            gain, error = kl_change(together, least)
+            best = jnp.where(gain < -SURE * error, carry.mean, carry.best)
             taken, change = method.step(carry.theta, carry.last, batch.x, batch.log_density, carry.damping)
-            meant = jnp.where(kl_change(together, alone) <= 0, carry.meant, 0) + 1
+            meant = jnp.where(kl_change(together, alone)[0] <= 0, carry.meant, 0) + 1
             mean = carry.mean + (taken.theta - carry.mean) / meant
             diagnostics = {
                 "residual": jnp.std(least),

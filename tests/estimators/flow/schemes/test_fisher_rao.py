@@ -16,7 +16,7 @@ TARGET = mb.Target(potential=lambda y: jnp.sum(y**2, axis=1) / 2, dim=2)
 
 def test_it_ends_at_the_map_between_gaussians_to_rounding():
     problem = mb.problem("gaussian", dim=3, condition=10.0)
-    fitted = FlowFisherRao("quadratic", warm_steps=1, steps=12, batch_size=256).fit(problem.source, problem.target)
+    fitted = FlowFisherRao("quadratic", warm_steps=1, steps=18, batch_size=256).fit(problem.source, problem.target)
     x = problem.source.sample(500, seed=1)
     error = np.mean(np.sum((fitted.transform(x) - problem.truth(x)) ** 2, axis=1))
     assert 100 * error / problem.target.total_variance < 1e-18  # every batch is another one
@@ -45,5 +45,5 @@ def test_what_it_cannot_do_is_said():
     with pytest.raises(InvalidParameter, match="cone"):
         FlowFisherRao("dictionary").fit(np.zeros((10, 2)), TARGET)
     info = mb.problem("gaussian", dim=65)
-    with pytest.raises(InvalidInput, match="d <= 64|up to d = 64"):
+    with pytest.raises(InvalidInput, match=r"up to d = 64"):
         FlowFisherRao("quadratic", batch_size=128).fit(info.source, info.target)
