@@ -11,6 +11,7 @@ from mongebench.plugins import ESTIMATORS, available
 SMALL = {
     "flow_newton": {"units": 4, "batch_size": 40, "steps": 3, "warm_steps": 1},
     "flow_natural": {"units": 4, "batch_size": 40, "steps": 2, "final_time": 0.5},
+    "flow_fisher_rao": {"units": 4, "batch_size": 40, "steps": 2, "warm_steps": 1},
     "flow_implicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3},
     "flow_explicit": {"units": 4, "batch_size": 40, "steps": 2, "inner_steps": 3, "tau": 0.1},
     "drifting": {"steps": 200, "width": 16, "batch_size": 64},

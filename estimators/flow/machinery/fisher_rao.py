@@ -33,6 +33,11 @@ from mongebench.estimators.flow.potential import Potential
 
 LONGEST = 0.5
 """Most that one step may move the map, |T_{k+1} - T_k| in L2(mu0), in units of the spread of its images."""
+MOST = 30.0
+"""Logarithms of weights above this one are cut off: they are those of a map that is lost."""
+IDLE = 1e-4
+"""Damping takes no kind of parameters for less than this share of the largest entry of the diagonal: a quadratic part
+that the network has made idle would else be thrown about (published mixture: no step succeeds)."""
 FALLS, RISES, FAILS = 1 / 3, 2.0, 4.0
 """Factors of the damping: of a step that the model foresaw well, of one that it foresaw badly, of one not taken."""
 
@@ -151,7 +156,7 @@ class FisherRao:
             after = jnp.var(reached) / 2
             square = jnp.mean(jnp.sum((self._images(theta + change, x) - here) ** 2, axis=1))
             trust = (before - after + rounding) / (promised + rounding)
-            accepted = jnp.isfinite(after) & (promised >= 0) & (trust > 1e-3) & (square <= LONGEST**2 * spread)
+            accepted = (promised >= 0) & (trust > 1e-3) & (square <= LONGEST**2 * spread)  # none if NaN
             factor = jnp.where(trust > 0.75, FALLS, jnp.where(trust > 0.25, 1.0, RISES))
             damping = jnp.maximum(before_it.damping * jnp.where(accepted, factor, FAILS), self.floor)
             taken = Taken(
@@ -189,8 +194,26 @@ class FisherRao:
         """One over the root of the levelled diagonal of E[a a^T], (p,)."""
         diagonal = jnp.mean(rows.slopes**2, axis=0)
         largest = jax.ops.segment_max(diagonal, self.kinds, self.kinds[-1] + 1)[self.kinds]
-        levelled = jnp.maximum(diagonal, LEVELLING * largest)
+        levelled = jnp.maximum(diagonal, jnp.maximum(LEVELLING * largest, IDLE * jnp.max(diagonal)))
         return jnp.where(levelled > 0, 1 / jnp.sqrt(jnp.where(levelled > 0, levelled, 1)), 0)
+
+
+def kl_change(new: jax.Array, old: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """KL of a map less that of another one to the same target, and its standard error, (n,), (n,) -> (), ().
+
+    From their m at the same points.
+
+    The mean of new - old, with a control variate: e^{-m} is the density of gamma by that of T#mu0, up to a constant,
+    and so has one mean for all maps. With the factor of least variance the noise vanishes as fast as the difference where
+    both maps are near T*, and where weights e^{-m} are too uneven to help the factor is near 0.
+    """
+    change, middle = new - old, jnp.mean(old)
+    control = jnp.exp(jnp.minimum(middle - new, MOST)) - jnp.exp(jnp.minimum(middle - old, MOST))
+    centred = control - jnp.mean(control)
+    square = jnp.mean(centred**2)
+    factor = -jnp.mean(change * centred) / jnp.where(square > 0, square, 1)
+    each = change + jnp.clip(factor, 0, 1) * control
+    return jnp.mean(each), jnp.std(each) / jnp.sqrt(len(each))
 
 
 def _damped(matrix: jax.Array, damping: jax.Array, right: jax.Array) -> jax.Array:

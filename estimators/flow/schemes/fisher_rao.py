@@ -15,7 +15,7 @@ from mongebench.core.estimator import ProblemInfo, Range, Support
 from mongebench.core.oracle import Oracle, SourceView, TargetView
 from mongebench.estimators.flow.machinery.descent import Descent
 from mongebench.estimators.flow.machinery.divergence import EXACT_DIMENSIONS, KullbackLeibler
-from mongebench.estimators.flow.machinery.fisher_rao import FisherRao
+from mongebench.estimators.flow.machinery.fisher_rao import FisherRao, kl_change
 from mongebench.estimators.flow.machinery.objective import Batch
 from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import FAMILIES, Family, Potential
@@ -24,6 +24,9 @@ from mongebench.estimators.flow.schemes.scheme import Phase, Report, Scheme, Set
 
 DAMPING = 1e-2
 """Of the first step, where nothing is known."""
+SURE = 2.0
+"""Standard errors by which the KL of a map must be lower on a fresh batch for it to be kept: of many maps, each
+compared on one batch, some are lower by luck."""
 WARM_BATCHES = 100
 """Gradient steps in one outer step of Adam's."""
 WARM_POINTS = 256
@@ -39,8 +42,10 @@ class FlowFisherRao(Flow):
     Gaussians. See `mongebench.estimators.flow.machinery.fisher_rao`.
 
     Adam on the other flows' objective takes the map near first, because far from T* the variance of m has valleys of
-    its own. The map that is kept is the mean of the last steps' parameters, begun anew whenever it is worse on a fresh
-    batch than the last step alone: it takes the noise out that is left where the family does not hold T*.
+    its own. Then the mean of the last steps' parameters takes the noise out that is left where the family does not
+    hold T*; it is begun anew whenever its KL is larger on a fresh batch than that of the last step alone. The map that
+    is kept is such a mean, once its KL on a fresh batch is lower than that of the map kept before, beyond two standard
+    errors: where the family is far from T*, that is the map of Adam.
 
     Parameters
     ----------
@@ -174,27 +179,29 @@ class FlowFisherRao(Flow):
         method = FisherRao(potential, divergence, self.momentum)
 
         def begin(theta: jax.Array) -> _Carry:
-            return _Carry(theta, 0 * theta, theta, jnp.ones((), int), jnp.asarray(DAMPING, theta.dtype))
+            return _Carry(theta, 0 * theta, theta, theta, jnp.ones((), int), jnp.asarray(DAMPING, theta.dtype))
 
         def step(carry: _Carry, batches: Batch) -> tuple[_Carry, Report]:
             batch = jax.tree.map(lambda leaf: leaf[0], batches)
             assert batch.log_density is not None
-            alone, together = (
-                jnp.var(method.values(theta, batch.x, batch.log_density)) for theta in (carry.theta, carry.mean)
+            alone, together, least = (
+                method.values(theta, batch.x, batch.log_density) for theta in (carry.theta, carry.mean, carry.best)
             )
+            gain, error = kl_change(together, least)
+            best = jnp.where(gain < -SURE * error, carry.mean, carry.best)
             taken, change = method.step(carry.theta, carry.last, batch.x, batch.log_density, carry.damping)
-            meant = jnp.where(together <= alone, carry.meant, 0) + 1
+            meant = jnp.where(kl_change(together, alone)[0] <= 0, carry.meant, 0) + 1
             mean = carry.mean + (taken.theta - carry.mean) / meant
             diagnostics = {
-                "residual": jnp.sqrt(alone),
-                "residual_of_mean": jnp.sqrt(together),
+                "residual": jnp.std(least),
+                "averaged": meant,
                 "moved": taken.moved,
                 "damping": taken.damping,
             }
-            report = Report(taken.objective, jnp.asarray(jnp.nan), taken.evaluations + 2, diagnostics)
-            return _Carry(taken.theta, change, mean, meant, taken.damping), report
+            report = Report(taken.objective, jnp.asarray(jnp.nan), taken.evaluations + 3, diagnostics)
+            return _Carry(taken.theta, change, mean, best, meant, taken.damping), report
 
-        return Scheme(begin, step, lambda carry: carry.mean)
+        return Scheme(begin, step, lambda carry: carry.best)
 
 
 def _too_many(dim: int) -> str:
@@ -205,10 +212,14 @@ def _too_many(dim: int) -> str:
 
 
 class _Carry(NamedTuple):
-    """What the steps on m carry: the parameters, the last change, the mean of `meant` of them, and the damping."""
+    """What the steps on m carry.
+
+    The parameters, their last change, the mean of the last `meant` of them, that mean which was best on a fresh batch.
+    """
 
     theta: jax.Array
     last: jax.Array
     mean: jax.Array
+    best: jax.Array
     meant: jax.Array
     damping: jax.Array

@@ -24,8 +24,8 @@ class FlowNatural(Flow):
     """Natural gradient flow dtheta/dt = -G^+ grad F, G = E[J^T J]: the limit of the schemes as tau -> 0.
 
     J = dT_theta / dtheta, so that G measures changes of theta by the L2(mu0) distance between the maps. Each interval
-    between two traced times is integrated on one batch by an explicit Runge-Kutta method of order five with step
-    control.
+    between two traced times is integrated on one batch by an explicit Runge-Kutta method of order five, whose steps are
+    controlled by the error of the map in L2(mu0): redundant parameters, which that does not see, cost no steps.
 
     Use it to follow the flow exactly, with few parameters. F is as stiff as an entropy is (its Hessian is of H1 type,
     its metric L2), which costs an explicit integrator many steps: to arrive, take `FlowNewton`.
@@ -39,7 +39,7 @@ class FlowNatural(Flow):
     steps
         Intervals, of equal length, after each of which the batch is drawn anew.
     tolerance
-        Relative and absolute error in theta that a step of the integrator may make.
+        Error of the map in L2(mu0) that a step of the integrator may make, in units of the spread of its images.
     damping
         Added to G in units of its diagonal, because redundant parameters make G singular. The damped system is solved
         again for what it left (iterated Tikhonov), so that a direction of eigenvalue s, in the same units, moves at
@@ -102,8 +102,12 @@ class FlowNatural(Flow):
         method = GaussNewton(potential, subproblem)
         interval = self.final_time / self.steps
 
-        def velocity(time: Any, theta: jax.Array, batch: Batch) -> jax.Array:
+        def images(theta: jax.Array, batch: Batch) -> jax.Array:
+            return jax.vmap(method.unravel(theta).map)(batch.x)
+
+        def velocity(time: Any, state: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, jax.Array]:
             del time
+            theta, _ = state
             # At the previous map the linearised divergence has the gradient of D, and G for its Gauss-Newton matrix.
             model = method.model(theta, theta, batch, jnp.ones((), theta.dtype))
             damping = jnp.asarray(self.damping, theta.dtype)
@@ -115,7 +119,11 @@ class FlowNatural(Flow):
             # Damped once, a direction of eigenvalue s in scaled G moves at s / (s + damping) of its pace, and the flow
             # would be late by as much.
             change: jax.Array = jax.lax.fori_loop(0, REFINEMENTS, refined, jnp.zeros_like(theta))
-            return change
+            return change, jax.jvp(lambda theta: images(theta, batch), (theta,), (change,))[1]
+
+        def map_error(error: tuple[jax.Array, jax.Array]) -> jax.Array:
+            """In L2(mu0): the images are integrated beside theta, so that the integrator knows theirs."""
+            return jnp.sqrt(jnp.mean(jnp.sum(error[1] ** 2, axis=1)))
 
         def begin(theta: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             return theta, jnp.asarray(interval / 10, theta.dtype), jnp.zeros((), theta.dtype)
@@ -123,21 +131,23 @@ class FlowNatural(Flow):
         def step(carry: tuple[jax.Array, jax.Array, jax.Array], batches: Batch) -> tuple[Any, Report]:
             theta, first, time = carry
             batch = jax.tree.map(lambda leaf: leaf[0], batches)
+            here = images(theta, batch)
+            spread = jnp.sqrt(jnp.mean(jnp.sum((here - jnp.mean(here, axis=0)) ** 2, axis=1)))
             solution = diffrax.diffeqsolve(
                 diffrax.ODETerm(velocity),
                 diffrax.Tsit5(),
                 t0=0.0,
                 t1=interval,
                 dt0=first,
-                y0=theta,
+                y0=(theta, here),
                 args=batch,
-                stepsize_controller=diffrax.PIDController(rtol=self.tolerance, atol=self.tolerance),
+                stepsize_controller=diffrax.PIDController(rtol=0.0, atol=self.tolerance * spread, norm=map_error),
                 saveat=diffrax.SaveAt(t1=True, controller_state=False),
                 max_steps=MOST_STEPS,
                 throw=False,
             )
             assert solution.ys is not None
-            theta, taken, time = solution.ys[0], solution.stats["num_steps"], time + interval
+            theta, taken, time = solution.ys[0][0], solution.stats["num_steps"], time + interval
             report = Report(
                 objective(subproblem.divergence, method.unravel(theta), batch),
                 time,

@@ -220,3 +220,23 @@ def test_ridges_follow_the_flow_from_the_identity(scheme):
     start, end = error(mb.estimator("identity")), error(FlowNewton(units=16, batch_size=2048))
     followed = error(scheme(units=16, tau=0.1, steps=20, batch_size=2048))
     assert followed < np.exp(-2 * 2.0) * start + 2 * end
+
+
+@pytest.mark.slow  # three schemes on a network: most of it is compilation
+def test_three_schemes_end_near_each_other_on_a_network():
+    """Explicit, implicit and natural have one limit; no tolerance is set by hand."""
+    problem = mb.problem("mixture")
+    x = problem.source.sample(2000, seed=9)
+    network = {"family": "icnn", "units": 8, "batch_size": 1024}
+    ends = []
+    for scheme, length in (
+        (FlowExplicit, {"tau": 0.05, "steps": 20}),
+        (FlowImplicit, {"tau": 0.05, "steps": 20}),
+        (FlowNatural, {"final_time": 1.0, "steps": 10}),
+    ):
+        fitted = scheme(**network, **length).fit(problem.source, problem.target)
+        assert fitted.flow_time_ == pytest.approx(1.0)
+        ends.append(np.sqrt(np.mean(np.sum((fitted.transform(x) - problem.truth(x)) ** 2, axis=1))))
+    start = np.sqrt(np.mean(np.sum((x - problem.truth(x)) ** 2, axis=1)))
+    assert max(ends) < 2 * min(ends)
+    assert max(ends) < start / 2
