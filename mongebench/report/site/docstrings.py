@@ -6,9 +6,10 @@ import re
 
 from docstring_parser.numpydoc import DEFAULT_SECTIONS, NumpydocParser, ParamSection
 
-SECTIONS = [*DEFAULT_SECTIONS, ParamSection("Class attributes", "class_attribute")]
-PARSER = NumpydocParser(SECTIONS)
-HEADINGS = {section.key: section.title for section in reversed(SECTIONS)}
+CLASS_ATTRIBUTES = ParamSection("Class attributes", "class_attribute")
+PARSER = NumpydocParser()
+PARSER.add_section(CLASS_ATTRIBUTES)
+HEADINGS = {section.key: section.title for section in (CLASS_ATTRIBUTES, *reversed(DEFAULT_SECTIONS))}
 """The first title of each key."""
 
 
