@@ -297,8 +297,9 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
             low, middle, high = np.nanquantile(values[:, kept], (0, 0.5, 1), axis=0)
             look = look_of(name) | {"dash": dash}
             if len(curves) > 1 and dash == "solid":
+                every = np.union1d(np.arange(0, len(kept), 2), len(kept) - 1)  # of two thin lines, a page has thousands
                 for edge, words in ((low, "lowest seed"), (high, "highest seed")):
-                    drawing.add(index, name, look, time[kept], edge, mode="lines", width=0.6, note=words)
+                    drawing.add(index, name, look, time[kept[every]], edge[every], mode="lines", width=0.6, note=words)
             drawing.add(index, name, look, time[kept], middle, mode="lines", note=note)
             convexity = seeds[0].planned.strong_convexity
             if convexity is not None:
