@@ -39,6 +39,10 @@ def most_points(dim: int, itemsize: int) -> int:
     return max(ROWS, BYTES // (itemsize * (dim * dim + 2 * dim)))
 
 
+def _begun(y: jax.Array, known: jax.Array | Conjugates) -> Conjugates:
+    return nearest(y, known) if isinstance(known, Conjugates) else Conjugates.beginning(y, known)
+
+
 @jax.jit
 def nearest(y: jax.Array, known: Conjugates) -> Conjugates:
     """Points y (n, d) where the nearest points known would have them, to first order."""
@@ -52,9 +56,8 @@ def conjugates(potential: Potential, y: Points, known: jax.Array | Conjugates) -
 
     From those of the quadratic of inverse Hessian `known`, (d, d), or from those of the nearest points known.
     """
-    begin = nearest if isinstance(known, Conjugates) else Conjugates.beginning
     y = np.asarray(y, jax.tree.leaves(known)[0].dtype)
-    blocks = [begin(jnp.asarray(y[rows]), known) for rows in row_blocks(len(y), 1, ROWS)]
+    blocks = [_begun(jnp.asarray(y[rows]), known) for rows in row_blocks(len(y), 1, ROWS)]
     return _joined([_solved_padded(potential, block) for block in blocks])
 
 

@@ -50,7 +50,7 @@ class Defaults(NamedTuple):
 def defaults(dim: int, size: int | None) -> Defaults:
     """By the dimension d and the points that steps see, None for draws without limit.
 
-    Fresh draws: 64 units up to d = 4, 128 beyond, and 8192 steps, two to five minutes of one CPU thread in d = 2 to 16.
+    Fresh draws: 64 units up to d = 4, 128 beyond, and 8192 steps, 80 and 200 seconds of one CPU thread in d = 2 and 8.
     A fixed sample: 64 units and 1024 steps, of which the best on what is held out is kept.
     """
     if size is None:
