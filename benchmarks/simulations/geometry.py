@@ -1,9 +1,9 @@
-"""Errors against CPU seconds of the experiment `geometry`: `python benchmarks/simulations/geometry.py RUN --figure PNG`.
+"""The experiment `geometry` on one clock: `python benchmarks/simulations/geometry.py RUN --figure PNG`.
 
 The clock of a trace is the wall's; its seconds are scaled by the fit's CPU seconds over its wall seconds, so that a
-shared machine tells the same as a quiet one. The table has, for each problem and number of seconds, the median over seeds of
-UVP (%) of every estimator and of Adam's error over that of the best of the others. Of Adam, which decays over its own
-length, only the end of a fit counts: the longest one that ended in time.
+shared machine tells the same as a quiet one. The table has, for each problem and number of seconds, the median over
+seeds of UVP (%) of every estimator and of Adam's error over that of the best of the others. Of Adam, which decays over
+its own length, only the end of a fit counts: the longest one that ended in time.
 """
 
 from __future__ import annotations

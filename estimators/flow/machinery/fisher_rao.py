@@ -204,8 +204,8 @@ def kl_change(new: jax.Array, old: jax.Array) -> tuple[jax.Array, jax.Array]:
     From their m at the same points.
 
     The mean of new - old, with a control variate: e^{-m} is the density of gamma by that of T#mu0, up to a constant,
-    and so has one mean for all maps. With the factor of least variance the noise vanishes as fast as the difference where
-    both maps are near T*, and where weights e^{-m} are too uneven to help the factor is near 0.
+    and so has one mean for all maps. With the factor of least variance the noise vanishes as fast as the difference
+    where both maps are near T*, and where weights e^{-m} are too uneven to help the factor is near 0.
     """
     change, middle = new - old, jnp.mean(old)
     control = jnp.exp(jnp.minimum(middle - new, MOST)) - jnp.exp(jnp.minimum(middle - old, MOST))
