@@ -74,10 +74,10 @@ def frame(run: Run) -> pd.DataFrame:
                 **(_measured(found.record) if found.record else {}),
             }
         )
-    found = pd.DataFrame(rows)
-    if len(run.plans) > 1 and clocks(found):
-        found[list(TIME_COLUMNS)] = np.nan
-    return found
+    table = pd.DataFrame(rows)
+    if len(run.plans) > 1 and clocks(table):
+        table[list(TIME_COLUMNS)] = np.nan
+    return table
 
 
 def clocks(rows: pd.DataFrame) -> list[str]:
