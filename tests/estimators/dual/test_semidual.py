@@ -107,6 +107,7 @@ def test_samples_of_many_sizes_share_what_is_compiled():
 def test_defaults_follow_the_dimension_and_the_budget():
     assert defaults(2, None).units <= defaults(64, None).units
     assert defaults(2, 500).steps < defaults(2, None).steps
+    assert (defaults(2, 500).family, defaults(2, None).family) == ("dense_icnn", "kinked_icnn")
 
 
 def test_a_tier_says_whether_draws_are_without_limit():
