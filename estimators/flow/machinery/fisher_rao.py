@@ -188,8 +188,8 @@ class FisherRao:
         return taken, change
 
     def _images(self, theta: jax.Array, x: jax.Array) -> jax.Array:
-        moved: jax.Array = jax.vmap(self.unravel(theta).map)(x)
-        return moved
+        images: jax.Array = jax.vmap(self.unravel(theta).map)(x)
+        return images
 
     def _scales(self, rows: Rows) -> jax.Array:
         """One over the root of the levelled diagonal of E[a a^T], (p,)."""

@@ -103,8 +103,8 @@ class FlowNatural(Flow):
         interval = self.final_time / self.steps
 
         def images(theta: jax.Array, batch: Batch) -> jax.Array:
-            moved: jax.Array = jax.vmap(method.unravel(theta).map)(batch.x)
-            return moved
+            found: jax.Array = jax.vmap(method.unravel(theta).map)(batch.x)
+            return found
 
         def velocity(time: Any, state: tuple[jax.Array, jax.Array], batch: Batch) -> tuple[jax.Array, jax.Array]:
             del time

@@ -174,12 +174,15 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
     carries = [scheme.begin(ravel_pytree(start)[0]) for start in starts]
     alone = len(fits) == 1
     advance = _compiled(scheme, alone)
-    stack: Callable[[Sequence[Any]], Any] = (lambda trees: trees[0]) if alone else _stacked
-    pick: Callable[[Any, int], Any] = (lambda tree, _: tree) if alone else _picked
+    stack: Callable[[Any], Any]
+    pick: Callable[[Any, int], Any]
+    stack, pick = (lambda trees: trees[0], lambda tree, _: tree) if alone else (_stacked, _picked)
     carry = stack(carries)
     for _ in range(phase.steps):
-        drawn = {"points": phase.points, "density": phase.density}
-        batches = [fit.setting.draw(phase.batches, fit.flow.n_steps_ + 1, **drawn) for fit in fits]
+        batches = [
+            fit.setting.draw(phase.batches, fit.flow.n_steps_ + 1, points=phase.points, density=phase.density)
+            for fit in fits
+        ]
         carry, reports = advance(carry, stack(batches))
         thetas, reports = scheme.parameters(carry), jax.device_get(reports)
         for index, fit in enumerate(fits):
