@@ -19,7 +19,8 @@ def test_it_ends_at_the_map_between_gaussians_to_rounding():
     fitted = FlowFisherRao("quadratic", warm_steps=1, steps=18, batch_size=256).fit(problem.source, problem.target)
     x = problem.source.sample(500, seed=1)
     error = np.mean(np.sum((fitted.transform(x) - problem.truth(x)) ** 2, axis=1))
-    assert 100 * error / problem.target.total_variance < 1e-18  # every batch is another one
+    # Every batch is another one. KL says which map is kept, is of the order of the squared error, and rounds at 1e-16.
+    assert error / problem.target.total_variance < 1e-15
 
 
 def test_draws_and_evaluations_are_counted():
