@@ -8,8 +8,10 @@ alone do not load this file: what is timed is optimised.
 The cells of one estimator share one child of the runner: what a child imports costs more than its cells do.
 """
 
+import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
@@ -57,8 +59,8 @@ class Unheard(child.Line):
         """There are none."""
 
 
-@pytest.fixture(scope="module")
-def no_children() -> Iterator[None]:
+@contextlib.contextmanager
+def _in_this_process() -> Iterator[None]:
     """The cells of runs are fitted in this process: `tests/run` tests what starts children and watches them.
 
     A child costs two CPU seconds before its first cell.
@@ -71,4 +73,17 @@ def no_children() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(engine.LocalEngine, "run", run)
+        yield
+
+
+@pytest.fixture(scope="session")
+def in_this_process() -> Callable[[], AbstractContextManager[None]]:
+    """`with in_this_process():` fits there the cells of runs; for fixtures of a module."""
+    return _in_this_process
+
+
+@pytest.fixture
+def no_children() -> Iterator[None]:
+    """The same for one test, and not for those beside it, which may hang or crash on purpose."""
+    with _in_this_process():
         yield

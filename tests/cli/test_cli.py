@@ -35,11 +35,12 @@ n_target = 50
 
 
 @pytest.fixture(scope="module")
-def ran(no_children, tmp_path_factory) -> Path:
+def ran(in_this_process, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("small")
     (folder / "small.toml").write_text(SMALL, encoding="utf-8")
     words = ["run", str(folder / "small.toml"), "--out", str(folder / "run")]
-    result = CliRunner().invoke(cli.app, words, env={"COLUMNS": "120"})  # nothing is broken over two lines
+    with in_this_process():
+        result = CliRunner().invoke(cli.app, words, env={"COLUMNS": "120"})  # nothing is broken over two lines
     assert result.exit_code == 0, result.output
     (folder / "said.txt").write_text(result.output, encoding="utf-8")
     return folder / "run"

@@ -170,11 +170,12 @@ def report(*words) -> str:
 
 
 @pytest.fixture(scope="module")
-def real(no_children, tmp_path_factory) -> Path:
+def real(in_this_process, tmp_path_factory) -> Path:
     """A small run with failures, and its report in `site`."""
     folder = tmp_path_factory.mktemp("real")
     (folder / "small.toml").write_text(EXPERIMENT, encoding="utf-8")
-    said = CliRunner().invoke(cli.app, ["run", str(folder / "small.toml"), "--out", str(folder / "run")])
+    with in_this_process():
+        said = CliRunner().invoke(cli.app, ["run", str(folder / "small.toml"), "--out", str(folder / "run")])
     assert said.exit_code == 0, said.output
     report(folder / "run", "--out", folder / "site")
     return folder

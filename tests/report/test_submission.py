@@ -57,7 +57,7 @@ def call(folder: Path, *words: str) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def folder(no_children, tmp_path_factory) -> Path:
+def folder(in_this_process, tmp_path_factory) -> Path:
     """`published.zip`, a run `mine` against it, and what that said."""
     folder = tmp_path_factory.mktemp("joining")
     (folder / "grid.toml").write_text(GRID, encoding="utf-8")
@@ -65,7 +65,8 @@ def folder(no_children, tmp_path_factory) -> Path:
         "import pathlib, sys\nsys.path.insert(0, str(pathlib.Path(__file__).parent))\n" + MINE
     )
     (folder / "mine_helper.py").write_text(HELPER, encoding="utf-8")
-    done = CliRunner().invoke(cli.app, ["run", str(folder / "grid.toml"), "--out", str(folder / "published")])
+    with in_this_process():
+        done = CliRunner().invoke(cli.app, ["run", str(folder / "grid.toml"), "--out", str(folder / "published")])
     assert done.exit_code == 0, done.output
     zipped(folder / "published", folder / "published.zip")
     code, said = call(folder, "run", "grid.toml", "--plugin", "mine.py", "--against", "published.zip", "--out", "mine")
