@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 Vector = NDArray[np.float64]
 
-MOST = 3.0
+MOST = 5.0
 """Standard errors by which the mean of a control variate may miss its expectation before it is not used."""
 
 
