@@ -34,7 +34,7 @@ WARM_POINTS = 256
 
 
 class FlowFisherRao(Flow):
-    """Natural gradient steps on m = log mu0 + V(T) - log det DT, which is constant at the exact map and nowhere else.
+    """Natural gradient steps on m = log mu0 + V(T) - log det DT, which is constant at the exact map alone.
 
     For a source whose log-density is known: a tier of its own. The other flows' objective E[V(T) - log det DT] needs
     no density, but the noise of its gradient does not vanish at T*; that of a least squares fit of m to a constant
