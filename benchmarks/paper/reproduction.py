@@ -34,6 +34,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import mongebench as mb
+from mongebench.core.text import counted
 
 METRIC = "energy_distance_v"
 SEEDS = 100
@@ -171,7 +172,7 @@ def histograms(rows: pd.DataFrame) -> Figure:
         axes.axvline(min(values.mean(), edges[-1]), color=method.colour, linewidth=2)
         axes.axvline(min(method.mean, edges[-1]), color="black", linestyle="--", linewidth=1.5)
         told = f"{method.name}: mean {values.mean():.4f}, reported {method.mean:.4f}"
-        axes.set_title(told + (f"; {beyond} seeds beyond 0.1" if beyond else ""), fontsize=10, loc="left")
+        axes.set_title(told + (f"; {counted(beyond, 'seed')} beyond 0.1" if beyond else ""), fontsize=10, loc="left")
         axes.set_ylabel("seeds")
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
