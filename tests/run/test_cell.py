@@ -11,6 +11,7 @@ import pytest
 
 import mongebench as mb
 from mongebench import plugins
+from mongebench.run import afresh
 from mongebench.run.clock import Clock
 from mongebench.run.measurement import measure
 from mongebench.run.planned import Conditions
@@ -166,7 +167,10 @@ def test_a_record_depends_on_all_files_its_estimator_is_made_of(fake) -> None:
     assert names(fake("Shift")) == {"fakes.py"}
 
 
-def test_an_estimator_that_keeps_its_map_across_fits_is_caught(pair, fake) -> None:
+def test_an_estimator_that_keeps_its_map_across_fits_is_caught(pair, fake, monkeypatch) -> None:
+    # What tests before this one fitted in this process is forgotten, by the fake and by what judges it.
+    monkeypatch.setattr(type(fake("Remembers")), "kept", None)
+    monkeypatch.setattr(afresh, "_first", {})
     first, again, second = (
         mb.run_cell(pair, fake("Remembers"), n_source=50, n_target=50, seed=seed, evaluation_points=100)
         for seed in (0, 0, 1)
