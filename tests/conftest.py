@@ -36,9 +36,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_plugin_stays(monkeypatch) -> None:
-    """What a test registers from a file is gone after it, in whatever order tests run."""
-    monkeypatch.setattr(plugins, "_from_files", dict(plugins._from_files))
+def no_plugin_stays() -> Iterator[None]:
+    """What a test registers from a file is gone after it, in whatever order tests run.
+
+    A patch of its own: a test that undoes those of its fixture `monkeypatch` would undo this one too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plugins, "_from_files", dict(plugins._from_files))
+        yield
 
 
 @pytest.fixture
