@@ -27,6 +27,7 @@ class Compiled:
         self.programs: dict[Any, Callable[..., Any]] = {}
 
     def __call__(self, *given: Any) -> Any:
+        """What the function returns: trees of arrays in and out."""
         leaves, structure = jax.tree.flatten(given)
         kind = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if kind not in self.programs:
