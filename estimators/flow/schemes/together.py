@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from jax.flatten_util import ravel_pytree
 from mongebench.core.errors import Diverged, InvalidInput
 from mongebench.core.estimator import Trace, refuse_invalid
 from mongebench.core.oracle import SourceView, TargetView
+from mongebench.estimators.flow.machinery.compiled import Compiled
 from mongebench.estimators.flow.machinery.divergence import HOW_TO_WRITE_V, probed
 from mongebench.estimators.flow.machinery.evaluation import images
 from mongebench.estimators.flow.machinery.objective import Batch, objective, probe_error
@@ -64,8 +66,9 @@ def fit_together(
             for flow, source, target, seed, trace in zip(estimators, sources, targets, seeds, traces, strict=True)
         ]
         setting = fits[0].setting
-        value_of = eqx.filter_jit(lambda potential, batch: objective(setting.divergence, potential, batch))
+        value_of = Compiled(functools.partial(objective, setting.divergence))
         for fit in fits:
+            fit.value_of = value_of
             batch = jax.tree.map(lambda leaf: leaf[0], fit.setting.draw(1, 0))
             fit.start(batch, float(value_of(fit.setting.start, batch)))
         for phase in first._phases(setting):
@@ -82,6 +85,7 @@ class _Fit:
     setting: Setting
     error: Exception | None = None
     going: bool = True
+    value_of: Compiled = field(init=False)
     probe: jax.Array = field(init=False)
     bound: float = field(init=False)
     best: float = np.inf
@@ -127,7 +131,7 @@ class _Fit:
         if held_out is None:
             return True
         self.setting.charge(len(held_out.x))
-        value = float(_held_out(self.setting.divergence, potential, held_out))
+        value = float(self.value_of(potential, held_out))
         improves = value < self.best
         self.best = value if improves else self.best
         return improves
@@ -195,7 +199,7 @@ def _run(phase: Phase, fits: Sequence[_Fit]) -> None:
 
 def _compiled(scheme: Scheme, alone: bool) -> Callable[..., Any]:
     """One outer step, of one fit or of several; nothing in it goes through the host."""
-    return jax.jit(scheme.step if alone else jax.vmap(scheme.step))
+    return Compiled(scheme.step if alone else jax.vmap(scheme.step))
 
 
 @jax.jit  # one compilation for a whole tree; NumPy would fetch its leaves from the device
@@ -208,4 +212,3 @@ def _picked(tree: Any, index: int) -> Any:
 
 
 _probe_error = eqx.filter_jit(probe_error)
-_held_out = eqx.filter_jit(objective)
