@@ -67,3 +67,18 @@ def test_the_rate_with_the_lowest_mean_is_chosen_and_a_failure_is_infinite(scrip
     found = script.rates(pd.concat(parts, ignore_index=True))
     assert found.set_index("learning rate")["chosen"].to_dict() == {0.01: "", 0.02: "yes", 0.05: ""}
     assert found.set_index("learning rate")["failed"][0.05] == 1
+
+
+def test_means_are_marked_where_they_are_and_the_seeds_beyond_the_axis_counted(script, rng):
+    reported = {(method.scheme, method.optimiser): method.mean for method in script.METHODS}
+    data = rows(rng, reported)
+    sgd = data["estimator"] == "descent sgd 0.1"
+    data.loc[data.index[sgd][0], "energy_distance_v"] = 0.9
+    figure = script.histograms(data)
+    for axes, (method, own) in zip(figure.axes, script.values_of(data), strict=True):
+        marked = [line.get_xdata()[0] for line in axes.lines]
+        assert marked == pytest.approx([own["energy_distance_v"].mean(), method.mean])
+        assert max(marked) < axes.get_xlim()[1] < 0.9
+        shown = SEEDS - (method.optimiser == "sgd")
+        assert sum(bar.get_height() for bar in axes.patches) == shown
+        assert ("; 1 seed beyond" in axes.get_title(loc="left")) == (method.optimiser == "sgd")

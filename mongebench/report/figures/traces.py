@@ -27,6 +27,10 @@ LOWEST, HIGHEST = 1e-8, 30.0
 """Of the start's value: nothing further down or up is drawn."""
 TITLE = 44
 """Characters of a line of a panel's title."""
+BLACK: dict[str, Any] = {"color": "black", "linewidth": 0.9}
+BOUND, IMPLICIT, BY_KL = (BLACK | {"linestyle": style} for style in ("--", (0, (1, 1)), "-."))
+WEAKER = {"color": QUIET, "linewidth": 0.9, "linestyle": (0, (9, 3))}
+"""The lines of the theory. The weakest is grey: by its dashes alone it would pass for another."""
 
 
 def rate(run: Run) -> Figure | None:
@@ -110,22 +114,21 @@ def _theory(axis: Axes, block: Sequence[TracedFlow], field: str, end: float) -> 
     steps = np.full(round(end / tau), tau)
     lines: list[tuple[str, Any, Vector, Vector]] = []
     if convexity == 0 and field == "kl":
-        lines = [(r"$W_2^2 / (2 t)$", "--", time, ratio * np.exp(KL_CONVEX.of_flow(time, 0.0)))]
+        lines = [(r"$W_2^2 / (2 t)$", BOUND, time, ratio * np.exp(KL_CONVEX.of_flow(time, 0.0)))]
     elif convexity > 0:
-        lines = [(r"$e^{-2\lambda t}$", "--", time, np.exp(MAP.of_flow(time, convexity)))]
+        lines = [(r"$e^{-2\lambda t}$", BOUND, time, np.exp(MAP.of_flow(time, convexity)))]
         if len(steps) > 1:
             own = np.exp(MAP.of_steps(steps, convexity))
-            lines.append((r"$(1 + \lambda\tau)^{-2k}$, implicit", (0, (1, 1)), np.cumsum(steps), own))
+            lines.append((r"$(1 + \lambda\tau)^{-2k}$, implicit", IMPLICIT, np.cumsum(steps), own))
     if convexity > 0 and field == "l2_error":
         by_kl = np.exp(MAP_BY_KL.of_flow(time, convexity)) / ratio
-        lines.append((r"$(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$, v3", "-.", time, by_kl))
+        lines.append((r"$(4/\lambda)\, e^{-2\lambda t} (D_0 - D^*)$, v3", BY_KL, time, by_kl))
         if len(steps) > 1:
             weaker = np.exp(PROPOSITION.of_steps(steps, convexity))
-            label = r"$(1 + \lambda^2\tau^2/4)^{-k}$, implicit, v3"
-            lines.append((label, (0, (3, 1, 1, 1, 1, 1)), np.cumsum(steps), weaker))
+            lines.append((r"$(1 + \lambda^2\tau^2/4)^{-k}$, implicit, v3", WEAKER, np.cumsum(steps), weaker))
     for label, style, times, line in lines:
         if np.isfinite(line).all():
-            axis.plot(times, line, linestyle=style, color="black", linewidth=0.9, label=label)
+            axis.plot(times, line, label=label, **style)
     seen = [line for _, _, _, line in lines if line[-1] <= HIGHEST]  # none that leaves the panel, or is not known
     return max([1.0, *(line[0] for line in seen)]), min([1.0, *(line[-1] for line in seen)])
 
