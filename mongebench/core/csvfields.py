@@ -41,10 +41,16 @@ _GROUPED = {sign: re.compile(rf"[+-]?[1-9]\d{{0,2}}[{sign}]\d{{3}}", re.ASCII) f
 
 
 class Row(NamedTuple):
-    """The fields of a line, and its number in the file."""
+    """The fields of a line, its number in the file, and the fields as written, with the blanks at their ends."""
 
     line: int
     fields: list[str]
+    written: list[str]
+
+    @classmethod
+    def of(cls, line: int, written: list[str]) -> Row:
+        """From the fields as they are written."""
+        return cls(line, [one.strip() for one in written], written)
 
 
 @dataclass
@@ -120,6 +126,8 @@ class _Chooser:
     lines: list[str]
     separator: str
     decimal: str
+    misquoted: InvalidInput | None = None
+    """Of a separator with which the quotes make no sense, and that more lines have than any other that can be read."""
 
     def choose(self) -> Reading:
         """The one reading that all lines agree with. Raises `InvalidInput`."""
@@ -135,7 +143,7 @@ class _Chooser:
                 reading.assess()
         even = [reading for reading in readings if reading.even and reading.number_columns]
         if not even and not readings[0].even:
-            raise InvalidInput(self._ragged(readings[0]))
+            raise self.misquoted or InvalidInput(self._ragged(readings[0]))
         even = even or readings[:1]
         numeric = [reading for reading in even if not reading.text_columns]
         if len(numeric) > 1:
@@ -160,7 +168,15 @@ class _Chooser:
                 separators.remove(" ")  # among blanks, a tab that ends an empty field would be lost
             # A single column of numbers with a decimal comma has no separator.
             separators = [*separators, None] if "," in separators else separators or [","]
-        readings = [reading for separator in separators for reading in self._readings_with(separator)]
+        readings: list[Reading] = []
+        for separator in separators:
+            try:
+                readings += self._readings_with(separator)
+            except csv.Error as error:
+                if not readings and not self.misquoted:
+                    self.misquoted = InvalidInput(f"{self.path} cannot be read as .csv: {error}")
+        if not readings and self.misquoted:
+            raise self.misquoted
         return readings or list(self._readings_with(separators[0], plain=True))
 
     def _readings_with(self, separator: str | None, *, plain: bool = False) -> Iterator[Reading]:
@@ -178,15 +194,14 @@ class _Chooser:
 
     def _rows(self, separator: str | None) -> tuple[list[Row], list[str]]:
         """The rows, and the fields of the last comment above them."""
-        prepared = ["" if _is_comment(line) else line for line in self.lines]
-        try:
-            rows = _split(prepared, separator)
-        except csv.Error as error:
-            raise InvalidInput(f"{self.path} cannot be read as .csv: {error}.") from None
+        rows = _split(self.lines, separator)
         if not rows:
             raise InvalidInput(f"{self.path} cannot be read as .csv: it holds no rows, hence no columns.")
         above = [line for line in self.lines[: rows[0].line - 1] if _is_comment(line)]
-        comment = _split([above[-1].lstrip("# ")], separator) if above else []
+        try:
+            comment = _split([above[-1].lstrip("# ")], separator) if above else []
+        except csv.Error:  # a remark, and no names
+            comment = []
         return rows, comment[0].fields if comment else []
 
     def _check_groups(self, reading: Reading) -> None:
@@ -213,15 +228,31 @@ class _Chooser:
 
 
 def _split(lines: list[str], separator: str | None) -> list[Row]:
-    """Fields of the lines that are not blank, stripped. Raises `csv.Error`."""
+    """Fields of the lines that are neither blank nor comments. Raises `csv.Error`, in a sentence."""
     if separator is None:
-        return [Row(number, [line.strip()]) for number, line in enumerate(lines, 1) if line.strip()]
-    if separator == " ":
-        lines = [re.sub(r"[ \t]+", "\t", line.strip()) for line in lines]
-    else:
-        lines = [line if line.strip(" ") else "" for line in lines]
-    rows = csv.reader(lines, delimiter="\t" if separator == " " else separator, strict=True)
-    return [Row(rows.line_num, [one.strip() for one in fields]) for fields in rows if fields]
+        kept = ((number, line) for number, line in enumerate(lines, 1) if line.strip() and not _is_comment(line))
+        return [Row.of(number, [line]) for number, line in kept]
+    inside = False  # a field in quotes, whose lines may be blank or start with #
+
+    def ended() -> Iterator[str]:
+        nonlocal inside
+        for line in lines:
+            skipped = not inside and (_is_comment(line) or not line.strip(" "))
+            inside = True
+            yield "\n" if skipped else (re.sub(r"[ \t]+", "\t", line.strip()) if separator == " " else line) + "\n"
+
+    reader = csv.reader(ended(), delimiter="\t" if separator == " " else separator, strict=True)
+    rows: list[Row] = []
+    try:
+        for fields in reader:
+            inside = False
+            rows += [Row.of(reader.line_num, fields)] if fields else []
+    except csv.Error as error:
+        raise csv.Error(
+            f"line {reader.line_num}: {error}, with the separator {separator!r}. In a field between quotes a quote is "
+            'written twice, "".'
+        ) from None
+    return rows
 
 
 def _may_be(reading: Reading, readings: list[Reading]) -> bool:

@@ -102,7 +102,7 @@ class Cells:
     def without_first(self) -> Cells:
         """All columns but the first."""
         names = self.names[1:] if self.names else None
-        return replace(self, names=names, rows=[Row(row.line, row.fields[1:]) for row in self.rows])
+        return replace(self, names=names, rows=[Row(row.line, row.fields[1:], row.written[1:]) for row in self.rows])
 
     def label(self, column: int) -> str:
         """How errors call a column."""

@@ -39,9 +39,11 @@ class Rows:
         """Some columns as numbers, NaN where one is missing. Raises `InvalidInput` for a column of anything else."""
         chosen = self.frame[list(names)]
         if self.cells is not None:
-            values, text = parsed(chosen.to_numpy(dtype=object).tolist(), self.cells.decimal)
+            places = [self.frame.columns.get_loc(name) for name in names]
+            fields = [[row.fields[place] for place in places] for row in self.cells.rows]
+            values, text = parsed(fields, self.cells.decimal)
             for i, j in np.argwhere(text)[:1]:
-                line, field = self.cells.rows[i].line, chosen.iloc[i, j]
+                line, field = self.cells.rows[i].line, fields[i][j]
                 raise InvalidInput(f"{where}, column {names[j]!r}: {field!r} in line {line} is not a number.")
             chosen = pd.DataFrame(values, columns=list(names))
         for name in names:
@@ -90,7 +92,7 @@ def read_rows(path: Path, layout: Layout | None = None) -> Rows:
     for name in cells.names or ():
         if cells.names is not None and cells.names.count(name) > 1:
             raise InvalidInput(f"{path} has several columns called {name!r}; give each a name of its own.")
-    text = [row.fields for row in cells.rows]
+    text = [row.written for row in cells.rows]
     return Rows(pd.DataFrame(text, columns=None if cells.names is None else list(cells.names), dtype=object), cells)
 
 
@@ -160,6 +162,6 @@ def _written(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:
     for name in moved_.columns:
         numbers = (repr(value).replace(".", cells.decimal) for value in frame[name].tolist())
         place = frame.columns.get_loc(name)
-        text = (row.fields[place] for row in cells.rows)
+        text = (row.written[place] for row in cells.rows)
         written[name] = [was if stays else now for was, now, stays in zip(text, numbers, kept, strict=True)]
     return written

@@ -172,6 +172,23 @@ def test_missing_values_are_named_with_their_row(tmp_path: Path, mark: str, row:
             read(tmp_path, "\n".join(fields[0] for fields in rows))
 
 
+@pytest.mark.parametrize("note", ['say "hi", he said; "ho" | "so" \t and', '"', 'a "b"\n\n# c', "1,5;2"])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("decimal", [".", ","])
+@pytest.mark.parametrize("sep", [",", ";", "\t", "|"])
+def test_text_between_quotes_hides_no_separator(tmp_path: Path, note: str, place: int, decimal: str, sep: str) -> None:
+    """Quotes, other separators, line ends and # in a field of text, which the other separators can make nothing of."""
+    frame = XY.copy()
+    frame.insert(place, "note", note)
+    table = read(tmp_path, frame.to_csv(index=False, sep=sep, decimal=decimal), columns=["x", "y"])
+    np.testing.assert_array_equal(table.points, X)
+    assert {row.fields[place] for row in read_csv(tmp_path / "cloud.csv", Layout()).rows} == {note.strip()}
+
+
+def test_a_remark_may_have_quotes_of_any_kind(tmp_path: Path) -> None:
+    assert read(tmp_path, '# "my "best" cloud\nx,y\n' + ROWS).names == ("x", "y")
+
+
 REFUSED = {
     "x,y\n1,2,3\n4,5,6\n": "line 1 has 2 fields, the others have 3",
     "x,y,z\n1,2\n4,5\n": "line 1 names 3 columns, line 2 has 2 fields",
@@ -187,7 +204,8 @@ REFUSED = {
     "x,kind\n1.5,a\n2.5,b\n": r"'a' in row 0 \(line 2\), column 'kind'.* columns = ",
     "x,y\n": "0 rows",
     "": "no rows",
-    'x,y\n"1.5,2\n2.5,3\n': "cannot be read",
+    'x,y\n"1.5,2\n2.5,3\n': "line 4: unexpected end of data, with the separator ','",
+    'x,y\n1.5,"say "no" 2"\n': "line 2: ',' expected .* a quote is written twice",
     "x,y\n1,2\0\n": "NUL",
     "x,y\n1.5,inf\n2,3\n": "infinite",
     "<html>\n<p>lost</p>\n": "not a real numeric array",

@@ -63,6 +63,16 @@ def test_what_is_not_moved_keeps_its_text(map, tmp_path, monkeypatch) -> None:
     assert CliRunner().invoke(app, [*words, "--overwrite"]).exit_code == 0
 
 
+def test_text_between_quotes_stays_as_it_is(map, frames, tmp_path) -> None:
+    notes = [' "both" ends ', "two\nlines", "\n# three\n", "a;b, c", '"'] * 12
+    for sep in ",;":
+        frames[0].assign(note=notes).to_csv(tmp_path / "a.csv", index=False, sep=sep)
+        write_rows(moved(map, read_rows(tmp_path / "a.csv"), "a.csv").rows, tmp_path / "b.csv")
+        again = pd.read_csv(tmp_path / "b.csv", sep=sep)
+        assert list(again["note"]) == notes
+        np.testing.assert_allclose(again[["height", "weight"]], map.transform(frames[0]), rtol=1e-12)
+
+
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
 def test_what_is_written_is_read_again(map, frames, tmp_path, suffix) -> None:
     frames[0].to_csv(tmp_path / "rows.csv", index=False)
