@@ -22,7 +22,7 @@ SMALL = {
 }
 """Parameters with which a flow or a network is fitted in a second or two, compilation included.
 
-kernel_sos has the setting that it would choose; that it chooses one is checked among the slow ones.
+kernel_sos has the setting that it would choose; that it chooses one is checked among the long ones.
 """
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
 EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
@@ -42,7 +42,7 @@ def test_estimators_that_are_no_flow(estimator, check) -> None:
     check(estimator)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @parametrize_with_checks(
     [*(mb.estimator(name, **SMALL.get(name, {})) for name in [*FLOWS, *NEURAL]), mb.estimator("kernel_sos")]
 )

@@ -258,7 +258,7 @@ def test_a_head_that_cannot_be_measured_is_commented_on_and_fails(tmp_path) -> N
     assert "the base could not" not in runner.comment()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_package_from_nothing_to_a_night_and_a_pull_request_that_changes_a_default(tmp_path) -> None:
     """As `new-estimator --ci` writes it, with what it installs; packages are borrowed, nothing is downloaded."""
     top = tmp_path / "library"

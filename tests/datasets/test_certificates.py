@@ -69,7 +69,7 @@ def test_certificate(name: str, parameters: dict[str, Any]) -> None:
     assert len(certificate.checks) == 19
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "parameters"), SLOW_CASES, ids=label)
 def test_certificate_in_128_dimensions(name: str, parameters: dict[str, Any]) -> None:
     certificate = certify(mb.problem(name, **parameters), n=4000, seed=4)

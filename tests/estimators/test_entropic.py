@@ -214,7 +214,7 @@ def test_module_imports_no_framework():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("estimator", "dim", "n", "low", "high"),
     [
@@ -230,7 +230,7 @@ def test_error_on_gaussians(gaussian_pair, estimator, dim, n, low, high):
     assert low < pair.uvp(estimator().fit(*pair.samples(n)).transform) < high
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dim", [1, 2, 8, 32])
 @BOTH
 def test_defaults_converge(gaussian_pair, estimator, dim):

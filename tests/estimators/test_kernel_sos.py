@@ -291,7 +291,7 @@ def test_transform_needs_blocks_not_the_whole_matrix():
     assert peak < 40e6  # the 5000 x 4000 matrix has 160 MB
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dim", [2, 4])
 def test_beats_the_coupling_and_the_entropic_map_on_gaussians(gaussian_pair, dim):
     """n = 200, the mean over five pairs; kernel sums of squares choose their setting themselves."""
@@ -303,7 +303,7 @@ def test_beats_the_coupling_and_the_entropic_map_on_gaussians(gaussian_pair, dim
     assert means[1] < means[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_thousand_samples_fit_into_memory(gaussian_pair):
     pair = gaussian_pair(4)
     x, y = pair.samples(5000)
@@ -317,7 +317,7 @@ def test_five_thousand_samples_fit_into_memory(gaussian_pair):
     assert pair.uvp(fitted.transform) < 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_low_rank_serves_as_many_pairs_as_two_thousand_samples_fill(gaussian_pair):
     pair = gaussian_pair(4)
     fitted = KernelSOS(**FIXED, max_pairs=4000, rank=400).fit(*pair.samples(2000))

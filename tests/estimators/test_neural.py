@@ -92,7 +92,7 @@ def by_hand(method, x, y, query, seed=3):
     return mean_y + scale * np.asarray(images, np.float64)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @every_method
 def test_is_ott_called_by_hand(method, clouds):
     fitted = method(**SMALL).fit(*clouds[:2], seed=3)
@@ -124,7 +124,7 @@ def test_the_first_map_is_of_the_scale_of_the_source(method, dim, gaussian_pair)
     assert (moved**2).sum() < 1.5**2 * ((x - x.mean(axis=0)) ** 2).sum()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @every_method
 def test_learns_between_gaussians(method, gaussian_pair):
     pair = gaussian_pair(2)

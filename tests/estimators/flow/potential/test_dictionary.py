@@ -237,7 +237,7 @@ def test_projection_is_the_nearest_point_of_the_cone():
         np.testing.assert_allclose(cone.project(theta), [1.5, 1.5, 1.5, -3, 4, 0, 0, 2], atol=1e-14)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seeds_fitted_together_keep_their_own_features():
     def views(seed):
         estimator, shared = dictionary(FlowImplicit), {"budget": None, "seed": seed, "meter": Meter()}
@@ -256,7 +256,7 @@ def test_seeds_fitted_together_keep_their_own_features():
     assert np.abs(alone[0].transform(X) - alone[1].transform(X)).max() > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", [FlowImplicit, FlowNewton])
 def test_single_precision_comes_as_near_as_it_can(scheme, minimiser):
     images, _ = minimiser
@@ -267,7 +267,7 @@ def test_single_precision_comes_as_near_as_it_can(scheme, minimiser):
     assert np.mean(np.sum((fitted.transform(X) - images) ** 2, axis=1)) < 1e-4
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimiser", ["sgd", pytest.param("adam", marks=pytest.mark.long)])
 def test_plain_descent_is_projected(optimiser, minimiser):
     estimator = dictionary(
         Euclidean, optimiser=optimiser, learning_rate=0.02, schedule="constant", held_out=0.0, steps=6, inner_steps=100
