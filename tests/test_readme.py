@@ -85,6 +85,7 @@ n_target = 50
 """
 
 
+@pytest.mark.slow  # eight workers, each of which imports everything
 def test_the_recipe_for_slurm_records_every_cell_and_leaves_no_process(monkeypatch, tmp_path) -> None:
     for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(script.format(folder=tmp_path), encoding="utf-8")
