@@ -46,6 +46,7 @@ def marked(names: list[str]) -> list[object]:
     """With a mark where an estimator is slow, or where its library needs a system package (`make extras`)."""
     lacking = pytest.mark.skipif(not importlib.util.find_spec("MultiScaleOT"), reason="no MultiScaleOT: `make extras`")
     marks = {"multiscale": lacking, **dict.fromkeys([*NEURAL, "semidual"], pytest.mark.long)}
+    marks |= dict.fromkeys(["sinkhorn_divergence", "progot"], pytest.mark.slow)  # of several solves of `entropic`
     return [pytest.param(name, marks=marks.get(name, ())) for name in names]
 
 

@@ -115,7 +115,7 @@ def test_a_fit_that_is_told_to_stop_keeps_the_first_map(method, clouds):
 
 
 @every_method
-@pytest.mark.parametrize("dim", [1, 8])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_the_first_map_is_of_the_scale_of_the_source(method, dim, gaussian_pair):
     """Within 1.5 of its norms of the identity, in centred coordinates (6 and more by ott's own convex weights)."""
     x, y = gaussian_pair(dim).samples(200)

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("family", "linear"),
     [
-        ("quadratic", False),
+        pytest.param("quadratic", False, marks=pytest.mark.slow),
         ("ridge", True),
         pytest.param("ridge", False, marks=pytest.mark.long),
         pytest.param("icnn", False, marks=pytest.mark.long),

@@ -158,7 +158,8 @@ SCHEMES = {
 @pytest.mark.parametrize(
     "name",
     [
-        *("kl_two_scores", "sinkhorn_divergence"),
+        "sinkhorn_divergence",
+        pytest.param("kl_two_scores", marks=pytest.mark.slow),
         *(pytest.param(name, marks=pytest.mark.long) for name in ("kl_score", "energy_distance")),
     ],
 )

@@ -89,7 +89,10 @@ def flow_of(scheme):
     return watch(dictionary(scheme, **SCHEMES[scheme]))
 
 
-@pytest.fixture(params=list(SCHEMES), ids=lambda scheme: scheme.__name__)
+@pytest.fixture(
+    params=[FlowImplicit, FlowNewton, pytest.param(FlowExplicit, marks=pytest.mark.slow)],
+    ids=lambda scheme: scheme.__name__,
+)
 def flow(request):
     return flow_of(request.param)
 
@@ -169,6 +172,7 @@ def test_implicit_steps_contract_as_theory_says(minimiser):
     assert (errors[seen + 1] <= errors[seen] / (1 + LAMBDA * TAU) + 4e-4).all()
 
 
+@pytest.mark.slow  # six hundred steps
 def test_explicit_steps_stay_below_the_bound_of_the_flow(minimiser):
     """|T_t - T_inf|^2 <= e^{-2 LAMBDA t} |T_0 - T_inf|^2, of the flow in the cone; tau is a hundredth of 1 / LAMBDA."""
     flow = flow_of(FlowExplicit)
@@ -204,7 +208,9 @@ def test_solutions_of_the_subproblem_meet_the_conditions_of_karush_kuhn_and_tuck
     assert multipliers.max() > 1e-2  # some weights are held at zero
 
 
-@pytest.mark.parametrize(("dim", "weights", "push"), [(1, 8, 0), (2, 30, -3), (3, 10, 3)])
+@pytest.mark.parametrize(
+    ("dim", "weights", "push"), [pytest.param(1, 8, 0, marks=pytest.mark.slow), (2, 30, -3), (3, 10, 3)]
+)
 def test_programs_over_the_cone_are_solved_as_by_cvxpy(dim, weights, push):
     """A positive `push` holds A at the boundary of its cone."""
     rng = np.random.default_rng(dim)

@@ -175,9 +175,9 @@ def test_too_few_points_for_the_width_are_refused_with_how_many_are_needed():
     [
         FlowNewton("quadratic", tau=4.0, steps=200),
         pytest.param(FlowImplicit("quadratic", tau=4.0, steps=200), marks=pytest.mark.long),
-        FlowExplicit("quadratic", tau=1.0, steps=200),
+        pytest.param(FlowExplicit("quadratic", tau=1.0, steps=200), marks=pytest.mark.slow),
         pytest.param(FlowNatural("quadratic", final_time=400.0, steps=40), marks=pytest.mark.long),
-        Euclidean("quadratic", optimiser="sgd", learning_rate=0.5, steps=100),
+        pytest.param(Euclidean("quadratic", optimiser="sgd", learning_rate=0.5, steps=100), marks=pytest.mark.slow),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )

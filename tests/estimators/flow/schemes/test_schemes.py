@@ -15,7 +15,7 @@ from mongebench.estimators.flow.schemes.implicit import FlowImplicit
 from mongebench.estimators.flow.schemes.natural import FlowNatural
 from mongebench.estimators.flow.schemes.newton import FlowNewton
 
-SPECTRA = [(1.0, True), pytest.param(10.0, False, marks=pytest.mark.long), (100.0, False)]
+SPECTRA = [*(pytest.param(*case, marks=pytest.mark.slow) for case in ((1.0, True), (10.0, False))), (100.0, False)]
 
 
 @pytest.mark.parametrize(("condition", "commuting"), SPECTRA)
@@ -54,7 +54,7 @@ def test_error_of_euler_schemes_falls_with_slope_one(gaussian_flow, scheme, cond
     assert errors[1] < 0.025
 
 
-@pytest.mark.parametrize("dim", [1, 8, pytest.param(2, marks=pytest.mark.long)])
+@pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (1, 2))])
 def test_newton_ends_at_the_exact_gaussian_map(gaussian_flow, dim):
     flow = gaussian_flow(dim)
     fitted = FlowNewton("quadratic", tau=1e4, steps=12).fit(flow.x, flow.target)
@@ -69,7 +69,8 @@ def test_newton_ends_at_the_exact_gaussian_map_in_64_dimensions(gaussian_flow):
     assert 100 * flow.error(fitted.transform(flow.x), flow.exact_map(flow.x)) ** 2 < 1e-6
 
 
-@pytest.mark.parametrize("optimiser", [pytest.param("adam", marks=pytest.mark.long), "sgd"])
+@pytest.mark.slow  # the decaying rate, below, ends as near
+@pytest.mark.parametrize("optimiser", ["adam", "sgd"])
 def test_plain_descent_ends_near_the_exact_map(gaussian_flow, optimiser):
     flow = gaussian_flow(2, n=400)
     fitted = Euclidean("quadratic", optimiser=optimiser, learning_rate=0.02, steps=10, inner_steps=100)
@@ -111,7 +112,8 @@ def test_adam_and_gauss_newton_solve_the_same_subproblem(gaussian_flow, scheme):
     assert flow.error(by_adam, by_newton) < 0.04
 
 
-@pytest.mark.parametrize("scheme", [FlowImplicit, pytest.param(FlowExplicit, marks=pytest.mark.long)])
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", [FlowImplicit, FlowExplicit])
 def test_a_decaying_rate_ends_each_subproblem_at_rest(gaussian_flow, scheme):
     flow = gaussian_flow(2, n=400)
     step = {"tau": 0.1, "steps": 2}
@@ -156,7 +158,7 @@ def test_inner_optimality_is_reported(gaussian_flow):
     assert seen[-1] > 0.1
 
 
-@pytest.mark.parametrize("dim", [1, 2])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_an_explicit_step_in_weak_form_is_the_regression_on_the_exact_velocity(gaussian_flow, dim):
     """The sample's Gaussian has the score -(A S0 A)^{-1} (y - b): the weak form must not need it, and agree with it."""
     flow, tau = gaussian_flow(dim), 0.05
