@@ -40,7 +40,8 @@ test: install
 	$(PYTEST)
 
 slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m "slow and not long"
+	$(PYTEST) benchmarks/micro
 
 # Debian's and Ubuntu's own Chromium: playwright's download of one is not needed.
 browser: install
