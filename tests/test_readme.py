@@ -46,7 +46,11 @@ BY_THEMSELVES = [page for page in PAGES if blocks("python", page) and page.name 
 """The recipe for SLURM waits for a person: it has a test of its own, below."""
 
 
-@pytest.mark.parametrize("page", BY_THEMSELVES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.slow) for page in BY_THEMSELVES],
+    ids=lambda page: page.name,
+)
 def test_the_python_blocks_run(page, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(
         ROOT if page.name == "api.md" else tmp_path
