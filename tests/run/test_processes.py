@@ -309,7 +309,8 @@ def test_in_this_process_leaving_is_an_error_and_a_copy_ends(tmp_path: Path) -> 
 @pytest.mark.parametrize("name", ["ExitsWhenAsked", "ExitsInFit"])
 def test_a_check_that_exits_has_failed(name: str) -> None:
     (failed,) = run_checks(getattr(plugins.import_file(HOSTILE), name)(), ["says_nothing"])
-    assert (failed.outcome, failed.reason) == (Outcome.FAILED, "SystemExit: 0")
+    assert failed.outcome is Outcome.FAILED
+    assert "SystemExit: 0" in failed.reason
 
 
 def test_a_check_that_leaves_the_process_has_failed() -> None:
