@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 
 help:
 	@echo "make bench   install, run the experiment quickstart: tables, a figure, a verdict, a report (minutes)"
-	@echo "make test    install, run the tests (five minutes on two cores)"
+	@echo "make test    install, run the tests"
 	@echo "make slow    the other cases of what they test once, which .ci/run runs too"
 	@echo "make browser install Chromium and what drives it, test the report and the dashboard in it"
 	@echo "make extras  the optional solvers; installs Debian's libeigen3-dev as root, says so otherwise (minutes)"
