@@ -3,11 +3,12 @@ VENV ?= .venv
 PYTHON ?= python3
 STAMP := $(VENV)/.installed
 
-.PHONY: help install extras bench test browser lint docs address clean
+.PHONY: help install extras bench test slow browser lint docs address clean
 
 help:
 	@echo "make bench   install, run the experiment quickstart: tables, a figure, a verdict, a report (minutes)"
 	@echo "make test    install, run the tests"
+	@echo "make slow    the other cases of what they test once, which .ci/run runs too"
 	@echo "make browser install Chromium and what drives it, test the report and the dashboard in it"
 	@echo "make extras  the optional solvers; installs Debian's libeigen3-dev as root, says so otherwise (minutes)"
 	@echo "make lint    ruff and mypy"
@@ -31,9 +32,16 @@ extras: install
 bench: install
 	$(VENV)/bin/mongebench run quickstart --report
 
-# A file is one process's: what its tests share, fits and compiled functions, is made once.
+# A process begins with files of its own, and takes of another's when it has none left: what the tests of a file share,
+# fits and compiled functions, is made once in nearly all of them.
+PYTEST = $(VENV)/bin/pytest --numprocesses auto --dist worksteal --benchmark-disable
+
 test: install
-	$(VENV)/bin/pytest --numprocesses auto --dist worksteal --benchmark-disable
+	$(PYTEST)
+
+slow: install
+	$(PYTEST) -m "slow and not long"
+	$(PYTEST) benchmarks/micro
 
 # Debian's and Ubuntu's own Chromium: playwright's download of one is not needed.
 browser: install

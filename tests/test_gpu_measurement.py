@@ -175,7 +175,7 @@ def small(path: Path) -> Path:
     return path
 
 
-@pytest.mark.slow  # eight children, each of which imports JAX: a minute or two
+@pytest.mark.long  # eight children, each of which imports JAX: a minute or two
 def test_a_dry_run_leaves_records_and_a_table_that_claims_nothing(tmp_path: Path) -> None:
     out = tmp_path / "out"
     chosen = {"ESTIMATORS": "entropic flow_newton", "EXPERIMENT": small(tmp_path / "small.toml"), "POINTS": 200}

@@ -46,7 +46,11 @@ BY_THEMSELVES = [page for page in PAGES if blocks("python", page) and page.name 
 """The recipe for SLURM waits for a person: it has a test of its own, below."""
 
 
-@pytest.mark.parametrize("page", BY_THEMSELVES, ids=lambda page: page.name)
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, marks=() if page.name == "README.md" else pytest.mark.slow) for page in BY_THEMSELVES],
+    ids=lambda page: page.name,
+)
 def test_the_python_blocks_run(page, monkeypatch, tmp_path) -> None:
     monkeypatch.chdir(
         ROOT if page.name == "api.md" else tmp_path
@@ -85,6 +89,7 @@ n_target = 50
 """
 
 
+@pytest.mark.slow  # eight workers, each of which imports everything
 def test_the_recipe_for_slurm_records_every_cell_and_leaves_no_process(monkeypatch, tmp_path) -> None:
     for name, script in (("sbatch", SBATCH), ("scancel", SCANCEL)):
         (tmp_path / name).write_text(script.format(folder=tmp_path), encoding="utf-8")

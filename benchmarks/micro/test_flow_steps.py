@@ -1,7 +1,7 @@
 """Steps against dimension and width, for N(0, I) on batches of 256: outer ones of `flow_newton` and `flow_implicit` on
 ridges, and the gradient of F, one of Adam's steps, through every family with units of its own.
 
-CPU seconds, all of them: pytest benchmarks/micro/test_flow_steps.py -m "slow or not slow"
+CPU seconds, all of them: pytest benchmarks/micro/test_flow_steps.py -m "long or not long"
 --benchmark-timer=time.process_time --benchmark-columns=median
 """
 
@@ -18,7 +18,7 @@ from mongebench.estimators.flow.machinery.subproblem import Subproblem
 from mongebench.estimators.flow.potential import FAMILIES, Quadratic
 
 SHAPES = [
-    pytest.param(dim, units, marks=[] if (dim, units) == (2, 64) else pytest.mark.slow)
+    pytest.param(dim, units, marks=[] if (dim, units) == (2, 64) else pytest.mark.long)
     for dim in (2, 8, 32, 64, 128, 256)
     for units in (64, 128, 256)
 ]
@@ -56,8 +56,8 @@ def test_step(benchmark, scheme, dim, units):
     assert jnp.any(moved.theta != theta)
 
 
-@pytest.mark.parametrize("family", ["ridge", "icnn", pytest.param("maxima", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (32, 64))])
+@pytest.mark.parametrize("family", ["ridge", "icnn", pytest.param("maxima", marks=pytest.mark.long)])
+@pytest.mark.parametrize("dim", [8, *(pytest.param(dim, marks=pytest.mark.long) for dim in (32, 64))])
 def test_gradient(benchmark, family, dim):
     potential, batch = potential_and_batch(family, dim, 64)
     divergence = KullbackLeibler(normal, dim)

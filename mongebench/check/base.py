@@ -122,8 +122,9 @@ def parametrize_with_checks(estimators: Iterable[MapEstimator]) -> Any:
     return pytest.mark.parametrize(("estimator", "check"), pairs)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=64)
 def _subject(estimator: MapEstimator) -> Subject:
+    """Its fits serve all checks, whatever the order of the tests that `parametrize_with_checks` makes."""
     return Subject(estimator, TIME_LIMIT)
 
 

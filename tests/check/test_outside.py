@@ -39,7 +39,7 @@ def test_the_checks_find_the_shortcut_that_the_wrapper_avoids() -> None:
     assert "Two points alone have other images" in result.reason
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("cls", WRAPPED)
 def test_quickstart(cls, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(plugins, "_from_files", {})

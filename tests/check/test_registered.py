@@ -19,10 +19,12 @@ SMALL = {
     **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in ("w2_dual", "enot", "monge_gap")},
     "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
     "kernel_sos": {"bandwidth": 2.0, "lambda1": 1e-3, "lambda2": 1e-5, "max_pairs": 100},
+    "semidiscrete": {"pixels": 64},
 }
 """Parameters with which a flow or a network is fitted in a second or two, compilation included.
 
-kernel_sos has the setting that it would choose; that it chooses one is checked among the slow ones.
+kernel_sos has the setting that it would choose; that it chooses one is checked among the long ones, and so is
+semidiscrete on all of its pixels.
 """
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
 EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
@@ -34,17 +36,27 @@ NEURAL = [
 ]
 PRESETS = [name for name, plugin in available(ESTIMATORS).items() if plugin.module.endswith(".neural_published")]
 """Other defaults of classes that are checked: no code of their own."""
-CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *NEURAL, *PRESETS, *EXTRA]]
+ENTROPIC = ["sinkhorn_divergence", "progot"]
+"""Made of the solves of `entropic`."""
+CHEAP = [name for name in mb.estimators() if name not in [*FLOWS, *NEURAL, *PRESETS, *EXTRA, *ENTROPIC]]
 
 
-@parametrize_with_checks([mb.estimator(name, **SMALL.get(name, {})) for name in CHEAP])
+def small(names: list[str]) -> list[mb.MapEstimator]:
+    return [mb.estimator(name, **SMALL.get(name, {})) for name in names]
+
+
+@parametrize_with_checks(small(CHEAP))
 def test_estimators_that_are_no_flow(estimator, check) -> None:
     check(estimator)
 
 
 @pytest.mark.slow
-@parametrize_with_checks(
-    [*(mb.estimator(name, **SMALL.get(name, {})) for name in [*FLOWS, *NEURAL]), mb.estimator("kernel_sos")]
-)
+@parametrize_with_checks(small(ENTROPIC))
+def test_estimators_of_several_entropic_solves(estimator, check) -> None:
+    check(estimator)
+
+
+@pytest.mark.long
+@parametrize_with_checks([*small([*FLOWS, *NEURAL]), mb.estimator("kernel_sos"), mb.estimator("semidiscrete")])
 def test_flows_networks_and_large_grids(estimator, check) -> None:
     check(estimator)

@@ -216,6 +216,7 @@ def test_the_estimators_of_a_package_are_found_in_its_pyproject(tmp_path) -> Non
     assert found_in(tmp_path / "new", ("bures",), "", "make") == Measured(("bures",), "", "make")
 
 
+@pytest.mark.slow  # two runs of two commits in processes of their own
 def test_a_pull_request_that_ruins_a_map_is_commented_on_and_fails(tmp_path) -> None:
     """From nothing to the comment: + 0.5 on a map of an error of some percent, at three seeds."""
     top = tmp_path / "library"
@@ -258,7 +259,7 @@ def test_a_head_that_cannot_be_measured_is_commented_on_and_fails(tmp_path) -> N
     assert "the base could not" not in runner.comment()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_package_from_nothing_to_a_night_and_a_pull_request_that_changes_a_default(tmp_path) -> None:
     """As `new-estimator --ci` writes it, with what it installs; packages are borrowed, nothing is downloaded."""
     top = tmp_path / "library"

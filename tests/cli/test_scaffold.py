@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    "framework", [Framework.NUMPY, *(pytest.param(one, marks=pytest.mark.slow) for one in ("jax", "torch"))]
+    "framework", [Framework.NUMPY, *(pytest.param(one, marks=pytest.mark.long) for one in ("jax", "torch"))]
 )
 def test_a_new_package_passes_its_own_tests(tmp_path, monkeypatch, framework) -> None:
     name = f"my_{framework}_map"
@@ -80,7 +80,7 @@ def test_an_unknown_framework_is_one_sentence(monkeypatch, capsys, tmp_path) -> 
     assert "Did you mean 'jax'" in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("framework", Framework)
 def test_installed_checked_and_run_in_a_fresh_environment(tmp_path, framework) -> None:
     """As a newcomer does it, but offline: packages are borrowed from the environment of these tests."""

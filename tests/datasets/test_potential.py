@@ -77,7 +77,7 @@ def test_refuses_parameters(parameters: dict[str, object]) -> None:
         mb.problem("potential", **parameters)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_points_in_256_dimensions() -> None:
     p = mb.problem("potential", dim=256)
     x = p.source.sample(10_000)

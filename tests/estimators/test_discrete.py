@@ -178,7 +178,7 @@ def test_unknown_extension_is_named():
 
 
 @pytest.mark.parametrize(("extension", "low", "high"), [("nearest", 75, 110), ("translated", 40, 60)])
-@pytest.mark.slow
+@pytest.mark.long
 def test_high_dimension_shows_the_curse(gaussian_pair, extension, low, high):
     """n = 2000, d = 16 on Gaussian pairs: POT alone gives 93 % and 51 %."""
     pair = gaussian_pair(16)

@@ -127,26 +127,6 @@ def test_trace_sees_every_round_and_ends_the_fit(gaussian_pair):
     assert all(set(diagnostics) == {"kkt_residual", "violation"} for _, diagnostics in seen)
 
 
-def test_potential_has_the_map_as_gradient_and_the_map_goes_back(pair):
-    x, y = pair.samples(60)
-    fitted = KernelSOS(**FIXED).fit(x + 3, y)
-    h = 1e-4
-    slopes = [(fitted.potential(x + 3 + h * e) - fitted.potential(x + 3 - h * e)) / (2 * h) for e in np.eye(2)]
-    # h^2 / 6 times the third derivative; rounding of phi, of order 10, over h
-    np.testing.assert_allclose(np.transpose(slopes), fitted.transform(x + 3), atol=1e-6)
-    np.testing.assert_allclose(fitted.inverse_transform(fitted.transform(x + 3)), x + 3, atol=1e-9)
-
-
-@pytest.mark.parametrize("scale", [1e-6, 1e6])
-def test_units_do_not_matter(pair, scale):
-    x, y = pair.samples(60)
-    expected = KernelSOS(**FIXED).fit(x, y).transform(x)
-    # rounding of the units, amplified by the condition of the Newton system
-    np.testing.assert_allclose(
-        KernelSOS(**FIXED).fit(scale * x, scale * y).transform(scale * x) / scale, expected, atol=1e-5
-    )
-
-
 def test_order_of_the_samples_and_a_shift_of_both_do_not_matter(pair):
     x, y = pair.samples(60, 45)
     rng = np.random.default_rng(0)
@@ -291,7 +271,7 @@ def test_transform_needs_blocks_not_the_whole_matrix():
     assert peak < 40e6  # the 5000 x 4000 matrix has 160 MB
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("dim", [2, 4])
 def test_beats_the_coupling_and_the_entropic_map_on_gaussians(gaussian_pair, dim):
     """n = 200, the mean over five pairs; kernel sums of squares choose their setting themselves."""
@@ -303,7 +283,7 @@ def test_beats_the_coupling_and_the_entropic_map_on_gaussians(gaussian_pair, dim
     assert means[1] < means[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_five_thousand_samples_fit_into_memory(gaussian_pair):
     pair = gaussian_pair(4)
     x, y = pair.samples(5000)
@@ -317,7 +297,7 @@ def test_five_thousand_samples_fit_into_memory(gaussian_pair):
     assert pair.uvp(fitted.transform) < 1
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_low_rank_serves_as_many_pairs_as_two_thousand_samples_fill(gaussian_pair):
     pair = gaussian_pair(4)
     fitted = KernelSOS(**FIXED, max_pairs=4000, rank=400).fit(*pair.samples(2000))

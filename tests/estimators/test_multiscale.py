@@ -65,7 +65,7 @@ class TestWithTheLibrary:
         fitted = Multiscale(5.0, scale="spacing", tolerance=0.01).fit(x, y)
         np.testing.assert_allclose(fitted.epsilon_, 5 * 200.0**-power * Multiscale(1.0).fit(x, y).epsilon_)
 
-    @pytest.mark.slow
+    @pytest.mark.long
     def test_thirty_thousand_points_in_the_plane(self, gaussian_pair):
         """2 GiB hold the pairs of near points, where one matrix of all pairs would take 6.7."""
         pair = gaussian_pair(2)

@@ -92,7 +92,7 @@ def by_hand(method, x, y, query, seed=3):
     return mean_y + scale * np.asarray(images, np.float64)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @every_method
 def test_is_ott_called_by_hand(method, clouds):
     fitted = method(**SMALL).fit(*clouds[:2], seed=3)
@@ -115,7 +115,7 @@ def test_a_fit_that_is_told_to_stop_keeps_the_first_map(method, clouds):
 
 
 @every_method
-@pytest.mark.parametrize("dim", [1, 8])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.slow), 8])
 def test_the_first_map_is_of_the_scale_of_the_source(method, dim, gaussian_pair):
     """Within 1.5 of its norms of the identity, in centred coordinates (6 and more by ott's own convex weights)."""
     x, y = gaussian_pair(dim).samples(200)
@@ -124,7 +124,7 @@ def test_the_first_map_is_of_the_scale_of_the_source(method, dim, gaussian_pair)
     assert (moved**2).sum() < 1.5**2 * ((x - x.mean(axis=0)) ** 2).sum()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @every_method
 def test_learns_between_gaussians(method, gaussian_pair):
     pair = gaussian_pair(2)

@@ -69,7 +69,7 @@ def test_is_the_recursion_of_the_paper(clouds):
     np.testing.assert_allclose(fitted(3, *clouds[:2]).transform(clouds[2]), by_hand(3, *clouds), atol=1e-7)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ott_is_not_at_three_steps(clouds):
     """A mended ott fails here, and the docstring of the estimator is then out of date."""
     assert np.abs(of_ott(3, *clouds) - by_hand(3, *clouds)).max() > 1e-2

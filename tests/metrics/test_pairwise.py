@@ -195,8 +195,8 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux only")
-@pytest.mark.parametrize("n", [20_000, pytest.param(100_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("n", [10_000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_memory(n):
     out = subprocess.run([sys.executable, "-c", MEMORY, str(n)], capture_output=True, text=True, check=True).stdout
-    # The matrix of distances would be 3 GiB (75 GiB); 1 GiB is allowed at 10^5 points, in proportion below.
+    # The matrix of distances would be 0.75 GiB (75 GiB); 1 GiB is allowed at 10^5 points, in proportion below.
     assert int(out) / 2**20 < n / 100_000

@@ -82,9 +82,8 @@ def exponential(rate: float, tau: float, end: float = 2.0) -> list[TracePoint]:
 Entry = tuple[Cell, list[TracePoint] | None]
 
 
-@pytest.fixture
-def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
-    """(entries, ...) -> a run of these cells and traces; None for a cell without a record."""
+def writer(folder: Path) -> Callable[..., RunDirectory]:
+    """(entries, ...) -> a run of these cells and traces in `folder`; None for a cell without a record."""
 
     def write(
         entries: list[Entry],
@@ -102,7 +101,7 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
             )
             return known.model_dump()
 
-        directory = RunDirectory(tmp_path / "run")
+        directory = RunDirectory(folder / "run")
         directory.create()
         planned = [PlannedCell(cell=cell, manifest=MANIFEST, **facts(cell)) for cell, _ in entries]
         directory.write_plan(Plan(invocation=Invocation(experiment="written"), cells=planned, horizon=horizon))
@@ -130,6 +129,12 @@ def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
         return directory
 
     return write
+
+
+@pytest.fixture
+def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
+    """What `writer` gives for the folder of the test."""
+    return writer(tmp_path)
 
 
 def repository(checkout: Path) -> None:

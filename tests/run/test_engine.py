@@ -2,8 +2,6 @@
 
 import itertools
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,7 +11,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -207,56 +204,6 @@ def test_a_changed_estimator_runs_again_and_says_why(tmp_path: Path) -> None:
     said = CliRunner().invoke(cli.app, ["why-rerun", str(out)]).stdout
     assert "estimator_source: " in said
     assert "1 of 1 cells would run" in said
-
-
-def test_killed_at_any_moment_it_loses_at_most_the_cells_in_flight(tmp_path: Path) -> None:
-    path, out = experiment(tmp_path, ["shift", "hangs"], seeds=2, time_limit='"60s"'), tmp_path / "run"
-    started = tmp_path / "started"
-    process = subprocess.Popen(
-        command(path, out, "--workers", "1"),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env={**os.environ, "FAKES_STARTED": str(started)},
-    )
-    # "hangs" comes first by name and never ends. Its child must be in the fit: before, a broken pipe would end it too.
-    deadline = time.monotonic() + 60
-    while not started.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    children = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert children
-    gone, alive = psutil.wait_procs(children, timeout=10)
-    assert not alive, "the child outlived the engine"
-    assert gone
-    path = experiment(tmp_path, ["shift"], seeds=2)
-    assert run(path, out, "--workers", "1").exit_code == 0
-    assert Counter(record.status for record in RunDirectory(out).records()) == {Status.OK: 2}
-    assert not list(out.rglob("*.tmp"))
-
-
-def test_ctrl_c_says_how_to_go_on_and_leaves_no_child(tmp_path: Path) -> None:
-    path, out = experiment(tmp_path, ["hangs"], time_limit='"60s"'), tmp_path / "run"
-    # Tests run in the background of a shell inherit that SIGINT is ignored: the process listens to it again.
-    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
-    code = f"{listen}; from mongebench.cli import main; main()"
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *command(path, out)[3:]],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    children: list[psutil.Process] = []
-    deadline = time.monotonic() + 60
-    while not children and time.monotonic() < deadline:
-        time.sleep(0.1)
-        children = psutil.Process(process.pid).children(recursive=True)
-    os.kill(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert process.returncode == 130
-    assert "same command goes on" in said
-    assert not psutil.wait_procs(children, timeout=10)[1]
 
 
 def test_nothing_could_run_is_exit_code_3(tmp_path: Path) -> None:

@@ -12,9 +12,11 @@ from typing import Any
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 import mongebench as mb
-from mongebench import foreign, plugins
+from mongebench import cli, foreign, plugins
+from mongebench.check import Outcome, run_checks
 from mongebench.core.errors import HarmfulPlugin
 from mongebench.run import batch, trial
 from mongebench.run.batch import SENT_BY_OTHERS, Child, death
@@ -194,10 +196,17 @@ def once_noted(folder: Path, run: subprocess.Popen[Any], count: int) -> set[int]
     return found
 
 
+STORM = [signal.SIGTERM, signal.SIGINT] * 3
+
+
+@pytest.mark.usefixtures("no_children")  # but for those of the process that is started
 @pytest.mark.parametrize(
-    "signals", [[signal.SIGINT], [signal.SIGTERM], [signal.SIGTERM, signal.SIGINT] * 3, [signal.SIGKILL]]
+    "signals",
+    [[signal.SIGINT], [signal.SIGTERM], [signal.SIGKILL], pytest.param(STORM, marks=pytest.mark.slow, id="storm")],
 )
-def test_however_a_run_ends_all_that_it_started_ends(tmp_path: Path, signals: list[signal.Signals]) -> None:
+def test_however_a_run_ends_all_that_it_started_ends_and_it_goes_on(
+    tmp_path: Path, signals: list[signal.Signals]
+) -> None:
     """A child with a program, a fork in a session of its own and a daemon."""
     path = experiment(tmp_path, ["waits_with_all"])
     # Tests run in the background of a shell inherit that SIGINT is ignored: the process listens to it again.
@@ -218,8 +227,14 @@ def test_however_a_run_ends_all_that_it_started_ends(tmp_path: Path, signals: li
     _, said = run.communicate(timeout=PATIENCE)
     codes = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -signal.SIGKILL}
     assert run.returncode in {codes[number] for number in signals}, said  # of two at once either may be the first
-    assert ("same command goes on" in said) == (signals != [signal.SIGKILL])
+    if signals != [signal.SIGKILL]:
+        assert "same command goes on" in said
+        assert f"mongebench run {path} --plugin {HOSTILE} --out {tmp_path / 'run'}" in said
     assert not left_behind(everything)
+    again = CliRunner().invoke(cli.app, command(experiment(tmp_path, ["sound"]), HOSTILE)[3:])
+    assert again.exit_code == 0, again.output
+    assert [record.status for record in RunDirectory(tmp_path / "run").records()] == [Status.OK]
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 PLUGIN = """
@@ -291,11 +306,16 @@ def test_in_this_process_leaving_is_an_error_and_a_copy_ends(tmp_path: Path) -> 
         plugins.estimator("exits_when_made")
 
 
-@pytest.mark.usefixtures("_files_are_forgotten")
-@pytest.mark.parametrize("name", ["ExitsWhenAsked", "LeavesWhenAsked", "ExitsInFit"])
-def test_a_check_that_leaves_has_failed(name: str) -> None:
+@pytest.mark.parametrize("name", ["ExitsWhenAsked", "ExitsInFit"])
+def test_a_check_that_exits_has_failed(name: str) -> None:
+    (failed,) = run_checks(getattr(plugins.import_file(HOSTILE), name)(), ["says_nothing"])
+    assert failed.outcome is Outcome.FAILED
+    assert "SystemExit: 0" in failed.reason
+
+
+def test_a_check_that_leaves_the_process_has_failed() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "mongebench", "check", f"{HOSTILE}:{name}"], capture_output=True, text=True
+        [sys.executable, "-m", "mongebench", "check", f"{HOSTILE}:LeavesWhenAsked"], capture_output=True, text=True
     )
     assert done.returncode == 1, done.stderr
     assert "SystemExit: 0" in done.stdout

@@ -180,7 +180,7 @@ def test_fit_says_how_many_points_it_looked_at(frames, tmp_path, monkeypatch) ->
     assert "Fitted to 60 of 60 source points" in (tmp_path / "selection" / "index.html").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_thousand_rows_of_ten_columns_fit_into_two_gibibytes(tmp_path) -> None:
     """Half a minute: two files of 9 MB, read, ranked on 2000 rows, and the winner fitted to all of them."""
     rng = np.random.default_rng(0)

@@ -91,7 +91,7 @@ def test_a_fit_stops_where_the_trace_says():
     assert fitted.n_steps_ == 64
 
 
-@pytest.mark.slow  # it compiles a block of steps of its own
+@pytest.mark.long  # it compiles a block of steps of its own
 def test_samples_of_many_sizes_share_what_is_compiled():
     """Both are solved for as 64 points, and stepped on in batches of 32."""
     problem = mb.problem("gaussian", dim=2, seed=3)

@@ -5,6 +5,7 @@ import hashlib
 import json
 import math
 import re
+import shutil
 import subprocess
 from importlib import resources
 from pathlib import Path
@@ -23,7 +24,7 @@ from mongebench.run.reading import read_run
 from mongebench.run.record import Status
 from mongebench.run.store import RunError
 
-from ..conftest import EXPERIMENT, cell, exponential, git, history, repository
+from ..conftest import EXPERIMENT, cell, exponential, git, history, repository, writer
 
 HOSTILE = "<img src=x onerror=alert(1)>.b"
 
@@ -34,11 +35,17 @@ def imported(*words) -> str:
     return done.output
 
 
+@pytest.fixture(scope="module")
+def published_once(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("published")
+    history(folder / "checkout", writer(folder))
+    return folder / "checkout"
+
+
 @pytest.fixture
-def published(tmp_path, write_run) -> Path:
+def published(tmp_path, published_once) -> Path:
     """A checkout with the results of its two commits, and the pages of them."""
-    history(tmp_path / "checkout", write_run)
-    return tmp_path / "checkout"
+    return shutil.copytree(published_once, tmp_path / "checkout")
 
 
 def test_asv_reads_what_the_records_say(published, monkeypatch) -> None:

@@ -259,7 +259,7 @@ def many(count: int) -> Run:
     return Run("many", [plan], {one.planned.cell.key: one for one in held})
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_ten_thousand_records_are_pages_below_five_megabytes(tmp_path, benchmark) -> None:
     """All pages and figures, and each long reason once at most; `--benchmark-timer=time.process_time` says how fast."""
     benchmark.pedantic(pages.build, (many(10_000), tmp_path / "site"), rounds=1)

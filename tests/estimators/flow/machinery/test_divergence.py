@@ -46,7 +46,7 @@ def test_log_det_and_its_derivatives():
     assert np.isnan(log_det(jnp.diag(jnp.asarray([1.0, -1.0]))))
 
 
-@pytest.mark.parametrize("dim", [1, 2, 8, 13, 64])
+@pytest.mark.parametrize("dim", [1, 2, 8, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (13, 64))])
 def test_inverse_and_log_det_are_those_of_numpy(dim):
     factors = np.random.default_rng(dim).standard_normal((20, dim, dim))
     matrices = factors @ factors.transpose(0, 2, 1) / dim + np.eye(dim)  # condition 5 at most, but for the tail
@@ -82,7 +82,9 @@ def weak_form(potential, x, direction):
     return jnp.mean(jnp.sum(slopes * w, axis=1) - traces)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family", ["ridge", *(pytest.param(f, marks=pytest.mark.slow) for f in FAMILIES if f != "ridge")]
+)
 def test_weak_form_is_the_gradient_is_finite_differences(family):
     potential, x = potential_and_points(family)
     divergence = KullbackLeibler(energy, dim=2)

@@ -24,7 +24,7 @@ def log_normal(x):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("family", ["ridge", "icnn"])
+@pytest.mark.parametrize("family", ["ridge", pytest.param("icnn", marks=pytest.mark.slow)])
 def test_rows_are_the_derivative_of_m(family):
     """Against m written out with jax.grad and jax.hessian of the potential alone, and slogdet."""
     potential, x = potential_and_points(family)

@@ -23,10 +23,10 @@ pytestmark = pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
     ("family", "linear"),
     [
-        ("quadratic", False),
+        pytest.param("quadratic", False, marks=pytest.mark.slow),
         ("ridge", True),
-        pytest.param("ridge", False, marks=pytest.mark.slow),
-        pytest.param("icnn", False, marks=pytest.mark.slow),
+        pytest.param("ridge", False, marks=pytest.mark.long),
+        pytest.param("icnn", False, marks=pytest.mark.long),
     ],
 )
 def test_both_models_are_the_gauss_newton_matrix_and_step(family, linear):
@@ -75,7 +75,7 @@ def value_gradient_and_product(method, batch):
     return jax.device_get(results(batch))
 
 
-@pytest.mark.parametrize("linear", [pytest.param(True, marks=pytest.mark.slow), False])
+@pytest.mark.parametrize("linear", [pytest.param(True, marks=pytest.mark.long), False])
 def test_curvature_on_fewer_points_leaves_the_gradient_whole(linear, monkeypatch):
     potential, x = potential_and_points("ridge")
     subproblem = Subproblem(KullbackLeibler(energy, dim=2), linear)
@@ -125,7 +125,7 @@ def test_conjugate_gradients_survive_small_damping_in_single_precision():
     assert residual(theta) < 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_blocks_sum_up_to_the_batch(monkeypatch):
     potential, x = potential_and_points("ridge", n=41)
     method = GaussNewton(potential, Subproblem(KullbackLeibler(energy, dim=2), linear=False))
@@ -142,7 +142,7 @@ def test_blocks_sum_up_to_the_batch(monkeypatch):
         np.testing.assert_allclose(part, expected, rtol=1e-11, atol=1e-13)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_schemes_agree_to_first_order_in_tau():
     """The first step of explicit, implicit and natural is -tau G^+ grad F + O(tau^2)."""
     potential, x = potential_and_points("quadratic", n=200)

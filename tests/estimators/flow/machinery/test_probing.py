@@ -101,7 +101,7 @@ def test_gradients_are_unbiased(x64, probing_everywhere, monkeypatch):
     assert 0.6 < scores.std() < 1.4
 
 
-@pytest.mark.parametrize("linear", [pytest.param(False, marks=pytest.mark.slow), True])
+@pytest.mark.parametrize("linear", [pytest.param(False, marks=pytest.mark.long), True])
 def test_model_has_the_gradient_of_the_subproblem_and_bounds_its_curvature(x64, probing_everywhere, linear):
     potential, batch = potential_and_batch(n=40)
     method = GaussNewton(potential, Subproblem(KullbackLeibler(energy, DIM), linear), cg_steps=2000)
@@ -129,7 +129,7 @@ def test_model_has_the_gradient_of_the_subproblem_and_bounds_its_curvature(x64, 
 
 
 @pytest.mark.parametrize(
-    "scheme", [FlowNewton, *(pytest.param(s, marks=pytest.mark.slow) for s in (FlowImplicit, FlowExplicit))]
+    "scheme", [FlowNewton, *(pytest.param(s, marks=pytest.mark.long) for s in (FlowImplicit, FlowExplicit))]
 )
 def test_probed_flows_end_near_the_exact_gaussian_map(gaussian_flow, probing_everywhere, scheme):
     flow = gaussian_flow(4, n=2000)

@@ -153,13 +153,14 @@ SCHEMES = {
 
 
 @pytest.mark.parametrize(
-    "scheme", [FlowImplicit, *(pytest.param(s, marks=pytest.mark.slow) for s in list(SCHEMES)[1:])]
+    "scheme", [FlowImplicit, *(pytest.param(s, marks=pytest.mark.long) for s in list(SCHEMES)[1:])]
 )
 @pytest.mark.parametrize(
     "name",
     [
-        *("kl_two_scores", "sinkhorn_divergence"),
-        *(pytest.param(name, marks=pytest.mark.slow) for name in ("kl_score", "energy_distance")),
+        "sinkhorn_divergence",
+        pytest.param("kl_two_scores", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.long) for name in ("kl_score", "energy_distance")),
     ],
 )
 def test_flows_of_every_divergence_end_near_the_gaussian_map(gaussian_flow, scheme, name):

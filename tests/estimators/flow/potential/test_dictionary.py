@@ -89,7 +89,10 @@ def flow_of(scheme):
     return watch(dictionary(scheme, **SCHEMES[scheme]))
 
 
-@pytest.fixture(params=list(SCHEMES), ids=lambda scheme: scheme.__name__)
+@pytest.fixture(
+    params=[FlowImplicit, FlowNewton, pytest.param(FlowExplicit, marks=pytest.mark.slow)],
+    ids=lambda scheme: scheme.__name__,
+)
 def flow(request):
     return flow_of(request.param)
 
@@ -169,6 +172,7 @@ def test_implicit_steps_contract_as_theory_says(minimiser):
     assert (errors[seen + 1] <= errors[seen] / (1 + LAMBDA * TAU) + 4e-4).all()
 
 
+@pytest.mark.slow  # six hundred steps
 def test_explicit_steps_stay_below_the_bound_of_the_flow(minimiser):
     """|T_t - T_inf|^2 <= e^{-2 LAMBDA t} |T_0 - T_inf|^2, of the flow in the cone; tau is a hundredth of 1 / LAMBDA."""
     flow = flow_of(FlowExplicit)
@@ -204,7 +208,9 @@ def test_solutions_of_the_subproblem_meet_the_conditions_of_karush_kuhn_and_tuck
     assert multipliers.max() > 1e-2  # some weights are held at zero
 
 
-@pytest.mark.parametrize(("dim", "weights", "push"), [(1, 8, 0), (2, 30, -3), (3, 10, 3)])
+@pytest.mark.parametrize(
+    ("dim", "weights", "push"), [pytest.param(1, 8, 0, marks=pytest.mark.slow), (2, 30, -3), (3, 10, 3)]
+)
 def test_programs_over_the_cone_are_solved_as_by_cvxpy(dim, weights, push):
     """A positive `push` holds A at the boundary of its cone."""
     rng = np.random.default_rng(dim)
@@ -237,7 +243,7 @@ def test_projection_is_the_nearest_point_of_the_cone():
         np.testing.assert_allclose(cone.project(theta), [1.5, 1.5, 1.5, -3, 4, 0, 0, 2], atol=1e-14)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_seeds_fitted_together_keep_their_own_features():
     def views(seed):
         estimator, shared = dictionary(FlowImplicit), {"budget": None, "seed": seed, "meter": Meter()}
@@ -256,7 +262,7 @@ def test_seeds_fitted_together_keep_their_own_features():
     assert np.abs(alone[0].transform(X) - alone[1].transform(X)).max() > 1e-3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("scheme", [FlowImplicit, FlowNewton])
 def test_single_precision_comes_as_near_as_it_can(scheme, minimiser):
     images, _ = minimiser
@@ -267,7 +273,7 @@ def test_single_precision_comes_as_near_as_it_can(scheme, minimiser):
     assert np.mean(np.sum((fitted.transform(X) - images) ** 2, axis=1)) < 1e-4
 
 
-@pytest.mark.parametrize("optimiser", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("optimiser", ["sgd", pytest.param("adam", marks=pytest.mark.long)])
 def test_plain_descent_is_projected(optimiser, minimiser):
     estimator = dictionary(
         Euclidean, optimiser=optimiser, learning_rate=0.02, schedule="constant", held_out=0.0, steps=6, inner_steps=100

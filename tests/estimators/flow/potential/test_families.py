@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,28 +20,44 @@ pytestmark = pytest.mark.usefixtures("x64")
 
 def at(x, function):
     """Its values at all points, compiled as one: an operation at a time costs many times as much."""
-    return np.asarray(jax.jit(jax.vmap(function))(x))
+    return jax.tree.map(np.asarray, jax.jit(jax.vmap(function))(x))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _of(method, potential, x):
+    return jax.vmap(getattr(potential, method))(x)
+
+
+def images(potential, x):
+    """Compiled once for all potentials of one family and size."""
+    return np.asarray(_of("map", potential, x))
+
+
+def jacobians(potential, x):
+    """The same of DT."""
+    return np.asarray(_of("jacobian", potential, x))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_map_and_jacobian_are_derivatives_of_the_value(family, dim):
     potential, x = potential_and_points(family, dim)
-    images, jacobians = at(x, potential.map), at(x, potential.jacobian)
-    np.testing.assert_allclose(images, at(x, jax.grad(potential.value)), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(jacobians, at(x, jax.jacfwd(potential.map)), rtol=1e-9, atol=1e-12)
-    np.testing.assert_allclose(jacobians, jacobians.transpose(0, 2, 1), atol=1e-14)
-    assert np.linalg.eigvalsh(jacobians).min() > 0
+    slopes, bends = at(x, lambda point: (jax.grad(potential.value)(point), jax.jacfwd(potential.map)(point)))
+    np.testing.assert_allclose(images(potential, x), slopes, rtol=1e-9, atol=1e-12)
+    stated = jacobians(potential, x)
+    np.testing.assert_allclose(stated, bends, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(stated, stated.transpose(0, 2, 1), atol=1e-14)
+    assert np.linalg.eigvalsh(stated).min() > 0
 
 
 def test_the_map_of_a_network_goes_back():
     potential, x = potential_and_points("icnn", 3)
     gradient = GradientMap(potential)
-    images = gradient(x)
-    np.testing.assert_allclose(gradient.inverse(images, x=images), x, atol=1e-10)
+    moved = gradient(x)
+    np.testing.assert_allclose(gradient.inverse(moved, x=moved), x, atol=1e-10)
 
 
-@pytest.mark.parametrize("dim", [1, 3])
+@pytest.mark.parametrize("dim", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_the_jet_of_a_dictionary_is_linear_with_the_derivative_it_states(dim):
     potential, x = potential_and_points("dictionary", dim)
     theta, unravel = ravel_pytree(potential)
@@ -49,7 +67,7 @@ def test_the_jet_of_a_dictionary_is_linear_with_the_derivative_it_states(dim):
     np.testing.assert_allclose(stated @ np.asarray(theta)[: potential.free], at(x, potential.jet))
 
 
-@pytest.mark.parametrize("depth", [1, 3])
+@pytest.mark.parametrize("depth", [pytest.param(1, marks=pytest.mark.slow), 3])
 def test_networks_of_any_depth_have_their_derivatives(depth):
     rng = np.random.default_rng(0)
     x = jnp.asarray(rng.standard_normal((10, 3)))
@@ -80,22 +98,21 @@ def test_a_maximum_bends_along_the_walls_between_its_pieces_and_in_its_own_coord
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_potentials_are_convex_at_any_parameters(family):
-    potential, x = potential_and_points(family)
+    potential, x = potential_and_points(family, 3)
     theta, unravel = ravel_pytree(potential)
     theta = 3 * jax.random.normal(jax.random.key(1), theta.shape, theta.dtype)
     theta = ravel_pytree(unravel(theta).nearest())[0]
-    wild = unravel(theta)
-    assert np.linalg.eigvalsh(at(x, wild.jacobian)).min() >= -1e-10
+    assert np.linalg.eigvalsh(jacobians(unravel(theta), x)).min() >= -1e-10
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_start_is_the_identity(family):
-    potential, x = potential_and_points(family, share=0.01)
-    assert np.sqrt(np.mean((at(x, potential.map) - x) ** 2)) < 1e-2
+    potential, x = potential_and_points(family, 3, share=0.01)
+    assert np.sqrt(np.mean((images(potential, x) - x) ** 2)) < 1e-2
 
 
 @pytest.mark.parametrize("family", ["ridge", "icnn", "dense_icnn", "maxima"])
 def test_units_beside_a_quadratic_keep_the_mean_map(family):
-    potential, x = potential_and_points(family, share=0.5)
-    np.testing.assert_allclose(at(x, potential.map).mean(axis=0), np.mean(x, axis=0), atol=1e-12)
-    np.testing.assert_allclose(at(x, potential.jacobian).mean(axis=0), np.eye(2), atol=1e-12)
+    potential, x = potential_and_points(family, 3)
+    np.testing.assert_allclose(images(potential, x).mean(axis=0), np.mean(x, axis=0), atol=1e-12)
+    np.testing.assert_allclose(jacobians(potential, x).mean(axis=0), np.eye(3), atol=1e-12)

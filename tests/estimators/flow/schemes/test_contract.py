@@ -130,7 +130,7 @@ def test_equal_seeds_give_equal_maps_and_fits_forget(watched):
     assert again.objective_ == objective
 
 
-@pytest.mark.parametrize("scheme", [FlowImplicit, pytest.param(Euclidean, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("scheme", [FlowImplicit, pytest.param(Euclidean, marks=pytest.mark.long)])
 def test_single_precision_stays_single_and_nothing_global_changes(scheme):
     fitted = small(scheme, dtype="float32").fit(X, TARGET)
     assert {str(leaf.dtype) for leaf in jax.tree.leaves(fitted.parameters_)} == {"float32"}
@@ -138,7 +138,7 @@ def test_single_precision_stays_single_and_nothing_global_changes(scheme):
     assert not jax.config.jax_enable_x64
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_networks_flow_too():
     fitted = small(FlowNewton, family="icnn", depth=2, steps=6).fit(X, TARGET)
     start = small(FlowNewton, family="icnn").fit(X, TARGET, trace=lambda *_, **__: False)
@@ -174,10 +174,10 @@ def test_too_few_points_for_the_width_are_refused_with_how_many_are_needed():
     "estimator",
     [
         FlowNewton("quadratic", tau=4.0, steps=200),
-        pytest.param(FlowImplicit("quadratic", tau=4.0, steps=200), marks=pytest.mark.slow),
-        FlowExplicit("quadratic", tau=1.0, steps=200),
-        pytest.param(FlowNatural("quadratic", final_time=400.0, steps=40), marks=pytest.mark.slow),
-        Euclidean("quadratic", optimiser="sgd", learning_rate=0.5, steps=100),
+        pytest.param(FlowImplicit("quadratic", tau=4.0, steps=200), marks=pytest.mark.long),
+        pytest.param(FlowExplicit("quadratic", tau=1.0, steps=200), marks=pytest.mark.slow),
+        pytest.param(FlowNatural("quadratic", final_time=400.0, steps=40), marks=pytest.mark.long),
+        pytest.param(Euclidean("quadratic", optimiser="sgd", learning_rate=0.5, steps=100), marks=pytest.mark.slow),
     ],
     ids=lambda estimator: type(estimator).__name__,
 )

@@ -84,7 +84,12 @@ def V(y):
 
 @pytest.mark.parametrize(
     ("scheme", "optimiser", "rate"),
-    [("explicit", "adam", 0.1), ("implicit", "adam", 0.1), ("descent", "sgd", 1e-3), ("descent", "adam", 0.05)],
+    [
+        ("explicit", "adam", 0.1),
+        ("implicit", "adam", 0.1),
+        ("descent", "sgd", 1e-3),
+        pytest.param("descent", "adam", 0.05, marks=pytest.mark.slow),
+    ],
 )
 def test_one_outer_step_is_that_of_torch(scheme, optimiser, rate):
     sampler = Recorded()

@@ -51,7 +51,7 @@ def test_idle_features_are_replaced_without_a_change_of_the_map(potential_and_ba
     np.testing.assert_array_equal(same, ~idle)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_promises_are_those_of_finite_differences(potential_and_batch):
     """-g, the slope of D in a candidate's weight with the mean slope of the feature taken from b, and h alike."""
     potential, batch = potential_and_batch
@@ -106,7 +106,7 @@ def test_nothing_jumps_behind_the_last_point_of_a_fixed_sample():
     assert np.mean((flow.transform(fresh) - fresh) ** 2) < 0.1  # the affine map of these means: 0.01
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_steep_maps_need_features_drawn_anew():
     """T* is known: y -> x is increasing in the first coordinate, and T* is its inverse, steep in the gap of x."""
     rng = np.random.default_rng(0)

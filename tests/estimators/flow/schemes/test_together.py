@@ -43,7 +43,7 @@ def fit_together(flows, pairs, traces=None):
     return type(flows[0]).fit_together(flows, sources, targets, seeds=SEEDS[: len(flows)], traces=traces)
 
 
-@pytest.mark.parametrize("scheme", [FlowImplicit, *(pytest.param(s, marks=pytest.mark.slow) for s in list(SMALL)[1:])])
+@pytest.mark.parametrize("scheme", [FlowImplicit, *(pytest.param(s, marks=pytest.mark.long) for s in list(SMALL)[1:])])
 def test_together_they_are_what_they_are_alone(scheme):
     flows, pairs = [small(scheme) for _ in SEEDS], [views(scheme, seed) for seed in SEEDS]
     times = {seed: [] for seed in SEEDS}
