@@ -244,7 +244,7 @@ def _parts(target: str | Path) -> tuple[Path, str]:
     stem, separator, wanted = str(target).partition(".py:")
     path = Path(f"{stem}.py" if separator else target).resolve()
     if not path.is_file():
-        raise PluginError(f"No plugin file {path}.")
+        raise PluginError(f"There is no plugin file {path}.")
     return path, wanted
 
 

@@ -122,7 +122,7 @@ def load(
         place = ".".join(map(str, error.errors()[0]["loc"]))
         raise InvalidInput(f"{path} was not saved by this mongebench: {place} of its header is unknown.") from None
     except TooLarge as error:
-        raise InvalidInput(f"{path} is not read: {error}. If you trust it, raise max_bytes.") from None
+        raise InvalidInput(f"{path} was not read: {error}. If you trust it, raise max_bytes.") from None
     except DAMAGED as error:
         what = str(error) if isinstance(error, InvalidInput) else f"{type(error).__name__}: {error}"
         raise InvalidInput(f"{path} is not a file that mongebench.save wrote ({what}).") from None
@@ -269,7 +269,7 @@ class _Reader(_Own):
                     return jax.numpy.asarray(self._array(name))
             case {"object": str(path), "fields": dict(content)}:
                 return self._restored(path, content)
-        raise InvalidInput(f"{str(value)[:80]} is nothing that mongebench.save writes.")
+        raise InvalidInput(f"{str(value)[:80]} is not something that mongebench.save writes.")
 
     def _array(self, name: str) -> NDArray[Any]:
         if name not in self.arrays:

@@ -182,7 +182,7 @@ PART = {"object": "mongebench.plugins:Plugin", "fields": {"name": "x"}}
         (lambda header: header.update(estimator="os:system"), "os:system, which is not registered"),
         (lambda header: header["parameters"].update(nothing=1), "does not fit Bures: .*nothing"),
         (state("slope_", {"numpy": "array99"}), "does not fit Bures: the array array99 is missing"),
-        (state("slope_", {"python": "1"}), "nothing that mongebench.save writes"),
+        (state("slope_", {"python": "1"}), "not something that mongebench.save writes"),
         (state("slope_", {"dict": [[[], 1]]}), "does not fit Bures"),
         (state("slope_", PART), r"no dataclass mongebench\.plugins:Plugin with the fields name"),
         (state("slope_", PART | {"object": "mongebench.plugins:Path"}), "no dataclass"),

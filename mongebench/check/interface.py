@@ -28,7 +28,7 @@ def declares_its_oracles(subject: Subject) -> None:
 
     How to fix: write `needs = frozenset({Oracle.SOURCE_SAMPLES, Oracle.TARGET_SAMPLES})` in the class.
     """
-    expect(isinstance(subject.estimator, MapEstimator), f"{type(subject.estimator).__name__} is no MapEstimator.")
+    expect(isinstance(subject.estimator, MapEstimator), f"{type(subject.estimator).__name__} is not a MapEstimator.")
     needs = subject.needs
     expect(
         isinstance(needs, frozenset) and all(isinstance(oracle, Oracle) for oracle in needs),
@@ -171,7 +171,7 @@ def maps_new_points(subject: Subject) -> None:
 def gives_a_point_one_image(subject: Subject) -> None:
     """The image of a point does not depend on the other points it is asked with.
 
-    Why: otherwise `transform` is no map, and its error depends on the size of the batch.
+    Why: otherwise `transform` is not a map, and its error depends on the size of the batch.
 
     How to fix: use statistics of the sample, stored by `fit`, in place of statistics of the query.
     """

@@ -77,13 +77,13 @@ def unit_free(subject: Subject) -> None:
         found = gap(moved(subject.problem, eye, origin, unit), unit, origin)
         expect(
             found <= ROUNDING + 3 * noise,
-            f"In units of {1 / unit:g} the map is another one (by {found:.1e} of the target's standard deviation).",
+            f"In units of {1 / unit:g} the map differs (by {found:.1e} of the target's standard deviation).",
         )
     found = gap(far, 1.0, away)
     rounded = float(np.finfo(np.float64).eps * np.linalg.norm(away)) / subject.spread
     expect(
         found <= ROUNDING + 100 * rounded + 3 * noise,
-        f"Moved by {away[0]:g}, the map is another one (by {found:.1e} of the target's standard deviation).",
+        f"Moved by {away[0]:g}, the map differs (by {found:.1e} of the target's standard deviation).",
     )
 
 

@@ -96,7 +96,7 @@ def asks_under_the_meter(subject: Subject) -> None:
         allowed = max(shown, view.budget or 0) if whole else shown
         expect(
             answered[sampler] <= allowed,
-            f"{answered[sampler]} points were drawn for {sampler}, {allowed} are accounted.",
+            f"{answered[sampler]} points were drawn for {sampler}, but only {allowed} are accounted for.",
         )
     hidden = [str(oracle) for oracle in answered if not oracle.endswith("sampler") and not meter.counts[oracle]]
     expect(not hidden, f"{', '.join(hidden)} answered and the meter shows nothing.")
@@ -178,7 +178,7 @@ def keeps_nothing_between_fits(subject: Subject) -> None:
     other = images(8, clone(subject.estimator), elsewhere)
     expect(
         not (subject.needs and np.array_equal(other, first)),
-        "Fitted to another problem it has the same map to the last bit: it keeps one, or uses nothing of what it asks.",
+        "Fitted to another problem, it has the same map to the last bit: it keeps a map, or uses none of what it asks for.",
     )
     try:
         unused = read_afresh(subject.estimator)  # of a module that has kept nothing

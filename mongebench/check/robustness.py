@@ -158,7 +158,7 @@ def _expect_refused(call: Callable[[], Any], where: str) -> None:
         call()
     except ValueError:
         return
-    raise CheckFailed(f"NaN in {where} raised nothing.")
+    raise CheckFailed(f"NaN in {where} raised no error.")
 
 
 def _random_states() -> dict[str, str]:

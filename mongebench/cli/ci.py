@@ -85,7 +85,7 @@ def check_top(directory: Path) -> None:
     top = repository(existing)
     if top is not None and top.resolve() != directory.resolve():
         raise InvalidParameter(
-            f"{directory} is in the repository {top}, and GitHub reads workflows from its top alone. Nothing was "
+            f"{directory} is in the repository {top}, and GitHub reads workflows only from its top folder. Nothing was "
             f"written: try mongebench init-ci {shlex.quote(str(top))}, with --install for what installs the estimators."
         )
 

@@ -140,7 +140,7 @@ def _values(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         name, separator, text = pair.partition("=")
         if not separator:
-            raise InvalidParameter(f"{pair!r} is no parameter; write NAME=VALUE, such as dim=8.")
+            raise InvalidParameter(f"{pair!r} is not a parameter; write NAME=VALUE, such as dim=8.")
         try:
             found[name] = json.loads(text)
         except ValueError:

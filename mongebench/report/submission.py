@@ -58,7 +58,7 @@ def submit(directory: RunDirectory, out: Path) -> Submission:
     plan = planned.plan
     cells = [one for one in plan.cells if not plugins.is_ours(one.cell.estimator.name)]
     if not cells:
-        raise RunError(f"{directory.path} has no estimator of yours: run one, by --plugin FILE.py or from a package.")
+        raise RunError(f"{directory.path} has no estimator of your own: run one with --plugin FILE.py, or install its package.")
     stale = [(one.cell.label, reason) for one in cells if (reason := directory.why_rerun(one))]
     if stale:
         label, reason = stale[0]
@@ -126,7 +126,7 @@ def opened(path: Path) -> Submission:
             return Submission.model_validate_json(archive.read(SUBMISSION))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         why = f"it holds no {SUBMISSION}" if isinstance(error, KeyError) else error
-        raise RunError(f"{path} is no submission, such as `mongebench submit` writes: {why}.") from None
+        raise RunError(f"{path} is not a submission as `mongebench submit` writes them: {why}.") from None
 
 
 def verify(path: Path, share: float = 0.1, tolerance: float = 0.05, seed: int | None = None) -> Verification:
@@ -146,7 +146,7 @@ def verify(path: Path, share: float = 0.1, tolerance: float = 0.05, seed: int | 
     Raises
     ------
     RunError
-        A file that is no submission, or one whose packages are not installed.
+        A file that is not a submission, or one whose packages are not installed.
     """
     submission = opened(path)
     run = read_run(path)
@@ -176,11 +176,11 @@ def _foreign(run: Run, submission: Submission, members: list[str]) -> list[str]:
     records = {packed_as.record_path(planned.cell).as_posix() for planned in run.plan.cells}
     for name, count in Counter(members).items():
         if name not in {"plan.json", SUBMISSION, *records, *sketches, *submission.plugins}:
-            found.append(f"{name} is no file of a submission.")
+            found.append(f"{name} does not belong in a submission.")
         if count > 1:
             found.append(f"{name} is in it {count} times.")
         if name in sketches and run.sketch(sketches[name]) is None:
-            found.append(f"{name} is no whole sketch of its cell.")
+            found.append(f"{name} is not a complete sketch of its cell.")
     return found
 
 

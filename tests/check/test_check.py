@@ -155,7 +155,7 @@ def test_the_command_line(words, code, says) -> None:
     [
         (["burse"], "Did you mean 'bures'"),
         ([], "Give an estimator"),
-        (["no.py"], "No plugin file"),
+        (["no.py"], "There is no plugin file no.py"),
         ([f"{FILE}:Soundd"], "Did you mean 'Sound'"),
     ],
 )

@@ -203,7 +203,7 @@ def test_a_folder_within_a_repository_or_none_is_refused_and_what_comes_next_hol
         ["init-ci", "library/new", "--estimator", "bures"],
         ["new-estimator", "my_map", "library/it", "--ci"],
     ):
-        assert "GitHub reads workflows from its top alone" in str(call(*words).exception)
+        assert "GitHub reads workflows only from its top folder" in str(call(*words).exception)
     assert not [path for path in (tmp_path / "library").rglob("*") if path.is_file() and ".git/" not in str(path)]
     assert "There is no folder nowhere" in str(call("init-ci", "nowhere").exception)
     said = call("init-ci", "library", "--estimator", "bures").output

@@ -172,13 +172,13 @@ def test_a_damaged_sketch_and_a_file_of_no_submission_are_found(folder, tmp_path
     assert submission._foreign(read_run(whole), found, members[:-1]) == []
     assert submission._foreign(read_run(broken), found, [*members, "plan.json"]) == [
         "plan.json is in it 2 times.",
-        f"{sketches[0]} is no whole sketch of its cell.",
-        "../../evil.txt is no file of a submission.",
+        f"{sketches[0]} is not a complete sketch of its cell.",
+        "../../evil.txt does not belong in a submission.",
     ]
 
 
 def test_what_cannot_be_submitted_is_said(folder, tmp_path) -> None:
-    with pytest.raises(RunError, match="has no estimator of yours"):
+    with pytest.raises(RunError, match="has no estimator of your own"):
         submission.submit(RunDirectory(folder / "published"), tmp_path / "s.zip")
-    with pytest.raises(RunError, match="is no submission"):
+    with pytest.raises(RunError, match="is not a submission"):
         submission.opened(folder / "published.zip")

@@ -34,7 +34,7 @@ def begin(path: Path) -> None:
     """Write a configuration for the repository that its folder is in. Raises `RunError` where that is in none."""
     top = repository(path.resolve().parent)
     if top is None:
-        raise RunError(f"There is no {path}, and none can be written: {path.resolve().parent} is in no git repository.")
+        raise RunError(f"There is no {path}, and none can be written: {path.resolve().parent} is not in a git repository.")
     content = {
         "version": 1,
         "project": top.name,
@@ -65,7 +65,7 @@ def configuration(path: Path) -> dict[str, Any]:
     }
     folder = path.resolve().parent
     if not isinstance(found, dict):
-        raise RunError(f"{path} is no configuration of asv: it holds no object.")
+        raise RunError(f"{path} is not a configuration of asv: expected a JSON object.")
     return found | {key: str(folder / found.get(key, default)) for key, default in defaults.items()}
 
 

@@ -54,9 +54,10 @@ def save(figure: Figure, name: str, folder: Path) -> list[Path]:
     """Write a figure in each of `FORMATS` and close it; the files. Raises what `replacing` raises."""
     paths = [folder / f"{name}.{suffix}" for suffix in FORMATS]
     with plt.rc_context(STYLE):
-        # Laid out and measured once: savefig would do both again for each format, most of the time of a report.
+        # Laid out and measured once: savefig would do both again for each format. With "none" in place of None it would
+        # still draw each of them twice.
         figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        figure.set_layout_engine(None)
         box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
         for path in paths:
             with replacing(path) as file:

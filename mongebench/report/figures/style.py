@@ -29,6 +29,7 @@ QUIET = "0.45"
 STYLE: Any = {
     "font.size": 9,
     "axes.titlesize": 9,
+    "axes.titley": 1.0,  # where it would come to lie anyhow, above ticks that are at the bottom: found for every draw
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from operator import attrgetter
 
 import numpy as np
 
@@ -73,13 +75,12 @@ def read(trace: Sequence[TracePoint], inequality: Inequality, floors: tuple[floa
         Flow times that do not increase.
     """
     exact, family = floors if inequality.observed == "l2_error" else (0.0, 0.0)
-    sound = list(takewhile(lambda point: not _flaw(point, inequality.observed), trace))
-    flaw = _flaw(trace[len(sound)], inequality.observed) if len(sound) < len(trace) else ""
-    if sound and not inequality.own:
-        start_flaw = _flaw(sound[0], inequality.start)
-        if not start_flaw and not (begun := getattr(sound[0], inequality.start)) > 0:
-            start_flaw = f"{inequality.start} begins at {begun:.3g}" if begun else "the flow starts at the exact map"
-        flaw, sound = (start_flaw, []) if start_flaw else (flaw, sound)
+    flaw = _flaw(trace[0], inequality.observed) if trace else ""
+    if trace and not flaw and not inequality.own:
+        flaw = _start_flaw(trace[0], inequality)
+    sound = [] if flaw else list(takewhile(lambda point: not _flaw(point, inequality.observed), trace))
+    if not flaw and len(sound) < len(trace):
+        flaw = _flaw(trace[len(sound)], inequality.observed)
     time, value = (
         np.array([getattr(point, name) for point in sound], dtype=float) for name in ("flow_time", inequality.observed)
     )
@@ -120,7 +121,7 @@ def _slack(value: Vector, floor: float) -> Vector:
 
 def _flaw(point: TracePoint, field: str) -> str:
     """Why a point has no such value, in words."""
-    if point.flow_time is None or not np.isfinite(point.flow_time):
+    if point.flow_time is None or not math.isfinite(point.flow_time):
         return "the trace has no flow time: the scheme follows no flow"
     if field == "l2_error":
         value, name = point.l2_error, "error"
@@ -131,7 +132,15 @@ def _flaw(point: TracePoint, field: str) -> str:
         missing = "the trace has no D_t - D*: V or densities are not known, d is large, or the record is an older one"
     if value is None:
         return missing
-    return "" if np.isfinite(value) else f"the {name} is {value} at t = {point.flow_time:.3g}"
+    return "" if math.isfinite(value) else f"the {name} is {value} at t = {point.flow_time:.3g}"
+
+
+def _start_flaw(point: TracePoint, inequality: Inequality) -> str:
+    """Why the start has no reference of another kind than what is observed, in words."""
+    begun = getattr(point, inequality.start)
+    if (flaw := _flaw(point, inequality.start)) or begun > 0:
+        return flaw
+    return f"{inequality.start} begins at {begun:.3g}" if begun else "the flow starts at the exact map"
 
 
 def _standard_errors(points: Sequence[TracePoint], inequality: Inequality) -> tuple[Vector, bool]:
@@ -140,10 +149,11 @@ def _standard_errors(points: Sequence[TracePoint], inequality: Inequality) -> tu
     Without the paired one, those of the two add up at worst.
     """
     found, silent = np.zeros(len(points)), False
-    for k, point in enumerate(points[1:], start=1):
-        value, start = getattr(point, inequality.observed), getattr(points[0], inequality.start)
-        own, its = getattr(point, f"{inequality.observed}_se"), getattr(points[0], f"{inequality.start}_se")
-        paired = getattr(point, inequality.ratio_se)
+    if not points:
+        return found, silent
+    start, its = (getattr(points[0], field) for field in (inequality.start, f"{inequality.start}_se"))
+    fields = (inequality.observed, f"{inequality.observed}_se", inequality.ratio_se)
+    for k, (value, own, paired) in enumerate(map(attrgetter(*fields), points[1:]), start=1):
         if paired is not None:
             found[k] = paired * start / value
         elif own is not None and its is not None:

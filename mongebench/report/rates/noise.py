@@ -82,21 +82,24 @@ def noise_paths(time: Vector, y: Vector, log_ratio: Vector, drawn: Draws) -> Vec
     bends = time[np.unique(np.linspace(0, n - 3, min(BENDS, n - 2)).round().astype(int))]
     rho, growth = np.array(CORRELATIONS), np.array(GROWTH)
     weights = np.exp(growth[:, None] / 2 * (log_ratio - log_ratio.mean()))  # (g, n), of determinant 1
-    design = np.stack([np.broadcast_to(time, (len(bends), n)), np.maximum(time - bends[:, None], 0)], axis=2)
-    columns = np.concatenate([design, np.broadcast_to(y[:, None], (len(bends), n, 1))], axis=2)  # (h, n, 3)
-    before = np.pad(columns, ((0, 0), (1, 0), (0, 0)))[:, :-1]
-    steps = columns[:, None] - rho[:, None, None] * before[:, None]  # (h, r, n, 3)
-    white = steps[:, :, None] * weights[:, :, None]  # (h, r, g, n, 3)
+    # Points along the last axis: loops over the three columns would be too short for NumPy.
+    design = np.stack([np.broadcast_to(time, (len(bends), n)), np.maximum(time - bends[:, None], 0)], axis=1)
+    columns = np.concatenate([design, np.broadcast_to(y, (len(bends), 1, n))], axis=1)  # (h, 3, n)
+    before = np.pad(columns, ((0, 0), (0, 0), (1, 0)))[..., :-1]
+    steps = columns[:, None] - rho[:, None, None] * before[:, None]  # (h, r, 3, n)
+    white = np.swapaxes(steps[:, :, None] * weights[:, None], -1, -2)  # (h, r, g, n, 3)
     # |X' R^-1 X| and the residual sum of squares are squares of the diagonal of the triangular factor.
     first, second, root = np.moveaxis(np.abs(np.diagonal(np.linalg.qr(white, mode="r"), axis1=-2, axis2=-1)), -1, 0)
     root = np.maximum(root, ROUNDING)
     # A bend at the end has few points to tell its slope: the prior takes that out, or it would count for the bend.
-    told = np.linalg.slogdet(np.swapaxes(design, 1, 2) @ design)[1] / 2
+    told = np.linalg.slogdet(design @ np.swapaxes(design, 1, 2))[1] / 2
     log_density = told[:, None, None] - np.log(first * second) - (n - 2) * np.log(root)
     below = np.exp(log_density - log_density.max()).cumsum()
     chosen = np.unravel_index(below.searchsorted(drawn.uniform * below[-1], side="right"), log_density.shape)
-    scale = root[chosen] / np.sqrt(drawn.chi_squared)
-    paths: Vector = drawn.normal * (scale[:, None] / weights[chosen[2]]).T
+    scale, correlation = root[chosen] / np.sqrt(drawn.chi_squared), rho[chosen[1]]
+    paths: Vector = np.take(weights.T.copy(), chosen[2], axis=1)  # (n, count), as all that follows lies in memory
+    np.divide(scale, paths, out=paths)
+    paths *= drawn.normal
     for k in range(1, n):
-        paths[k] += rho[chosen[1]] * paths[k - 1]
+        paths[k] += correlation * paths[k - 1]
     return paths

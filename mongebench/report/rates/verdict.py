@@ -269,10 +269,12 @@ def _judged(
     smooth = -np.log1p(np.exp(curve.lead - line)) if np.isinf(origin) else line - np.nan_to_num(origin)
     drawn = draws(len(time), RESAMPLES, seed)
     paths = noise_paths(time, fallen - smooth, fallen, drawn)
-    paths += curve.standard_error[1:, None] * drawn.evaluation
+    if curve.standard_error.any():
+        paths += curve.standard_error[1:, None] * drawn.evaluation
     size = np.abs(paths)  # (n, RESAMPLES)
-    scale = np.maximum(np.median(size, axis=1), ROUNDING)
-    margin = np.quantile((size / scale[:, None]).max(axis=0), CONFIDENCE) * scale
+    scale = np.maximum(_medians(size.copy()), ROUNDING)
+    size /= scale[:, None]
+    margin = np.quantile(size.max(axis=0), CONFIDENCE) * scale
     margin += curve.slack[1:] + (curve.slack[0] if inequality.own else curve.lead_slack)
     above = excess - margin > RESOLUTION
     left = _left(excess, above)
@@ -324,6 +326,15 @@ def _judged(
         verdict = Verdict.HOLDS
         reason = f"holds up to t = {last:.3g}{ended}: at most {high:.3g} times {against}"
     return replace(bare, **numbers, verdict=verdict, reason=reason + silent)
+
+
+def _medians(rows: Vector) -> Vector:
+    """`np.median(rows, axis=1)` of an even number of columns, put in another order for it: one of them has to find its
+    place, where NumPy finds that of three, which takes five times as long."""
+    half = rows.shape[1] // 2
+    rows.partition(half, axis=1)
+    found: Vector = (rows[:, :half].max(axis=1) + rows[:, half]) / 2
+    return found
 
 
 def _left(excess: Vector, above: Vector) -> int | None:

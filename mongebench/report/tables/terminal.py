@@ -134,7 +134,7 @@ def rates(rows: pd.DataFrame) -> RenderableType:
         "points of that trace together (noise of batches and of evaluation points). rate: of e^{-rate t} fitted to the "
         "left, no part of the verdict; the mean over seeds. steps: in flow time; two where the same fit at half the "
         "step is in the run: then all is about the limit of short steps. Implicit steps without one are held against "
-        "their own bound, (1 + lambda tau)^-2 a step in place of e^{-2 lambda tau}; where they break it for the map, "
+        "their own bound, (1 + lambda tau)^-2 per step in place of e^{-2 lambda tau}; where they break it for the map, "
         "it is said whether they keep the factor of proposition 3.1 (as reported of v3), (1 + lambda^2 tau^2 / 4)^-1.",
     )
 

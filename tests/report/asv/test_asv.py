@@ -148,7 +148,7 @@ def test_what_asv_run_tracks_stays(published, write_run) -> None:
     [
         (["--config", "asv.conf.json"], "say with --commit"),
         (["--config", "asv.conf.json", "--commit", "no-such"], "git knows no commit 'no-such'"),
-        (["--config", "../nowhere.json"], "is in no git repository"),
+        (["--config", "../nowhere.json"], "is not in a git repository"),
     ],
 )
 def test_what_is_missing_is_said_in_a_sentence(published, write_run, monkeypatch, words, said) -> None:

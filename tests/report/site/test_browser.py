@@ -12,7 +12,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
+
+from mongebench import cli
 
 from ..conftest import history, report
 from .test_site import HOSTILE, hostile  # noqa: F401
@@ -178,13 +182,27 @@ def test_what_is_chosen_holds_for_all_figures_and_is_kept_in_the_address(real: P
     again.close("chosen-again")
 
 
+def fitted(folder: Path) -> Path:
+    """The page of `mongebench fit`, of points in three dimensions; one estimator there is unsupported."""
+    rng = np.random.default_rng(0)
+    for name, shift in (("before", 0.0), ("after", 1.0)):
+        points = rng.normal(shift, 1.0, (60, 3))
+        np.savetxt(folder / f"{name}.csv", points, delimiter=",", header="height,weight,age", comments="")
+    files = ("--source", str(folder / "before.csv"), "--target", str(folder / "after.csv"))
+    asked = ("--estimator", "identity,bures,sorting", "--out", str(folder / "selection"))
+    done = CliRunner().invoke(cli.app, ["fit", *files, *asked])
+    assert done.exit_code == 0, done.output
+    return folder / "selection" / "index.html"
+
+
 def test_axe_finds_nothing_that_keeps_a_reader_out(real: Path, hostile, tmp_path, open_tab) -> None:  # noqa: F811
     """Every kind of page with its figures drawn, for a light and a dark system, at a desk and on a phone."""
     from axe_playwright_python.sync_playwright import Axe
 
     report(hostile.path, "--out", tmp_path / "site")
     kinds = ["index", "rates", "problem-gaussian", "estimator-broken"]
-    pages = [real / "site" / "index.html", *(tmp_path / "site" / f"{kind}.html" for kind in kinds)]
+    own = fitted(tmp_path)
+    pages = [real / "site" / "index.html", *(tmp_path / "site" / f"{kind}.html" for kind in kinds), own]
     found = []
     for path in pages:
         tab = open_tab("file:", offline=True)
@@ -193,11 +211,12 @@ def test_axe_finds_nothing_that_keeps_a_reader_out(real: Path, hostile, tmp_path
             tab.page.set_viewport_size({"width": width, "height": 844})
             tab.page.emulate_media(color_scheme=scheme)
             draw_all(tab.page)
+            assert path != own or tab.page.evaluate("document.documentElement.scrollWidth") <= width
             # Its preload asks for the style sheet once more, which a browser refuses to a page from disk.
             said = Axe().run(tab.page, options={"resultTypes": ["violations"], "preload": False})
             if said.violations_count:
                 found.append(f"{path.name}, {width} px, {scheme}: {said.generate_report()}")
-        tab.close(f"axe-{path.stem}")
+        tab.close(f"axe-{path.parent.name}-{path.stem}")
     assert not found, "\n".join(found)
 
 
