@@ -52,16 +52,14 @@ def fit(
 
     layout = _layout(header, index, separator, decimal)
     chosen: Columns = _names(columns) or "auto"
-    try:
+    with _remedies():
         x, y = read_pair(source, target, layout, columns=chosen, drop_missing=drop_missing)
-    except InvalidInput as error:
-        raise InvalidInput(f"{error}{_remedies(str(error))}") from error
     for table, path in ((x, source), (y, target)):
         if table.dropped:
             rows = len(table.points) + table.dropped
             typer.echo(f"{path}: {table.dropped} of {rows} rows have a missing value and were left out.")
     names = candidates() if estimator == "all" else _names(estimator) or None
-    with _folder(out), sentences() as say:
+    with _folder(out), sentences() as say, _remedies():
         found = select(
             x.frame(), y.frame(), names, scale=scale, folds=folds, most=most or None, seed=seed, progress=say
         )
@@ -127,14 +125,18 @@ def _folder(out: Path) -> Iterator[None]:
                 folder.rmdir()
 
 
-def _remedies(said: str) -> str:
-    """The options that help with what is wrong in a file, if one does."""
+@contextmanager
+def _remedies() -> Iterator[None]:
+    """Add to what is wrong with a file the options that help, if one does."""
     options = {
         "column": "--columns a,b chooses the coordinates",
         "missing value": "--drop-missing leaves out rows with a missing value",
     }
-    helpful = [option for word, option in options.items() if word in said]
-    return f" ({', '.join(helpful)}.)" if helpful else ""
+    try:
+        yield
+    except InvalidInput as error:
+        helpful = [option for word, option in options.items() if word in str(error).lower()]
+        raise InvalidInput(f"{error} ({', '.join(helpful)}.)" if helpful else str(error)) from error
 
 
 def _names(text: str) -> list[str]:

@@ -169,6 +169,18 @@ def test_apply_refuses_what_it_cannot_write_to(map, frames, tmp_path, monkeypatc
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.csv", "link.csv", "map.npz"]
 
 
+@pytest.mark.parametrize(("more", "said"), [(lambda one: 1.0, "constant"), (lambda one: one["height"], "equal")])
+def test_fit_says_which_option_leaves_out_a_column(frames, tmp_path, monkeypatch, more, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    for frame, name in zip(frames, ("a.csv", "b.csv"), strict=True):
+        frame.assign(more=more(frame)).to_csv(name, index=False)
+    words = ["fit", "--source", "a.csv", "--target", "b.csv", "--estimator", "bures", "--folds", "2"]
+    failed = CliRunner().invoke(app, words)
+    assert said in str(failed.exception)
+    assert "--columns a,b" in str(failed.exception)
+    assert CliRunner().invoke(app, [*words, "--columns", "height,weight"]).exit_code == 0
+
+
 def test_fit_says_how_many_points_it_looked_at(frames, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     for frame, name in zip(frames, ("a.csv", "b.csv"), strict=True):
