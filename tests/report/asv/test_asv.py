@@ -171,6 +171,7 @@ def test_a_point_at_the_right_edge_is_in_the_axes(published) -> None:
     assert "x >= right" not in drawing
 
 
+@pytest.mark.slow  # runs of commits in processes of their own: 14 CPU seconds
 def test_a_backfill_measures_earlier_commits_once_and_says_what_it_left_out(tmp_path, monkeypatch) -> None:
     """Of a repository whose first commit is broken; the others are this package, which is not copied."""
     checkout = tmp_path / "checkout"
