@@ -17,6 +17,9 @@ from it as e^{c t}, c = +- 0.2: to 1.5 times it, or to 0.67, at t = 2. Instead o
 start, it is a curve that touches it at t = 2. There evaluation noise is what traces
 of `rate` have: 6 % in KL over the start's, 3 % in the error over KL and 6 % in KL over the error, the latter two from
 the start on.
+
+The fourth table has no model of noise: its traces are implicit steps of 0.1 on the Gaussian pair of condition 1, where
+the bound of the map is an equality, each solved exactly on a fresh batch of so many points.
 """
 
 from __future__ import annotations
@@ -27,8 +30,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import wishart
 
-from mongebench.report.rates.inequalities import KL, KL_CONVEX, MAP_BY_KL, Inequality
+from mongebench.report.rates.inequalities import KL, KL_CONVEX, MAP_BY_KL, Inequality, step_bounds
 from mongebench.report.rates.verdict import Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
@@ -50,7 +54,7 @@ SIZES = (0.01, 0.03, 0.1)
 """Standard deviations of the noise of the fit."""
 COLUMNS = (Verdict.HOLDS, Verdict.PLATEAU, Verdict.BROKEN, Verdict.INCONCLUSIVE)
 """Of a cell of the table, in percent of the traces."""
-TABLES = ("flow", "steps", "inequalities")
+TABLES = ("flow", "steps", "inequalities", "batches")
 EVALUATION = 0.01
 """Standard error of the ratio of errors, far from the start."""
 
@@ -60,6 +64,12 @@ ABOUT = {MAP_BY_KL: 0.03, KL: 0.06, KL_CONVEX: 0.06}
 TOUCHING = 0.5
 """s of (1 + s/4) / (2 t + s), a curve that is finite at the start and touches 1 / (2 t) at t = 2."""
 DRIFTS = {"on the line": 0.0, "1.5 times it at t = 2": 0.2, "0.67 times it at t = 2": -0.2}
+BATCHES = ((2, 4096), (8, 4096), (32, 4096))
+"""Dimensions and points of a batch, of the fourth table."""
+TAU = 0.1
+"""Of its steps."""
+SHIFT = 2.0
+"""|m|^2 of its pair: the means of ours are two unit vectors."""
 
 
 def fit_noise(rng: np.random.Generator, kind: str, time: Vector, ratio: Vector, size: float) -> Vector:
@@ -139,6 +149,49 @@ def beside(
     ]
 
 
+def on_batches(rng: np.random.Generator, dim: int, points: int, count: int) -> Vector:
+    """(count + 1,) squared errors of implicit steps with fresh batches, over the start's: N(0, I) to N(m, I).
+
+    The map is A x + b, A symmetric and at first I, b = 0. Of a batch a step sees its mean and its second moments alone.
+    """
+    target, identity = np.full(dim, np.sqrt(SHIFT / dim)), np.eye(dim)
+    matrix, shift, errors = identity, np.zeros(dim), [SHIFT]
+    for _ in range(count):
+        mean = rng.standard_normal(dim) / np.sqrt(points)
+        second = wishart.rvs(points - 1, identity, random_state=rng) / points + np.outer(mean, mean)
+        last_matrix, last_shift, slope = matrix, shift, identity
+        while np.abs(slope).max() > 1e-10:  # the subproblem: exact in b, by steps with the Hessian at A = I in A
+            moved = (matrix - last_matrix) / TAU
+            shift = (target - (matrix + moved) @ mean + last_shift / TAU) / (1 + 1 / TAU)
+            slope = (matrix + moved) @ second + np.outer(shift - target + (shift - last_shift) / TAU, mean)
+            slope = (slope + slope.T) / 2 - np.linalg.inv(matrix)
+            matrix = matrix - slope / (2 + 1 / TAU)
+        errors.append(np.sum((matrix - identity) ** 2) + np.sum((shift - target) ** 2))
+    return np.array(errors) / SHIFT
+
+
+def verdicts_on_batches(dim: int, points: int, trials: int) -> tuple[Counter[Verdict], Vector]:
+    """How often each verdict on the map came out, to t = 2; (trials,) squared errors there over their bound."""
+    found: Counter[Verdict] = Counter()
+    last, count = [], round(2.0 / TAU)
+    for trial in range(trials):
+        ratio = on_batches(np.random.default_rng((trial, dim, points)), dim, points, count)
+        trace = [
+            TracePoint(
+                iteration=k,
+                flow_time=TAU * k,
+                oracle_calls=0,
+                fit_seconds=0.0,
+                l2_error=float(ratio[k]),
+                l2_ratio_se=0.0,
+            )
+            for k in range(count + 1)
+        ]
+        found[rate_verdict(trace, 1.0, scheme=Scheme.IMPLICIT, horizon=2.0, seed=trial).verdict] += 1
+        last.append(ratio[-1] / step_bounds(TAU, 1.0).implicit ** count)
+    return found, np.array(last)
+
+
 def verdicts_beside(inequality: Inequality, drift: float, size: float, trials: int) -> Counter[Verdict]:
     """How often each verdict came out, to t = 2."""
     found: Counter[Verdict] = Counter()
@@ -198,6 +251,11 @@ def main() -> None:
             for words, drift in DRIFTS.items():
                 found = [verdicts_beside(inequality, drift, size, given.trials) for size in SIZES]
                 _line(inequality.name, words, found)
+    if "batches" in given.tables:
+        print("\n| d | points per batch | squared error at t = 2 over its bound (sd) | verdicts |\n|---|---|---|---|")
+        for dim, points in BATCHES:
+            counts, last = verdicts_on_batches(dim, points, given.trials)
+            print(f"| {dim} | {points} | {last.mean():.3f} ({last.std(ddof=1):.3f}) | {_shares(counts)} |", flush=True)
 
 
 def _head(first: str, second: str) -> None:
@@ -206,9 +264,12 @@ def _head(first: str, second: str) -> None:
 
 
 def _line(first: str, second: str, counts: Sequence[Counter[Verdict]]) -> None:
+    print(f"| {first} | {second} | {' | '.join(map(_shares, counts))} |", flush=True)
+
+
+def _shares(found: Counter[Verdict]) -> str:
     """Percent of the traces in each of `COLUMNS`."""
-    cells = [" / ".join(f"{100 * found[verdict] / found.total():.0f}" for verdict in COLUMNS) for found in counts]
-    print(f"| {first} | {second} | {' | '.join(cells)} |", flush=True)
+    return " / ".join(f"{100 * found[verdict] / found.total():.0f}" for verdict in COLUMNS)
 
 
 if __name__ == "__main__":
