@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Implicit steps on batches, simulated exactly where a bound is an equality: what the batches leave, and false alarms."""
-=======
 """Implicit steps on simulated batches, where a bound is an equality: what the batches leave, and false alarms."""
->>>>>>> paper
 
 import importlib.util
 from pathlib import Path
@@ -29,11 +25,7 @@ def test_large_batches_leave_the_proven_factor(simulations, rng) -> None:
 
 
 def test_batches_leave_the_noise_that_the_linearised_step_accumulates(simulations, rng) -> None:
-<<<<<<< HEAD
-    """Covariances of n points are off by d (d + 1) / n, means by d / n; near T* a step takes off 2 tau and tau of them."""
-=======
     """Covariances of n points are off by d (d + 1) / n, means by d / n; a step takes 2 tau and tau of them over."""
->>>>>>> paper
     dim, n, tau = 32, 4096, simulations.TAU
     left = tau * dim * (dim + 1) / (4 * (1 + tau) * n) + tau * dim / ((2 + tau) * n)
     last = np.array([simulations.on_batches(rng, dim, n, 20)[-1] for _ in range(40)])
