@@ -39,7 +39,7 @@ class Rows:
         """Some columns as numbers, NaN where one is missing. Raises `InvalidInput` for a column of anything else."""
         chosen = self.frame[list(names)]
         if self.cells is not None:
-            places = [self.frame.columns.get_loc(name) for name in names]
+            places = [list(self.frame.columns).index(name) for name in names]
             fields = [[row.fields[place] for place in places] for row in self.cells.rows]
             values, text = parsed(fields, self.cells.decimal)
             for i, j in np.argwhere(text)[:1]:
