@@ -14,7 +14,10 @@ from mongebench.selection.choose import Selection
 
 
 def build(found: Selection, source: Table, target: Table, names: tuple[str, str], out: Path) -> Path:
-    """Write the page into a folder, one file without a network; its path. `names` are those of the two files."""
+    """Write the page, one file that needs no network, into a folder; its path.
+
+    `names` are those of the two files; the page leaves out their folders, which may be somebody's own.
+    """
     called = [str(name) for name in source.frame().columns]
     pushed = found.best.transform(source.points)
     environment = Environment(
@@ -23,8 +26,8 @@ def build(found: Selection, source: Table, target: Table, names: tuple[str, str]
     content = environment.get_template("selection.html.j2").render(
         selection=found,
         rows=found.table.to_dict("records"),
-        source=names[0],
-        target=names[1],
+        source=Path(names[0]).name,
+        target=Path(names[1]).name,
         pairs=inline(pairs(source.points, pushed, target.points, called)),
         moved=inline(moved_most(source.points, pushed, target.points, called)),
     )
