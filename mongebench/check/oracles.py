@@ -178,7 +178,7 @@ def keeps_nothing_between_fits(subject: Subject) -> None:
     other = images(8, clone(subject.estimator), elsewhere)
     expect(
         not (subject.needs and np.array_equal(other, first)),
-        "Fitted to another problem, it has the same map to the last bit: it keeps a map, or uses none of what it asks for.",
+        "Fitted to another problem, it has the same map to the last bit: it keeps one, or ignores what it asks for.",
     )
     try:
         unused = read_afresh(subject.estimator)  # of a module that has kept nothing

@@ -58,7 +58,7 @@ def submit(directory: RunDirectory, out: Path) -> Submission:
     plan = planned.plan
     cells = [one for one in plan.cells if not plugins.is_ours(one.cell.estimator.name)]
     if not cells:
-        raise RunError(f"{directory.path} has no estimator of your own: run one with --plugin FILE.py, or install its package.")
+        raise RunError(f"{directory.path} has no estimator of your own: run one with --plugin FILE.py or a package.")
     stale = [(one.cell.label, reason) for one in cells if (reason := directory.why_rerun(one))]
     if stale:
         label, reason = stale[0]

@@ -34,7 +34,8 @@ def begin(path: Path) -> None:
     """Write a configuration for the repository that its folder is in. Raises `RunError` where that is in none."""
     top = repository(path.resolve().parent)
     if top is None:
-        raise RunError(f"There is no {path}, and none can be written: {path.resolve().parent} is not in a git repository.")
+        folder = path.resolve().parent
+        raise RunError(f"There is no {path}, and none can be written: {folder} is not in a git repository.")
     content = {
         "version": 1,
         "project": top.name,
