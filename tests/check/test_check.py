@@ -155,7 +155,7 @@ def test_the_command_line(words, code, says) -> None:
     [
         (["burse"], "Did you mean 'bures'"),
         ([], "Give an estimator"),
-        (["no.py"], "There is no plugin file no.py"),
+        (["no.py"], "There is no plugin file"),
         ([f"{FILE}:Soundd"], "Did you mean 'Sound'"),
     ],
 )

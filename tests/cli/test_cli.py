@@ -215,7 +215,7 @@ def test_a_missing_cell_is_in_the_table(ran: Path, tmp_path: Path) -> None:
         (["submit", ".", "--out", "nowhere/s.zip"], "there is no folder nowhere"),
         (["list", "estimator"], "Did you mean 'estimators'"),
         (["run", "quickstart", "--only", "zzz"], "matches no cell"),
-        (["run", "quickstart", "--plugin", "nowhere.py"], "There is no plugin file nowhere.py"),
+        (["run", "quickstart", "--plugin", "nowhere.py"], "There is no plugin file"),
     ],
 )
 def test_mistakes_are_one_sentence_and_exit_code_2(monkeypatch, capsys, tmp_path, words, answer) -> None:

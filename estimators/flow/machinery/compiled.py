@@ -8,6 +8,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Compiled:
@@ -24,12 +25,25 @@ class Compiled:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self.programs: dict[Any, Callable[..., Any]] = {}
+        self.programs: dict[Any, Any] = {}
 
     def __call__(self, *given: Any) -> Any:
         """What the function returns: trees of arrays in and out."""
+        return self._program(given)(*given)
+
+    def lower(self, *given: Any) -> Any:
+        """The program for such arguments, before XLA optimises it."""
+        return self._program(given).lower(*given)
+
+    def _program(self, given: tuple[Any, ...]) -> Any:
         leaves, structure = jax.tree.flatten(given)
         kind = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
         if kind not in self.programs:
-            self.programs[kind] = eqx.filter_jit(eqx.filter_closure_convert(self._function, *given))
-        return self.programs[kind](*given)
+            # On the device once, and not sent there with every call.
+            closed = jax.tree.map(_on_device, eqx.filter_closure_convert(self._function, *given))
+            self.programs[kind] = eqx.filter_jit(closed)
+        return self.programs[kind]
+
+
+def _on_device(leaf: Any) -> Any:
+    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
