@@ -84,8 +84,8 @@ def test_finds_the_map_between_gaussians(parameters):
     estimator = Semidiscrete(**parameters, steps=1000)
     fitted = mb.fit(problem, estimator, n_source=None if "solver" in parameters else 300, n_target=300)
     uvp = mb.evaluate(fitted.transform, problem, n=2000, seed=0)["uvp"].value
-    # 0.97 % by centroids and 1.8 % hard were measured at m = 500; the error of m samples falls like 1 / m, and that of SGD,
-    # whose long steps amplify rounding, was 2.50 on one machine
+    # 0.97 % by centroids and 1.8 % hard were measured at m = 500; the error of m samples falls like 1 / m.
+    # The long steps of SGD amplify rounding: its error was 2.50 on one machine.
     assert uvp < (3.5 if fitted.map == "centroids" else 5)
 
 
