@@ -1,4 +1,4 @@
-"""What mkdocs asks for at build time: pages filled from the code, results beside the pages.
+"""What mkdocs asks for at build time: pages filled from the code, results and experiments beside the pages.
 
 A page asks with a line `<!-- generated: NAME -->`, where NAME is a function of `GENERATED`: what a docstring, a
 registry or the schema says is written there and nowhere else. Whatever is registered where the site is built is on its
@@ -365,15 +365,16 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """The curated results are pages' neighbours."""
+    """The curated results and the experiments are pages' neighbours."""
     from mkdocs.structure.files import File
 
-    for path in sorted((DOCS.parent / "results").glob("*.*")):
-        if path.suffix in (".txt", ".png"):
-            files.append(File.generated(config, f"results/{path.name}", abs_src_path=str(path)))
+    top = DOCS.parent
+    for path in sorted([*(top / "results").glob("*.*"), *(top / "benchmarks" / "experiments").glob("*.toml")]):
+        if path.suffix in (".txt", ".png", ".csv", ".zip", ".toml"):
+            files.append(File.generated(config, path.relative_to(top).as_posix(), abs_src_path=str(path)))
     return files
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Fill what is generated; results lie above docs/ in the repository and beside the pages in the site."""
-    return fill(markdown).replace("](../results/", "](results/")
+    """Fill what is generated; what lies above docs/ in the repository lies beside the pages in the site."""
+    return fill(markdown).replace("](../", "](")
