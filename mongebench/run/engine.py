@@ -1,7 +1,7 @@
 """Engines: who runs the batches of child processes. Here the interface and the local engine; `dask_engine` has another.
 
-Cells of one estimator share a child, because starting one costs seconds; each still has its own limits and its own
-record. Those of two frameworks do not: JAX and torch are never in one process.
+Cells of one estimator on one problem family share a child, because starting one costs seconds; each still has its own
+limits and its own record. Those of two frameworks do not: JAX and torch are never in one process.
 """
 
 from __future__ import annotations
@@ -14,15 +14,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from mongebench.core.estimator import CPU_ALONE
 from mongebench.run.batch import Progress, run_batch
 from mongebench.run.child import Job
 from mongebench.run.record import PlannedCell
 
 BATCHES_PER_WORKER = 4
-"""A run is cut into at least this many batches per worker, so that none idles long while another ends."""
-MOST_CELLS = 32
-"""Of a batch: what JAX compiles for one cell stays in the memory of the child for the next ones."""
+"""A family of cells is cut into this many batches a worker, so that none idles long while another ends."""
 
 
 class Engine(Protocol):
@@ -42,19 +39,15 @@ class Engine(Protocol):
 
 
 def batches(cells: Sequence[PlannedCell], workers: int, seeds_together: int = 1) -> list[list[PlannedCell]]:
-    """Cells that share a child: one estimator's, problem by problem, no more than is good.
+    """Cells that share a child: one estimator on one problem family, in the given order, no more than is good."""
 
-    Estimators that compute on the CPU alone come last: most of them are quick, and the run ends with short batches.
-    """
+    def family(planned: PlannedCell) -> tuple[str, str, str]:
+        return planned.cell.estimator.name, planned.cell.problem.name, planned.framework
 
-    def shared(planned: PlannedCell) -> tuple[bool, str, str]:
-        return planned.framework == CPU_ALONE, planned.cell.estimator.name, planned.framework
-
-    size = min(-(-len(cells) // (BATCHES_PER_WORKER * workers)), MOST_CELLS)
+    size = -(-len(cells) // (BATCHES_PER_WORKER * workers))
     size = -(-size // seeds_together) * seeds_together
-    ordered = sorted(cells, key=lambda planned: (*shared(planned), planned.cell.problem.name))
     found = []
-    for _, group in itertools.groupby(ordered, key=shared):
+    for _, group in itertools.groupby(sorted(cells, key=family), key=family):
         alike = list(group)
         found += [alike[start : start + size] for start in range(0, len(alike), size)]
     return found

@@ -12,7 +12,7 @@ import mongebench as mb
 from mongebench import cli
 from mongebench.core.errors import InvalidParameter, UnknownName
 from mongebench.report.tables import results
-from mongebench.run import batch, device, engine
+from mongebench.run import batch, device
 from mongebench.run.engine import batches
 from mongebench.run.reading import read_run
 from mongebench.run.record import Record
@@ -104,28 +104,6 @@ def test_frameworks_are_never_in_one_batch(tmp_path: Path) -> None:
     found = [{planned.framework for planned in group} for group in batches(run.plan.cells, 1)]  # of three cells
     assert {len(frameworks) for frameworks in found} == {1}
     assert set.union(*found) == {"jax", "torch", "numpy"}
-
-
-def test_a_batch_is_one_estimator_on_several_problems_and_no_longer_than_is_good(tmp_path: Path, monkeypatch) -> None:
-    text = GRID.replace('["shift", "dispatches"]', '["bures", "entropic", "identity"]')
-    text = text.replace('"gaussian"', '["gaussian", "product", "radial"]')
-    (tmp_path / "grid.toml").write_text(text, encoding="utf-8")
-    run = Execution(Invocation(experiment=str(tmp_path / "grid.toml"), seeds=5), RunDirectory(tmp_path / "run"))
-    monkeypatch.setattr(engine, "BATCHES_PER_WORKER", 1)
-    cells = run.plan.cells  # 15 of each estimator
-
-    def found(workers: int, together: int = 1) -> list[tuple[str, int]]:
-        groups = batches(cells, workers, together)
-        assert sorted(one.cell.key for group in groups for one in group) == sorted(one.cell.key for one in cells)
-        assert all(len({one.cell.estimator.name for one in group}) == 1 for group in groups)
-        return [(group[0].cell.estimator.name, len(group)) for group in groups]
-
-    # JAX's estimator first: the last batches are short ones.
-    assert found(1) == [("entropic", 15), ("bures", 15), ("identity", 15)]
-    monkeypatch.setattr(engine, "MOST_CELLS", 8)
-    assert found(1) == [(name, size) for name in ("entropic", "bures", "identity") for size in (8, 7)]
-    assert found(1, together=5) == [(name, size) for name in ("entropic", "bures", "identity") for size in (10, 5)]
-    assert {size for _, size in found(15)} == {3}
 
 
 def test_pot_loads_no_framework_but_the_one_of_the_child(tmp_path: Path) -> None:
