@@ -152,10 +152,14 @@ def test_transform_before_fit_is_an_error(name):
 
 
 @every_name
-@pytest.mark.parametrize("case", ["one source point", "one target point", "duplicates", "all equal", "constant column"])
+@pytest.mark.parametrize(
+    "case", ["one point", "one source point", "one target point", "duplicates", "all equal", "constant column"]
+)
 def test_degenerate_samples_give_a_finite_map_or_a_clear_error(name, case, clouds):
     x, y = clouds(name, 20)
-    if case == "one source point":
+    if case == "one point":
+        x, y = x[:1], y[:1]
+    elif case == "one source point":
         x = x[:1]
     elif case == "one target point":
         y = y[:1]
@@ -177,3 +181,71 @@ def test_degenerate_samples_give_a_finite_map_or_a_clear_error(name, case, cloud
 def test_one_point_goes_to_one_point(name, clouds):
     x, y = clouds(name, 1)
     np.testing.assert_allclose(estimator(name).fit(x, y).transform(x), y, atol=1e-12)
+
+
+# What named checks look at too, with narrower bounds or more kinds of input.
+
+
+@pytest.mark.slow
+@every_name
+def test_types_and_shapes_come_back(name, clouds, fitted_once):
+    import jax
+    import torch
+
+    fitted = fitted_once(name)
+    fresh = clouds(name, 7, seed=3)[0]
+    expected = fitted.transform(fresh)
+    assert (expected.shape, expected.dtype) == (fresh.shape, np.float64)
+    for given, dtype in [
+        (fresh.astype(np.float32), np.float32),
+        (torch.tensor(fresh), torch.float64),
+        (torch.tensor(fresh, dtype=torch.float32), torch.float32),
+        (jax.numpy.asarray(fresh, dtype="float32"), np.float32),
+    ]:
+        image = fitted.transform(given)
+        assert isinstance(image, type(given))
+        assert (tuple(image.shape), image.dtype) == (fresh.shape, dtype)
+        # the input is rounded to 6e-8; maps that jump (nearest neighbour) do so away from these points
+        np.testing.assert_allclose(np.asarray(image), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(fitted.transform(fresh.tolist()), expected)
+    assert fitted.transform(np.ones((3, fresh.shape[1]), dtype=np.int64)).dtype == np.float64
+    assert fitted.transform(fresh[:0]).shape == (0, fresh.shape[1])
+
+
+@pytest.mark.slow
+@every_name
+def test_a_point_has_one_image(name, clouds, fitted_once):
+    """Whatever the other rows of the query are."""
+    fitted = fitted_once(name)
+    fresh = clouds(name, 40, seed=3)[0]
+    # BLAS may sum one row in another order than many
+    np.testing.assert_allclose(fitted.transform(fresh)[11:12], fitted.transform(fresh[11:12]), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.slow
+@every_name
+def test_the_order_of_the_samples_does_not_matter(name, clouds):
+    x, y = clouds(name, 60, 45)
+    fresh = clouds(name, 30, seed=3)[0]
+    rng = np.random.default_rng(0)
+    expected = estimator(name).fit(x, y).transform(fresh)
+    permuted = estimator(name).fit(rng.permutation(x), rng.permutation(y)).transform(fresh)
+    # sums in another order; an iterative solver may stop one check earlier, which moves entropic maps by up to 5e-4
+    np.testing.assert_allclose(permuted, expected, atol=1e-3)
+
+
+@pytest.mark.slow
+@every_name
+def test_moving_both_measures_moves_the_map(name, clouds, fitted_once):
+    x, y = clouds(name, 60, 45)
+    shift = np.full(x.shape[1], 8.0)
+    expected = fitted_once(name).transform(x) + shift
+    np.testing.assert_allclose(estimator(name).fit(x + shift, y + shift).transform(x + shift), expected, atol=1e-3)
+
+
+@pytest.mark.slow
+@every_learnt
+def test_beats_the_identity_on_a_shifted_gaussian(name, gaussian_pair):
+    pair = gaussian_pair(dimension(name))
+    identity = pair.uvp(lambda x: x)
+    assert pair.uvp(estimator(name).fit(*pair.samples(500)).transform) < identity / 2

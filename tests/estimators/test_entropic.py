@@ -104,6 +104,17 @@ def test_mean_cost_scale_is_the_mean_over_all_pairs():
     assert absolute_epsilon(0.05, "absolute", x, y) == 0.05
 
 
+@pytest.mark.slow  # the named check has a wider bound
+@BOTH
+def test_potential_has_the_map_as_gradient(gaussian_pair, estimator):
+    x, y = gaussian_pair(2).samples(50)
+    fitted = estimator().fit(x + 3, y)
+    h = 1e-4
+    slopes = [(fitted.potential(x + 3 + h * e) - fitted.potential(x + 3 - h * e)) / (2 * h) for e in np.eye(2)]
+    # h^2 / 6 times the third derivative, which is of order |y|^3 / epsilon^2 = 1e3
+    np.testing.assert_allclose(np.transpose(slopes), fitted.transform(x + 3), atol=1e-5)
+
+
 def test_potential_is_convex_and_conjugate_to_the_cost(gaussian_pair):
     """phi convex, and by the marginal condition the mean weight of every target point is 1 / m."""
     x, y = gaussian_pair(2).samples(60, 30)
@@ -112,6 +123,16 @@ def test_potential_is_convex_and_conjugate_to_the_cost(gaussian_pair):
     assert (fitted.potential((x[:30] + x[30:]) / 2) <= middle + 1e-12).all()
     # the weighted mean of the barycentres is the mean of Y exactly when the second marginal is uniform
     np.testing.assert_allclose(fitted.transform(x).mean(axis=0), y.mean(axis=0), atol=1e-8)
+
+
+@pytest.mark.slow  # the named check has a wider bound
+@BOTH
+def test_data_far_from_the_origin_loses_nothing(gaussian_pair, estimator):
+    x, y = gaussian_pair(2).samples(50)
+    far = np.array([1e6, -1e6])
+    expected = estimator().fit(x, y).transform(x)
+    # 1e6 is stored to 1e-10, its square to 1e-4: expanding |x - y|^2 would lose everything below that
+    np.testing.assert_allclose(estimator().fit(x + far, y + far).transform(x + far) - far, expected, atol=1e-6)
 
 
 @BOTH

@@ -127,6 +127,28 @@ def test_trace_sees_every_round_and_ends_the_fit(gaussian_pair):
     assert all(set(diagnostics) == {"kkt_residual", "violation"} for _, diagnostics in seen)
 
 
+@pytest.mark.slow  # the named checks have wider bounds
+def test_potential_has_the_map_as_gradient_and_the_map_goes_back(pair):
+    x, y = pair.samples(60)
+    fitted = KernelSOS(**FIXED).fit(x + 3, y)
+    h = 1e-4
+    slopes = [(fitted.potential(x + 3 + h * e) - fitted.potential(x + 3 - h * e)) / (2 * h) for e in np.eye(2)]
+    # h^2 / 6 times the third derivative; rounding of phi, of order 10, over h
+    np.testing.assert_allclose(np.transpose(slopes), fitted.transform(x + 3), atol=1e-6)
+    np.testing.assert_allclose(fitted.inverse_transform(fitted.transform(x + 3)), x + 3, atol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", [1e-6, 1e6])
+def test_units_do_not_matter(pair, scale):
+    x, y = pair.samples(60)
+    expected = KernelSOS(**FIXED).fit(x, y).transform(x)
+    # rounding of the units, amplified by the condition of the Newton system
+    np.testing.assert_allclose(
+        KernelSOS(**FIXED).fit(scale * x, scale * y).transform(scale * x) / scale, expected, atol=1e-5
+    )
+
+
 def test_order_of_the_samples_and_a_shift_of_both_do_not_matter(pair):
     x, y = pair.samples(60, 45)
     rng = np.random.default_rng(0)

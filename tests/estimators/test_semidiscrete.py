@@ -78,15 +78,15 @@ def test_sgd_is_pot_called_by_hand(rng):
     np.testing.assert_allclose(fitted.target_mean_, y.mean(axis=0), rtol=1e-12)
 
 
-@pytest.mark.parametrize("parameters", [{}, {"map": "hard"}, {"solver": "sgd"}])
+# A thousand steps of SGD are not at rest: 2.500 with seed 0, where two thousand have 2.37.
+@pytest.mark.parametrize("parameters", [{}, {"map": "hard"}, {"solver": "sgd", "steps": 2000}])
 def test_finds_the_map_between_gaussians(parameters):
     problem = mb.problem("gaussian", dim=2, seed=7)
-    estimator = Semidiscrete(**parameters, steps=1000)
+    estimator = Semidiscrete(**{"steps": 1000} | parameters)
     fitted = mb.fit(problem, estimator, n_source=None if "solver" in parameters else 300, n_target=300)
     uvp = mb.evaluate(fitted.transform, problem, n=2000, seed=0)["uvp"].value
-    # 0.97 % by centroids and 1.8 % hard were measured at m = 500; the error of m samples falls like 1 / m.
-    # The long steps of SGD amplify rounding: its error was 2.50 on one machine.
-    assert uvp < (3.5 if fitted.map == "centroids" else 5)
+    # 0.97 % by centroids and 1.8 % hard were measured at m = 500; the error of m samples falls like 1 / m
+    assert uvp < (2.5 if fitted.map == "centroids" else 5)
 
 
 def test_sgd_serves_high_dimension():

@@ -1,9 +1,13 @@
 """Runs made of records that nobody had to fit: the tests of the report write what it reads."""
 
+import functools
+import importlib.util
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -135,6 +139,19 @@ def writer(folder: Path) -> Callable[..., RunDirectory]:
 def write_run(tmp_path: Path) -> Callable[..., RunDirectory]:
     """What `writer` gives for the folder of the test."""
     return writer(tmp_path)
+
+
+@functools.cache
+def simulated(name: str) -> ModuleType:
+    """The module benchmarks/simulations/NAME.py, which is a script and in no package."""
+    path = Path(__file__).parents[2] / "benchmarks" / "simulations" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(f"simulated_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
 
 
 def repository(checkout: Path) -> None:

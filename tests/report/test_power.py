@@ -1,23 +1,20 @@
 """The table of powers and false alarms in docs/protocol.md, held against what its script finds now."""
 
-import importlib.util
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from .conftest import simulated
+
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "benchmarks" / "simulations" / "power.py"
 RUNS, PUBLISHED = 8, 30
 
 
 @pytest.fixture(scope="module")
 def power():
-    spec = importlib.util.spec_from_file_location("simulated_power", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return simulated("power")
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,5 @@
 """The inequalities on curves of known answer: Gaussian flows, gradient flows and proximal steps in one dimension."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -10,9 +7,10 @@ from mongebench.report.rates.inequalities import INEQUALITIES, KL, KL_CONVEX, MA
 from mongebench.report.rates.verdict import Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
+from ..conftest import simulated
+
 HOLDS, PLATEAU, BROKEN, INCONCLUSIVE, NOT_APPLICABLE = Verdict
 TIMES = 0.1 * np.arange(31)
-SIMULATION = Path(__file__).parents[3] / "benchmarks" / "simulations" / "rates.py"
 
 
 def trace(times, errors, kl, noise=0.0):
@@ -166,9 +164,7 @@ def test_which_speak_of_which_lambda():
 
 @pytest.mark.parametrize("inequality", [MAP_BY_KL, KL, KL_CONVEX], ids=lambda one: one.name)
 def test_curves_on_the_lines_of_kl_are_called_broken_in_few(inequality):
-    spec = importlib.util.spec_from_file_location("simulated_rates", SIMULATION)
-    simulation = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(simulation)
+    simulation = simulated("rates")
     trials = 96
     found = simulation.verdicts_beside(inequality, 0.0, 0.1, trials)
     # 2.5 %, and three standard deviations of such a count.

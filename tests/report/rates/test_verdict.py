@@ -1,8 +1,5 @@
 """The rate verdict on curves of known answer: by construction, by Euler schemes, by the Gaussian matrix flow."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
@@ -13,10 +10,11 @@ from mongebench.report.rates.inequalities import step_bounds
 from mongebench.report.rates.verdict import RESOLUTION, Scheme, Verdict, rate_verdict
 from mongebench.run.record import TracePoint
 
+from ..conftest import simulated
+
 HOLDS, PLATEAU, BROKEN, INCONCLUSIVE, NOT_APPLICABLE = Verdict
 TIMES = 0.2 * np.arange(16)
 LAMBDA = 0.8
-SIMULATION = Path(__file__).parents[3] / "benchmarks" / "simulations" / "rates.py"
 
 
 def trace(times, errors, **columns):
@@ -196,10 +194,7 @@ def test_the_bound_is_broken_only_by_what_the_floor_cannot_explain():
 
 @pytest.fixture(scope="module")
 def simulation():
-    spec = importlib.util.spec_from_file_location("simulated_rates", SIMULATION)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return simulated("rates")
 
 
 @pytest.mark.parametrize("horizon", [2.0, 4.0])

@@ -1,25 +1,17 @@
 """Noise and failures cannot buy a place, equal ones are not told apart, and differences that are there are found."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import stats
 
 from mongebench.report.tables import paired, ranking
 
-ROOT = Path(__file__).resolve().parents[3]
+from ..conftest import simulated
 
 
 @pytest.fixture(scope="module")
 def simulations():
-    spec = importlib.util.spec_from_file_location("simulated_board", ROOT / "benchmarks" / "simulations" / "board.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return simulated("board")
 
 
 RUNS = 200
