@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 
 class Compiled:
@@ -17,33 +15,37 @@ class Compiled:
     The arrays that it closes over, such as the means and the matrices in V, are arguments of the program and no part
     of it: instances of one family of problems have one program, which JAX's cache on disk compiles once for them all.
 
-    Attributes
+    Parameters
     ----------
-    programs
-        By the structure of their arguments.
+    function
+        Trees of arrays to trees of arrays.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self._function = function
-        self.programs: dict[Any, Any] = {}
+        self._programs: dict[Any, tuple[Any, list[jax.Array]]] = {}
 
     def __call__(self, *given: Any) -> Any:
-        """What the function returns: trees of arrays in and out."""
-        return self._program(given)(*given)
+        """What the function returns."""
+        program, constants = self._program(given)
+        return program(constants, given)
 
     def lower(self, *given: Any) -> Any:
         """The program for such arguments, before XLA optimises it."""
-        return self._program(given).lower(*given)
+        program, constants = self._program(given)
+        return program.lower(constants, given)
 
-    def _program(self, given: tuple[Any, ...]) -> Any:
+    def _program(self, given: tuple[Any, ...]) -> tuple[Any, list[jax.Array]]:
         leaves, structure = jax.tree.flatten(given)
         kind = structure, *((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
-        if kind not in self.programs:
+        if kind not in self._programs:
+            traced = jax.jit(self._function).trace(*given)  # told to the clock, as `jax.make_jaxpr` is not
+            closed, form = traced.jaxpr, jax.tree.structure(traced.out_info)
+
+            def program(constants: list[jax.Array], given: tuple[Any, ...]) -> Any:
+                results = jax.core.eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(given))
+                return jax.tree.unflatten(form, results)
+
             # On the device once, and not sent there with every call.
-            closed = jax.tree.map(_on_device, eqx.filter_closure_convert(self._function, *given))
-            self.programs[kind] = eqx.filter_jit(closed)
-        return self.programs[kind]
-
-
-def _on_device(leaf: Any) -> Any:
-    return jnp.asarray(leaf) if isinstance(leaf, np.ndarray) else leaf
+            self._programs[kind] = jax.jit(program), [jnp.asarray(constant) for constant in closed.consts]
+        return self._programs[kind]

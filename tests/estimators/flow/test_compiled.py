@@ -38,4 +38,4 @@ def test_another_structure_is_another_program() -> None:
     function = Compiled(lambda x: x * scale)
     for x in (jnp.ones(2), jnp.ones((3, 2)), jnp.zeros(2), jnp.ones(2, "int32")):
         assert function(x) == pytest.approx(np.asarray(x) * np.asarray(scale))
-    assert len(function.programs) == 3
+    assert len(function._programs) == 3
