@@ -292,9 +292,9 @@ def rate(found: Sequence[TracedFlow], look_of: Looks, inequality: Inequality) ->
             curves = [curve for trace in traces if (curve := along(trace, inequality.observed))]
             if not curves:
                 continue
-            time, values = together(curves)
+            time, band = together(curves)
             kept = np.unique(np.linspace(0, len(time) - 1, min(len(time), CURVE)).round().astype(int))
-            low, middle, high = np.nanquantile(values[:, kept], (0, 0.5, 1), axis=0)
+            low, middle, high = band[:, kept]
             look = look_of(name) | {"dash": dash}
             if len(curves) > 1 and dash == "solid":
                 every = np.union1d(np.arange(0, len(kept), 2), len(kept) - 1)  # of two thin lines, a page has thousands

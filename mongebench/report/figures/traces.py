@@ -78,14 +78,13 @@ def against_flow_time(axis: Axes, block: Sequence[TracedFlow], rivals: list[str]
         colour = look(name, rivals)["color"]
         coarse = [curve for flow in seeds if (curve := along(flow.trace, field))]
         fine = [curve for flow in seeds if (curve := along(flow.refinement or (), field))]
-        time, values = together(coarse)
-        low, middle, high = np.nanquantile(values, (0, 0.5, 1), axis=0)
+        time, (low, middle, high) = together(coarse)
         axis.plot(time, middle, color=colour, linewidth=1.2, label=plain(name))
         if len(coarse) > 1:
             axis.fill_between(time, low, high, color=colour, alpha=0.2, linewidth=0)
         if fine:
-            times, values = together(fine)
-            axis.plot(times, np.nanmedian(values, axis=0), ":", color=colour, linewidth=1.2)
+            times, (_, median, _) = together(fine)
+            axis.plot(times, median, ":", color=colour, linewidth=1.2)
             axis.plot([], [], ":", color=QUIET, label="at half the step")
         lowest, end = min(lowest, np.min(low[low > 0], initial=1.0)), max(end, time[-1])
     floors = [flow.floor / flow.trace[0].l2_error for flow in block if flow.trace[0].l2_error]

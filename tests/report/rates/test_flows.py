@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from mongebench import cli, plugins
 from mongebench.estimators.flow.machinery.floor import family_floor
 from mongebench.estimators.flow.schemes.implicit import FlowImplicit
-from mongebench.report.rates.flows import flows
+from mongebench.report.rates.flows import flows, together
 from mongebench.report.rates.flows import frame as all_rows
 from mongebench.report.rates.inequalities import KL, KL_CONVEX, MAP, MAP_BY_KL, step_bounds
 from mongebench.report.rates.verdict import Scheme, rate_verdict
@@ -283,3 +283,13 @@ def test_seeds_share_a_line_of_the_table(write_run) -> None:
     said = shown(terminal.rates(frame(read_run(run.path))))
     assert "0-2, 5" in said
     assert "4/4" in said
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_band_over_seeds_is_of_those_that_have_not_ended(count) -> None:
+    rng = np.random.default_rng(count)
+    lengths = rng.integers(3, 20, count)
+    traces = [list(zip(np.cumsum(rng.exponential(size=n)), rng.exponential(size=n), strict=True)) for n in lengths]
+    time, band = together(traces)
+    values = [np.interp(time, *np.transpose(trace), right=np.nan) / trace[0][1] for trace in traces]
+    np.testing.assert_allclose(band, np.nanquantile(values, (0, 0.5, 1), axis=0), rtol=1e-12)
