@@ -1,9 +1,10 @@
 """Shared by all tests.
 
-XLA compiles without LLVM's optimisations here: tests compile far more than they compute, and those of the flows need
-0.64 of the CPU seconds so. What it has compiled it keeps in pytest's cache, for the next time too: a fit like one
-before needs a third. The runner's children have flags and a cache of their own, and micro-benchmarks run
-alone do not load this file: what is timed is optimised.
+XLA compiles without LLVM's optimisations here, and without its fusion emitters, which go through MLIR: tests compile
+far more than they compute. Those of the flows need 0.64 of the CPU seconds without the one, and 0.6 of these without
+the other. What it has compiled it keeps in pytest's cache, for the next time too: a fit like one before needs a third.
+The runner's children have flags and a cache of their own, and micro-benchmarks run alone do not load this file: what
+is timed is optimised.
 
 The cells of one estimator share one child of the runner: what a child imports costs more than its cells do.
 """
@@ -21,7 +22,7 @@ from mongebench import plugins
 from mongebench.run import child, engine
 from mongebench.run.record import PlannedCell
 
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
 engine.BATCHES_PER_WORKER = 1
 
 
