@@ -19,12 +19,12 @@ SMALL = {
     **{name: {"steps": 20, "width": 16, "depth": 1, "batch_size": 32} for name in ("w2_dual", "enot", "monge_gap")},
     "euclidean": {"units": 4, "batch_size": 40, "steps": 3, "inner_steps": 5, "learning_rate": 1e-2},
     "kernel_sos": {"bandwidth": 2.0, "lambda1": 1e-3, "lambda2": 1e-5, "max_pairs": 100},
-    "semidiscrete": {"pixels": 64},
+    "semidiscrete": {"pixels": 24},
 }
 """Parameters with which a flow or a network is fitted in a second or two, compilation included.
 
-kernel_sos has the setting that it would choose; that it chooses one is checked among the long ones, and so is
-semidiscrete on all of its pixels.
+kernel_sos has the setting that it would choose, and semidiscrete the 24 pixels along an axis that it has in d = 3
+anyway; that the one chooses, and the other on all of its pixels in d = 2, are checked among the long ones.
 """
 FLOWS = [name for name, plugin in available(ESTIMATORS).items() if ".flow." in plugin.module]
 EXTRA = [] if importlib.util.find_spec("MultiScaleOT") else ["multiscale"]
