@@ -13,6 +13,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,9 @@ from mongebench import plugins
 from mongebench.run import child, engine
 from mongebench.run.record import PlannedCell
 
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false")
+# A process ends if its XLA does not know a flag: the second is given to the versions alone that were seen to know it.
+EMITTERS = " --xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else ""
+os.environ.setdefault("XLA_FLAGS", f"--xla_backend_optimization_level=0{EMITTERS}")
 engine.BATCHES_PER_WORKER = 1
 
 
