@@ -165,7 +165,7 @@ def test_the_leaderboard_is_computed_from_the_records_of_the_nightly_run(nightly
 def test_the_main_finding_is_what_the_leaders_of_the_nightly_run_have(nightly) -> None:
     said = " ".join(README[README.index("**Main finding") : README.index("## Two commands")].split())
     leaders = [line for line in leaderboard.board(nightly) if line["leader"] == line["estimator"]]
-    for tier in ("source samples + target samples", "source sampler + target potential"):
+    for tier in ("source samples + target samples", "source samples + target potential"):
         (line,) = [one for one in leaders if one["tier"] == tier]
         value, low, high = (f"{100 * line[key]:.2g}" for key in ("ratio", "low", "high"))
         assert f"`{line['estimator']}`" in said
