@@ -181,7 +181,8 @@ def write_rows(rows: Rows, path: Path) -> None:
         if suffix == ".npy":
             np.save(path, points)
         else:
-            np.savez(path, **{rows.array: points}, **rows.others)
+            arrays: dict[str, Any] = {rows.array: points, **rows.others}
+            np.savez(path, **arrays)
 
 
 def _unpacked(path: Path) -> Rows:
