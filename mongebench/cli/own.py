@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -20,6 +21,21 @@ Header = Annotated[Side, typer.Option(help="Whether the first line of a .csv fil
 Index = Annotated[Side, typer.Option(help="Whether the first column of a .csv file numbers the rows.")]
 Separator = Annotated[str, typer.Option(help="Separator of a .csv file, one character.")]
 DecimalSign = Annotated[Decimal, typer.Option(help="Decimal sign of a .csv file.")]
+
+OPTIONS = (
+    (r"columns = 'position' matches them by position, ", ""),
+    (r"columns = 'position' does without", "Name those of both files, or of neither"),
+    (r"columns = \[names\]", "--columns a,b"),
+    (r"\b(header|index) = true", r"--\1 yes"),
+    (r"\b(header|index) = false", r"--\1 no"),
+    (r"\b(separator) = ", r"--\1 "),
+)
+"""What errors call by the parameters of the problem `files`, and the options that these commands have for it."""
+REMEDIES = (
+    ("--columns", r"[Cc]olumns? '", "--columns a,b chooses the coordinates"),
+    ("--drop-missing", "missing value|NaN", "--drop-missing leaves out rows with a missing value"),
+)
+"""An option of `fit`, which errors it helps with, and how."""
 
 
 def fit(
@@ -78,8 +94,8 @@ def fit(
 
 def apply(
     map: Annotated[Path, typer.Argument(metavar="MAP", help="Map written by `mongebench fit` or `mongebench.save`.")],
-    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Rows to move: .csv, .parquet or .npy.")],
-    out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet or .npy.")],
+    rows: Annotated[Path, typer.Argument(metavar="ROWS", help="Rows to move: .csv, .parquet, .npy or .npz.")],
+    out: Annotated[Path, typer.Option(help="Output file: .csv, .parquet, .npy or .npz.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace --out where it exists.")] = False,
     header: Header = "auto",
     separator: Separator = "auto",
@@ -96,7 +112,8 @@ def apply(
         raise InvalidParameter(f"--out {out}: there is no folder {out.parent}.")
     if out.exists() and not overwrite:
         raise InvalidParameter(f"--out {out} exists; give another name, or --overwrite to replace it.")
-    result = moved(fitted, read_rows(rows, _layout(header, "no", separator, decimal)), str(rows))
+    with _remedies(()):
+        result = moved(fitted, read_rows(rows, _layout(header, "no", separator, decimal)), str(rows))
     write_rows(result.rows, out)
     count = len(result.rows.frame)
     if result.unmoved:
@@ -126,17 +143,16 @@ def _folder(out: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _remedies() -> Iterator[None]:
-    """Add to what is wrong with a file the options that help, if one does."""
-    options = {
-        "column": "--columns a,b chooses the coordinates",
-        "missing value": "--drop-missing leaves out rows with a missing value",
-    }
+def _remedies(remedies: tuple[tuple[str, str, str], ...] = REMEDIES) -> Iterator[None]:
+    """Say what is wrong with a file in this command's options, with those that help and are not named yet."""
     try:
         yield
     except InvalidInput as error:
-        helpful = [option for word, option in options.items() if word in str(error).lower()]
-        raise InvalidInput(f"{error} ({', '.join(helpful)}.)" if helpful else str(error)) from error
+        said = str(error)
+        for parameter, option in OPTIONS:
+            said = re.sub(parameter, option, said)
+        helpful = [remedy for option, error_, remedy in remedies if option not in said and re.search(error_, said)]
+        raise InvalidInput(f"{said} ({', '.join(helpful)}.)" if helpful else said) from error
 
 
 def _names(text: str) -> list[str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mongebench.core.arrays import as_points
 from mongebench.core.csvfields import parsed
@@ -17,7 +19,9 @@ from mongebench.core.errors import InvalidInput, one_of
 from mongebench.core.estimator import MapEstimator
 from mongebench.core.npz import DAMAGED
 
-SUFFIXES = (".csv", ".parquet", ".npy")
+SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
+ARRAY = "points"
+"""What the cloud of an .npz file is called, where it is not the only array."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +34,16 @@ class Rows:
         Of a .csv file, the text of its fields; of the others, the values.
     cells
         What the .csv file says, its separator and its decimal sign included; None for other files.
+    others
+        The arrays of an .npz file beside the cloud, by their names.
+    array
+        What the .npz file calls the cloud.
     """
 
     frame: pd.DataFrame
     cells: Cells | None = None
+    others: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    array: str = ARRAY
 
     def numbers(self, names: Sequence[Any], where: str) -> pd.DataFrame:
         """Some columns as numbers, NaN where one is missing. Raises `InvalidInput` for a column of anything else."""
@@ -72,7 +82,10 @@ class Moved:
 
 
 def read_rows(path: Path, layout: Layout | None = None) -> Rows:
-    """All columns of a .csv, .parquet or .npy file.
+    """All columns of a .csv, .parquet, .npy or .npz file.
+
+    The cloud of an .npz file is its only array, or the one called `points`, as for `mongebench fit`; NaN in an array is
+    a missing value.
 
     Raises `InvalidInput` for a file that is missing, of another kind, or cannot be read.
     """
@@ -85,7 +98,11 @@ def read_rows(path: Path, layout: Layout | None = None) -> Rows:
         if suffix == ".parquet":
             return Rows(pd.read_parquet(path))
         if suffix == ".npy":
-            return Rows(pd.DataFrame(as_points(np.load(path, allow_pickle=False), name=str(path))))
+            return Rows(_frame(np.load(path, allow_pickle=False), path))
+        if suffix == ".npz":
+            return _unpacked(path)
+    except InvalidInput:
+        raise
     except (OSError, *DAMAGED) as error:
         raise InvalidInput(f"{path} cannot be read as {suffix}: {error}") from error
     cells = read_csv(path, replace(layout or Layout(), index=False))
@@ -115,6 +132,11 @@ def moved(map: MapEstimator, rows: Rows, where: str) -> Moved:
                 f"{where} has {len(names)} columns, and the map was fitted to {map.n_features_in_} without names; "
                 "give those columns alone."
             )
+    elif isinstance(columns, pd.RangeIndex) and names != tuple(columns):
+        raise InvalidInput(
+            f"{where} does not name its columns, and the map was fitted to {', '.join(repr(name) for name in names)}: "
+            "name them, or in Python move the array of these columns, mongebench.load(MAP).transform(X)."
+        )
     for name in names:
         if name not in columns:
             raise InvalidInput(f"{where}: {one_of(str(name), [str(known) for known in columns], 'column')}")
@@ -133,11 +155,16 @@ def moved(map: MapEstimator, rows: Rows, where: str) -> Moved:
 
 
 def write_rows(rows: Rows, path: Path) -> None:
-    """Write rows as .csv, .parquet, or, where all are numbers, .npy. Raises `InvalidInput`.
+    """Write rows as .csv, .parquet, or, where all are numbers, .npy or .npz.
 
-    A .csv file of a .csv file keeps its separator, its decimal sign and the text of what was not moved.
+    A .csv file of a .csv file keeps its separator, its decimal sign and the text of what was not moved; an .npz file of
+    an .npz file keeps its other arrays. Raises `InvalidInput` for what a file of this kind cannot keep.
     """
     suffix, frame, cells = path.suffix.lower(), rows.frame, rows.cells
+    if suffix not in SUFFIXES:
+        raise InvalidInput(f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
+    if rows.others and suffix != ".npz":
+        raise InvalidInput(f"{path} cannot keep the other arrays, {', '.join(rows.others)}: an .npz file does.")
     if suffix == ".csv":
         separator = ","
         if cells is not None:
@@ -146,12 +173,32 @@ def write_rows(rows: Rows, path: Path) -> None:
         frame.to_csv(path, sep=separator, index=False, header=not isinstance(frame.columns, pd.RangeIndex))
     elif suffix == ".parquet":
         frame.set_axis([str(name) for name in frame.columns], axis=1).to_parquet(path, index=False)
-    elif suffix == ".npy":
-        text = [name for name in frame.columns if frame[name].dtype == object and cells is not None]
-        frame = frame.assign(**rows.numbers(text, str(path))) if text else frame
-        np.save(path, as_points(frame, name="The moved rows"))
     else:
-        raise InvalidInput(f"{path} has the suffix {path.suffix!r}; expected one of {', '.join(SUFFIXES)}.")
+        frame = frame.copy()
+        same = [name for name in frame.columns if frame[name].dtype != float]  # what was moved is float
+        frame[same] = rows.numbers(same, str(path))
+        points = frame.to_numpy(dtype=np.float64, na_value=np.nan)
+        if suffix == ".npy":
+            np.save(path, points)
+        else:
+            arrays: dict[str, Any] = {rows.array: points, **rows.others}
+            np.savez(path, **arrays)
+
+
+def _unpacked(path: Path) -> Rows:
+    with zipfile.ZipFile(path), np.load(path, allow_pickle=False) as stored:
+        arrays = dict(stored)
+    name = next(iter(arrays)) if len(arrays) == 1 else ARRAY
+    if name not in arrays:
+        raise InvalidInput(f"{path} holds the arrays {', '.join(arrays) or '(none)'}; call the cloud {ARRAY!r}.")
+    return Rows(_frame(arrays.pop(name), path), others=arrays, array=name)
+
+
+def _frame(array: Any, path: Path) -> pd.DataFrame:
+    """The rows of an (n, d) array of real numbers, NaN where one is missing."""
+    missing = np.isnan(array) if array.ndim == 2 and array.dtype.kind == "f" else np.zeros(array.shape, dtype=bool)
+    as_points(np.where(missing, 0, array), name=str(path))
+    return pd.DataFrame(array)
 
 
 def _written(frame: pd.DataFrame, cells: Cells) -> pd.DataFrame:

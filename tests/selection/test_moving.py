@@ -1,7 +1,9 @@
 """Rows of a file after a map: coordinates moved, all else as it was; and the commands `fit` and `apply`."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -73,22 +75,77 @@ def test_text_between_quotes_stays_as_it_is(map, frames, tmp_path) -> None:
         np.testing.assert_allclose(again[["height", "weight"]], map.transform(frames[0]), rtol=1e-12)
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy", ".npz"])
 def test_what_is_written_is_read_again(map, frames, tmp_path, suffix) -> None:
     frames[0].to_csv(tmp_path / "rows.csv", index=False)
     found = moved(map, read_rows(tmp_path / "rows.csv"), "rows")
     write_rows(found.rows, tmp_path / f"moved{suffix}")
     again = read_rows(tmp_path / f"moved{suffix}")
+    assert len(again.frame) == 60
     numbers = again.numbers(list(again.frame.columns), "moved")
     np.testing.assert_array_equal(numbers, map.transform(frames[0]))
 
 
+@pytest.fixture
+def nameless(frames, tmp_path, monkeypatch):
+    """A map that was fitted to arrays, saved in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    found = mb.select(*(frame.to_numpy() for frame in frames), ["bures"], folds=2).best
+    mb.save(found, "map.npz")
+    return found
+
+
+@pytest.mark.parametrize("out", ["b.csv", "b.parquet", "b.npy", "b.npz"])
+@pytest.mark.parametrize("rows", ["a.npy", "a.npz"])
+def test_arrays_are_moved_and_a_row_with_nan_is_not(nameless, frames, rows, out) -> None:
+    points = frames[0].to_numpy(copy=True)
+    points[3, 1] = np.nan
+    np.save("a.npy", points)
+    np.savez("a.npz", cloud=points)
+    done = CliRunner().invoke(app, ["apply", "map.npz", rows, "--out", out])
+    assert done.exit_code == 0, done.output
+    assert "1 of 60 rows have a missing coordinate and were not moved." in done.output
+    if out == "b.npz" and rows == "a.npz":
+        with np.load("b.npz") as written:
+            assert list(written) == ["cloud"]
+    again = read_rows(Path(out)).frame if out != "b.csv" else pd.read_csv(out, header=None)
+    whole = np.arange(60) != 3
+    np.testing.assert_array_equal(again.to_numpy()[3], points[3])
+    np.testing.assert_array_equal(again.to_numpy()[whole], nameless.transform(points[whole]))
+
+
+def test_other_arrays_of_a_file_are_kept_and_never_dropped(nameless, frames) -> None:
+    labels = np.array(["A", "B"] * 30)
+    np.savez("a.npz", points=frames[0].to_numpy(), labels=labels)
+    assert CliRunner().invoke(app, ["apply", "map.npz", "a.npz", "--out", "b.npz"]).exit_code == 0
+    with np.load("b.npz") as written:
+        assert sorted(written) == ["labels", "points"]
+        np.testing.assert_array_equal(written["labels"], labels)
+        np.testing.assert_array_equal(written["points"], nameless.transform(frames[0].to_numpy()))
+    failed = CliRunner().invoke(app, ["apply", "map.npz", "a.npz", "--out", "b.npy"])
+    assert "cannot keep the other arrays, labels: an .npz file does" in str(failed.exception)
+    assert not Path("b.npy").exists()
+    np.savez("c.npz", one=frames[0].to_numpy(), two=labels)
+    failed = CliRunner().invoke(app, ["apply", "map.npz", "c.npz", "--out", "b.npy"])
+    assert "c.npz holds the arrays one, two; call the cloud 'points'." in str(failed.exception)
+
+
 def test_rows_that_cannot_be_moved_are_refused(map, frames, tmp_path) -> None:
+    with pytest.raises(
+        mb.InvalidInput, match="does not name its columns, and the map was fitted to 'height', 'weight'"
+    ):
+        moved(map, Rows(pd.DataFrame(frames[0].to_numpy())), "rows")
+    for wrong in (np.zeros(3), np.array([["a", "b"]]), np.array([[1.0, np.inf]])):
+        np.save(tmp_path / "wrong.npy", wrong)
+        with pytest.raises(mb.InvalidInput, match=r"wrong\.npy"):
+            read_rows(tmp_path / "wrong.npy")
+    with pytest.raises(mb.InvalidInput, match="column 'name'"):
+        write_rows(Rows(frames[0].assign(name="Ann")), tmp_path / "moved.npy")
     with pytest.raises(mb.InvalidInput, match="height"):
         moved(map, Rows(frames[0].rename(columns={"height": "heigth"})), "rows")
     with pytest.raises(mb.InvalidInput, match="column 'weight'"):
         moved(map, Rows(frames[0].assign(weight="heavy")), "rows")
-    with pytest.raises(mb.InvalidInput, match=r"expected one of \.csv, \.parquet, \.npy"):
+    with pytest.raises(mb.InvalidInput, match=r"expected one of \.csv, \.parquet, \.npy, \.npz"):
         read_rows(tmp_path / "rows.xlsx")
     with pytest.raises(mb.InvalidInput, match="There is no file"):
         read_rows(tmp_path / "rows.csv")
@@ -106,7 +163,7 @@ def test_the_two_commands(frames, tmp_path, monkeypatch) -> None:
     failed = CliRunner().invoke(app, words)
     assert isinstance(failed.exception, mb.InvalidInput)
     assert "'id'" in str(failed.exception)
-    assert "--columns a,b chooses the coordinates" in str(failed.exception)
+    assert "--columns a,b chooses among the columns" in str(failed.exception)
     words += ["--columns", "height,weight"]
     failed = CliRunner().invoke(app, words)
     assert "--drop-missing leaves out rows" in str(failed.exception)
@@ -152,7 +209,7 @@ def test_fit_refuses_a_folder_that_cannot_be_made_before_it_fits(frames, tmp_pat
         ("./a.csv", "is the file that is read"),
         ("link.csv", "is the file that is read"),
         ("nowhere/moved.csv", "there is no folder nowhere"),
-        ("moved.xlsx", r"expected one of \.csv, \.parquet, \.npy"),
+        ("moved.xlsx", r"expected one of \.csv, \.parquet, \.npy, \.npz"),
     ],
 )
 def test_apply_refuses_what_it_cannot_write_to(map, frames, tmp_path, monkeypatch, out, said) -> None:
@@ -179,6 +236,43 @@ def test_fit_says_which_option_leaves_out_a_column(frames, tmp_path, monkeypatch
     assert said in str(failed.exception)
     assert "--columns a,b" in str(failed.exception)
     assert CliRunner().invoke(app, [*words, "--columns", "height,weight"]).exit_code == 0
+
+
+ORIGINAL = [1.5, 0.25], [2.5, 0.75], [-0.5, 0.5], [4.5, 1.25]
+
+
+@pytest.mark.parametrize(
+    ("name", "frame", "option"),
+    [
+        ("a.csv", pd.DataFrame(ORIGINAL, columns=["height", "weight_kg"]), "--columns"),
+        ("a.csv", pd.DataFrame(ORIGINAL, columns=["height", "weight"]).assign(more=[3.5, 1.5, 2.5, 0.5]), "--columns"),
+        ("a.csv", pd.DataFrame(ORIGINAL), ""),
+        ("a.npy", pd.DataFrame(ORIGINAL), ""),
+        ("a.csv", pd.DataFrame({"id": range(4), "height": [1.5, 2, 3.25, 4], "weight": [2, 1.5, 3, 2.5]}), "--index"),
+        ("a.csv", pd.DataFrame({"id": list("abcd"), "height": [1.5, 2, 3.25, 4], "weight": [2, 1, 3, 2]}), "--index"),
+        ("a.csv", pd.DataFrame(ORIGINAL, columns=["height", "2"]), "--header"),
+        ("a.csv", pd.DataFrame(ORIGINAL, columns=["height", "weight"]).replace(0.5, np.nan), "--drop-missing"),
+        ("a.npy", pd.DataFrame(ORIGINAL).replace(0.5, np.nan), "--drop-missing"),
+        ("a.parquet", pd.DataFrame(ORIGINAL, columns=["height", "weight"]).replace(0.5, np.nan), "--drop-missing"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_said_in_options_that_fit_has(frames, tmp_path, monkeypatch, name, frame, option):
+    monkeypatch.chdir(tmp_path)
+    frames[1].to_csv("b.csv", index=False)
+    if name == "a.npy":
+        np.save(name, frame)
+    elif name == "a.parquet":
+        frame.to_parquet(name)
+    else:
+        frame.to_csv(name, index=False, header=not isinstance(frame.columns, pd.RangeIndex))
+    said = str(CliRunner().invoke(app, ["fit", "--source", name, "--target", "b.csv"]).exception)
+    assert not re.search(r"\b(columns|index|header|separator|decimal) = ", said), said
+    named = set(re.findall(r"--[\w-]+", said))
+    known = set(re.findall(r"--[\w-]+", CliRunner().invoke(app, ["fit", "--help"], env={"COLUMNS": "200"}).output))
+    assert named <= known
+    assert option in named or not option, said
+    if not option:
+        assert "Name those of both files, or of neither" in said
 
 
 def test_fit_says_how_many_points_it_looked_at(frames, tmp_path, monkeypatch) -> None:

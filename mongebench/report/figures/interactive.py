@@ -6,6 +6,7 @@ chooses axis and view. A view either belongs to one axis, or its series have val
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
@@ -115,6 +116,13 @@ class _Drawing:
         if error is not None:
             series["error"] = rounded(error)
         self.chart["series"].append({"mode": "lines+markers", **series, **more})
+
+    def keep_axes_with_values(self) -> None:
+        """Drop the horizontal axes that no series has a value for: a reader would begin with an empty chart."""
+        series = self.chart["series"]
+        known = [any(value is not None for one in series for value in one["x"][k]) for k in range(len(self.chart["x"]))]
+        for one in (self.chart, *series) if any(known) else ():
+            one["x"] = list(itertools.compress(one["x"], known))
 
     def finished(self, caption: str) -> Chart | None:
         """None where there is nothing to see."""
@@ -242,6 +250,7 @@ def anytime(traced: Sequence[tuple[dict[str, Any], Record]], look_of: Looks) -> 
             [point.l2_error if known else point.energy_distance for point in trace],
             note=f"seed {row['seed']}",
         )
+    drawing.keep_axes_with_values()
     caption = "One curve per seed. Schemes that follow no flow have no flow time."
     return drawing.finished(f"{caption}{_left_out(len(traced) - len(kept))}")
 

@@ -198,6 +198,17 @@ def test_flows_have_a_page_with_the_line_of_the_theory(hostile, tmp_path) -> Non
     assert [axis["label"] for axis in anytime[0]["x"]] == ["flow time t", "oracle calls", "fit seconds"]
 
 
+def test_a_chart_does_not_begin_with_an_axis_that_nothing_is_known_along(write_run, tmp_path) -> None:
+    points = [point.model_copy(update={"flow_time": None}) for point in exponential(2.0, 0.1)]
+    report(write_run([(cell("sinkhorn"), points)]).path, "--out", tmp_path / "site")
+    (page,) = (tmp_path / "site").glob("problem-*")
+    (anytime,) = [one for one in Page(page).data if one.get("name") == "anytime"]
+    assert [axis["label"] for axis in anytime["x"]] == ["oracle calls", "fit seconds"]
+    for one in anytime["series"]:
+        assert one["x"][0] == [point.oracle_calls for point in points]
+        assert len(one["x"]) == 2
+
+
 def test_several_runs_are_one_and_the_later_record_holds(write_run, tmp_path) -> None:
     first = write_run([(cell("flow"), exponential(2.0, 0.1)), (cell("only_first"), [])]).path.rename(tmp_path / "first")
     second = write_run([(cell("flow"), exponential(4.0, 0.1)), (cell("late"), None)]).path
