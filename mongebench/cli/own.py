@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 import typer
 
-from mongebench.core.errors import InvalidInput, InvalidParameter
+from mongebench.core.errors import InvalidInput, InvalidParameter, one_of
 
 if TYPE_CHECKING:
     from mongebench.core.csvfile import Layout
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 Side = Literal["auto", "yes", "no"]
 Decimal = Literal["auto", ".", ","]
 Header = Annotated[Side, typer.Option(help="Whether the first line of a .csv file names the columns.")]
-Index = Annotated[Side, typer.Option(help="Whether the first column of a .csv file numbers the rows.")]
+Index = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|yes|no|NAME",
+        help="Whether the first column of each file numbers the rows, or the name of a column that does.",
+    ),
+]
 Separator = Annotated[str, typer.Option(help="Separator of a .csv file, one character.")]
 DecimalSign = Annotated[Decimal, typer.Option(help="Decimal sign of a .csv file.")]
 
@@ -66,9 +72,11 @@ def fit(
     from mongebench.saved import save
     from mongebench.selection.choose import candidates, select
 
-    layout = _layout(header, index, separator, decimal)
-    chosen: Columns = _names(columns) or "auto"
+    by_name = index not in get_args(Side)
+    layout = _layout(header, "no" if by_name else index, separator, decimal)
     with _remedies():
+        others = _beside(index, source, target, layout) if by_name else []
+        chosen: Columns = _names(columns) or others or "auto"
         x, y = read_pair(source, target, layout, columns=chosen, drop_missing=drop_missing)
     for table, path in ((x, source), (y, target)):
         if table.dropped:
@@ -155,11 +163,25 @@ def _remedies(remedies: tuple[tuple[str, str, str], ...] = REMEDIES) -> Iterator
         raise InvalidInput(f"{said} ({', '.join(helpful)}.)" if helpful else said) from error
 
 
+def _beside(index: str, source: Path, target: Path, layout: Layout) -> list[str]:
+    """The columns of the source but the one that numbers or labels the rows, which one file alone may have."""
+    from mongebench.selection.moving import read_rows
+
+    named = {path: [str(name) for name in read_rows(path, layout).frame.columns] for path in (source, target)}
+    every = {name for names in named.values() for name in names}
+    if index not in every:
+        raise InvalidParameter(f"--index: {one_of(index, every, 'column')}")
+    first, second = ([name for name in names if name != index] for names in named.values())
+    if odd := sorted({*first} ^ {*second}):
+        raise InvalidInput(f"{source} and {target} do not share the column {odd[0]!r}.")
+    return first
+
+
 def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")] if text else []
 
 
-def _layout(header: Side, index: Side, separator: str, decimal: Decimal) -> Layout:
+def _layout(header: Side, index: str, separator: str, decimal: Decimal) -> Layout:
     from mongebench.core.csvfile import Layout
 
     given = {"auto": "auto", "yes": True, "no": False}

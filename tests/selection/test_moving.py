@@ -238,6 +238,31 @@ def test_fit_says_which_option_leaves_out_a_column(frames, tmp_path, monkeypatch
     assert CliRunner().invoke(app, [*words, "--columns", "height,weight"]).exit_code == 0
 
 
+@pytest.mark.parametrize("both", [True, False])
+def test_a_column_named_as_the_index_is_no_coordinate(frames, tmp_path, monkeypatch, both) -> None:
+    monkeypatch.chdir(tmp_path)
+    one, other = (frame.assign(person=[f"{k:03d}" for k in range(len(frame))]) for frame in frames)
+    one[["height", "person", "weight"]].to_csv("a.csv", index=False)
+    (other if both else frames[1]).to_parquet("b.parquet")
+    words = ["fit", "--source", "a.csv", "--target", "b.parquet", "--estimator", "bures", "--folds", "2"]
+    done = CliRunner().invoke(app, [*words, "--index", "person"])
+    assert done.exit_code == 0, done.output
+    expected = mb.select(*(frame[["height", "weight"]] for frame in frames), ["bures"], folds=2).best
+    found = mb.load("selection/map.npz").transform(frames[0][["height", "weight"]])
+    np.testing.assert_allclose(found, expected.transform(frames[0][["height", "weight"]]), rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("index", "said"), [("persn", "Did you mean 'person'"), ("height", "share the column 'person'")]
+)
+def test_an_index_that_leaves_other_columns_is_refused(frames, tmp_path, monkeypatch, index, said) -> None:
+    monkeypatch.chdir(tmp_path)
+    frames[0].assign(person=1.5).to_csv("a.csv", index=False)
+    frames[1].to_csv("b.csv", index=False)
+    failed = CliRunner().invoke(app, ["fit", "--source", "a.csv", "--target", "b.csv", "--index", index])
+    assert said in str(failed.exception)
+
+
 ORIGINAL = [1.5, 0.25], [2.5, 0.75], [-0.5, 0.5], [4.5, 1.25]
 
 
