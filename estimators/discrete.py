@@ -43,7 +43,7 @@ class Exact(MapEstimator):
         translated:  T(x) = B_i + x - x_i    (Ferradans, Papadakis, Peyre, Aujol 2014)
 
     Use it in d <= 3, or to see what the samples alone say: the squared error falls like n^{-2/d}, and in d = 16 at
-    n = 2000 it can be several times that of the identity. Fitting takes some n^3 operations at worst and several dense
+    n = 2000 it can be several times that of the identity. Fitting takes about n^3 operations at worst and several dense
     n x m arrays. The coupling is verified: an outlier that blurs the other costs is dealt with or refused.
 
     Parameters

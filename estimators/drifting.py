@@ -31,9 +31,9 @@ class Drifting(MapEstimator):
     attracts to the target and repels from the other images; it vanishes where both laws agree. V is brought to unit
     mean square for each temperature tau and summed over them (the paper's algorithm 2 and appendix).
 
-    It is in the tables to show what good generation is worth as transport: its law comes close to the target, but every
-    rearrangement that keeps the law is as good to it, so that it need not come close to T*, the less so the higher the
-    dimension. It begins at the identity in centred coordinates of unit scale, which favours short ways.
+    It is in the tables to show what good generation is worth as transport: its law comes close to the target, but any
+    rearrangement that preserves the law is equally good for it, so it need not come close to T*. It begins at the
+    identity in centred coordinates of unit scale, which favours short displacements.
 
     Parameters
     ----------

@@ -182,7 +182,7 @@ class SinkhornDivergence(MapEstimator):
     2019, Interpolating between optimal transport and MMD using Sinkhorn divergences). B_xx shrinks the source as B_xy
     shrinks the target, so most of the bias cancels (Pooladian, Cuturi, Niles-Weed 2022, Debiaser beware).
 
-    Use it where the plain map is biased, so in higher dimension. It is a gradient, but of a potential that need not
+    Use it where the plain map is biased, as in higher dimensions. It is a gradient, but of a potential that need not
     be convex, and far outside the samples it is only a shift.
 
     Parameters

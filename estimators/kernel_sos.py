@@ -70,8 +70,8 @@ class KernelSOS(MapEstimator):
     The problem, its dual and the reference are in the docstring of this module. Use it in low dimension with some
     hundred samples and a smooth map: f is smooth whatever the samples are, which the coupling of the samples and the
     nearest neighbour are not. Do not use it for a map with jumps. Far outside the source samples f falls off and T is a
-    translation. A fit costs 20 to 40 Newton steps of O(l^3) for l pairs, three times where pairs are added, and the
-    choice of a setting (the default) eighty smaller fits before that.
+    translation. A fit costs 20 to 40 Newton steps of O(l^3) for l pairs, repeated three times where pairs are added,
+    and the choice of a setting (the default) eighty smaller fits before that.
 
     Parameters
     ----------

@@ -177,9 +177,9 @@ class W2Dual(Neural):
     The networks average: a layer's weights on the one before are softplus(w) / width, so that depth and width do not
     multiply up. Units are softplus of a linear form and a diagonal quadratic one, with standard normal weights. The
     first map is then 0.4 to 1.3 times the norm of the source away from the identity, in every dimension, half of that a
-    shift (by ott's own weights 6 to 24 times in d = 8 and 1, from where some seeds never return). The rate of Adam
-    falls to a hundredth by half a cosine. Weights, `learning_rate` and `inner_steps` were chosen on seed 1 of gaussian,
-    potential and product_mixture, d = 1, 2, 8, n = 500.
+    shift (by ott's own weights 6 to 24 times in d = 8 and 1, from which some seeds never recover). Adam's learning
+    rate decays to a hundredth along half a cosine. Weights, `learning_rate` and `inner_steps` were chosen on
+    seed 1 of gaussian, potential and product_mixture, d = 1, 2, 8, n = 500.
 
     Parameters
     ----------

@@ -39,8 +39,8 @@ def _fresh_draws_alone(problem: ProblemInfo) -> Support:
 class ENOTPublished(ENOT):
     """ENOT as published on the pairs of Korotin et al.: 200 000 steps of 1024 fresh draws.
 
-    Reported: 14 to 21 minutes of a GPU. The width of 512 is published for d >= 64. The learning rate is ours: we had
-    none of the authors'.
+    Reported cost: 14 to 21 GPU minutes. The width of 512 is published for d >= 64. The learning rate is our choice: the
+    authors' value was not available to us.
 
     Parameters
     ----------
@@ -61,10 +61,10 @@ class ENOTPublished(ENOT):
 
 
 class W2DualPublished(W2Dual):
-    """Neural dual with the conjugates of Amos 2023: L-BFGS from a network that is regressed on what it finds.
+    """Neural dual with the conjugates of Amos 2023: L-BFGS started from a network regressed on its results.
 
-    Reported: 91 to 1028 minutes of a GPU on the pairs of Korotin et al. The number of steps, the batch and the networks
-    are ours: we had the method and its times, and not its settings.
+    Reported cost: 91 to 1028 GPU minutes on the pairs of Korotin et al. The number of steps, the batch and the networks
+    are our choices: the method and its times were available to us, its settings were not.
 
     Parameters
     ----------

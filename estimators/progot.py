@@ -21,11 +21,11 @@ class ProgOT(MapEstimator):
 
     at constant speed, and T(x) is the end of the same recursion from any x: algorithm 1 of Kassraie, Pooladian, Klein,
     Thornton, Niles-Weed, Cuturi 2024, Progressive entropic optimal transport solvers. The clouds come closer to the
-    target, so that a fixed epsilon shrinks the images of the last map alone, and less.
+    target, so that a fixed epsilon shrinks only the images of the last map, and by less.
 
     The recursion is written here over ott's Sinkhorn because `ProgOT` of ott 0.6 trains on other clouds than its
     `transport` passes through: its x^(k+1) mixes T_k(x^(k)) with x^(0) in the place of x^(k). Both agree for K <= 2
-    (the tests compare); from K = 3 on ott's map is wrong, another one than the paper's.
+    (the tests compare); from K = 3 on ott's map differs from the paper's.
 
     Parameters
     ----------

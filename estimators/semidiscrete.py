@@ -45,7 +45,8 @@ class Semidiscrete(MapEstimator):
     has the mass 1 / m under mu0, T(x) = y_j on L_j is the Monge map from mu0 to the sample (Aurenhammer, Hoffmann,
     Aronov 1998). No noise of source samples is left in it; that of the target samples is.
 
-    Use "newton" where the density of mu0 is known, in d = 2 and 3. It is another tier than a map from two samples.
+    Use "newton" where the density of mu0 is known, in d = 2 and 3. That is a different tier from a map learnt
+    from two samples.
 
     Parameters
     ----------

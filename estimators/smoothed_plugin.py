@@ -40,7 +40,7 @@ class SmoothedPlugin(MapEstimator):
 
     The displacement B_i - x_i is smoothed rather than B_i, with a slight penalty of S: where the samples say nothing of
     the slope, T is a translation. h is chosen by leaving one sample out, the mean of |B_i - T_{-i}(x_i)|^2 being least,
-    which looks at no truth; the B_i of neighbours are not independent, so that h errs on the small side.
+    which needs no truth; the B_i of neighbours are not independent, so that h errs on the small side.
 
     Use it for smooth maps with some hundred samples or more, also in d = 8, where the smoothing takes out most of what
     the exact coupling suffers; in d = 32 what is left is a linear regression. It is not the gradient of a convex

@@ -69,13 +69,13 @@ class SemiDual(MapEstimator):
     """Semi-dual with exact conjugates: T = grad phi for the network phi that minimises E phi(X) + E phi*(Y).
 
     The minimum over convex phi is attained where grad phi is the Monge map (Villani 2009, Optimal transport: old and
-    new, theorem 5.10), and nothing else is needed than draws of both sides. phi*(y) = max_x <x, y> - phi(x) is solved
+    new, theorem 5.10), and only draws from both sides are needed. phi*(y) = max_x <x, y> - phi(x) is solved
     for at every point, to a residual that the trace shows; no second network stands in for it. Each target point of a
     pool keeps its maximiser between visits (see `conjugate`). Fresh draws take the place of the pool's oldest points
-    after some visits; of a finite sample the pool is what was not held out, and the map is the one with the least
-    semi-dual on what was. See `steps` for how theta moves.
+    after some visits; for a finite sample, the pool is what was not held out, and the map kept is the one with the
+    least semi-dual on what was. See `steps` for how theta moves.
 
-    The map back is learnt with it: `inverse_transform` solves grad phi(x) = y.
+    The inverse map comes with it: `inverse_transform` solves grad phi(x) = y.
 
     Settings were chosen by the semi-dual on the same 2^15 fresh draws a side of the pair `korotin` in d = 2 after 1024
     steps (results/korotin.txt lists them), the optimiser in d = 8; the warm-up and the Newton steps at the worst points

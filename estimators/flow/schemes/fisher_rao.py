@@ -41,8 +41,8 @@ class FlowFisherRao(Flow):
     does, so that whole Gauss-Newton steps on fresh batches end at T*, where the family holds it: to rounding between
     Gaussians. See `mongebench.estimators.flow.machinery.fisher_rao`.
 
-    Adam on the other flows' objective takes the map near first, because far from T* the variance of m has valleys of
-    its own. Then the mean of the last steps' parameters takes the noise out that is left where the family does not
+    First, Adam on the other flows' objective takes the map near T*: far from it, the variance of m has valleys of its
+    own. Then the mean of the last steps' parameters takes the noise out that is left where the family does not
     hold T*; it is begun anew whenever its KL is larger on a fresh batch than that of the last step alone. The map that
     is kept is such a mean, once its KL on a fresh batch is lower than that of the map kept before, beyond two standard
     errors: where the family is far from T*, that is the map of Adam.

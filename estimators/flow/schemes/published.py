@@ -47,7 +47,7 @@ class Published(Flow):
     """The published schemes as the authors' code has them: network, start, batches, score and scaling of gradients.
 
     For the reproduction of their figure (`mongebench run paper_fig2`), and for nothing else: `FlowExplicit`,
-    `FlowImplicit` and `Euclidean` are the same schemes with what was learnt since.
+    `FlowImplicit` and `Euclidean` are the same schemes with our later improvements.
 
     Parameters
     ----------
