@@ -41,9 +41,9 @@ class Multiscale(MapEstimator):
 
     Use it for d <= 3, a small epsilon and many samples. It keeps the pairs within about seven times the root of the
     absolute epsilon of each other, and time and memory grow with their number. At a fixed epsilon that is a fixed
-    share of all pairs, for which memory suffices up to some ten thousand points. With `scale="spacing"` epsilon falls as the
-    squared distance of neighbours does, each point keeps as many as before, and 100 000 points in the plane take
-    3.1 GiB. Ask for a tolerance near 0.01 then: the last digits of the marginals take iterations that grow with n.
+    share of all pairs, for which memory suffices up to some ten thousand points. With `scale="spacing"` epsilon falls
+    as the squared distance of neighbours does, each point keeps as many as before, and 100 000 points in the plane
+    take 3.1 GiB. Ask for a tolerance near 0.01 then: the last digits of the marginals take iterations that grow with n.
 
     Parameters
     ----------
