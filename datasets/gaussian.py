@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 from scipy.linalg import polar
 
+from mongebench.core.device_draws import Generator, traceable
 from mongebench.core.errors import InvalidParameter
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, Split, TruthTier
@@ -70,7 +71,7 @@ def normal_pair(source: Normal, target: Normal, *, version: int, split: Split = 
         source=source.as_source(),
         target=Target(
             dim=dim,
-            sampler=target.sample,
+            sampler=traceable(target.sample),
             potential=target.potential,
             gradient=target.gradient,
             log_normaliser=target.log_normaliser,
@@ -105,18 +106,19 @@ class Normal:
         """The source of this law, with its density and score."""
         return Source(
             dim=len(self.mean),
-            sampler=self.sample,
+            sampler=traceable(self.sample),
             log_density=lambda x: -self.potential(x) - self.log_normaliser,
             score=lambda x: -self.gradient(x),
         )
 
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
+    def sample(self, n: int, rng: Generator) -> Any:
         """(n, d) independent draws."""
         return self.from_standard(rng.standard_normal((n, len(self.mean))))
 
-    def from_standard(self, z: Array) -> Array:
-        """The points of standardised ones, (n, d) -> (n, d)."""
-        return self.mean + z @ self.factor.T
+    def from_standard(self, z: Any) -> Any:
+        """The points of standardised ones, (n, d) -> (n, d), in any array namespace."""
+        _, mean, factor = constants(z, self.mean, self.factor)
+        return mean + z @ factor.T
 
     def to_standard(self, y: Any) -> Any:
         """The standardised points, (n, d) -> (n, d), in any array namespace."""

@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from array_api_compat import is_numpy_array
 
+from mongebench.core.device_draws import Generator
 from mongebench.datasets.linear import Array, constants
 
 
 @dataclass(frozen=True, eq=False)
 class GaussianMixture:
-    """The law sum_k p_k N(m_k, F_k F_k^T) on R^d; density and score in any array namespace.
+    """The law sum_k p_k N(m_k, F_k F_k^T) on R^d; draws, density and score in any array namespace.
 
     Parameters
     ----------
@@ -35,13 +37,18 @@ class GaussianMixture:
         centred = self.means - self.weights @ self.means
         return float(self.weights @ ((self.factors**2).sum(axis=(1, 2)) + (centred**2).sum(axis=1)))
 
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
+    def sample(self, n: int, rng: Generator) -> Any:
         """Independent draws, (n, d)."""
         component = rng.choice(len(self.weights), size=n, p=self.weights)
         noise = rng.standard_normal((n, self.means.shape[1], 1))
-        draws = self.means[component]
-        for k, factor in enumerate(self.factors):  # no (n, d, d) array of factors
-            draws[component == k] += (factor @ noise[component == k])[:, :, 0]
+        xp, means, factors = constants(noise, self.means, self.factors)
+        draws = means[component]
+        for k in range(len(self.weights)):  # no (n, d, d) array of factors
+            here = component == k
+            if is_numpy_array(draws):  # in place, and no product in vain: neither can be compiled
+                draws[here] += (factors[k] @ noise[here])[:, :, 0]
+            else:
+                draws += xp.where(here[:, None], noise[:, :, 0] @ factors[k].T, 0)
         return draws
 
     def log_density(self, x: Any) -> Any:

@@ -14,6 +14,7 @@ import numpy as np
 from pydantic import PositiveInt
 
 from mongebench.core.arrays import as_points, like
+from mongebench.core.device_draws import traceable
 from mongebench.core.errors import InvalidInput, InvalidParameter
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
@@ -105,7 +106,7 @@ class _Pair:
         return {
             "source": Source(
                 dim=self.dim,
-                sampler=self.mixture.sample,
+                sampler=traceable(self.mixture.sample),
                 log_density=self.mixture.log_density,
                 score=self.mixture.score,
             ),
@@ -130,7 +131,7 @@ class _Pair:
             ),
             "target": Target(
                 dim=self.dim,
-                sampler=self.mixture.sample,
+                sampler=traceable(self.mixture.sample),
                 potential=lambda y: -self.mixture.log_density(y),
                 gradient=lambda y: -self.mixture.score(y),
                 log_normaliser=0.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, get_args
 
 import numpy as np
 import scipy.optimize
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import log_ndtr, logsumexp, ndtri_exp
 
 from mongebench.core.arrays import blockwise
+from mongebench.core.device_draws import Generator
 from mongebench.core.errors import MongebenchError
 from mongebench.datasets.linear import Array, constants
 
@@ -41,6 +42,11 @@ class Tail(NamedTuple):
 
 class Law(Protocol):
     """A law on the line with density exp(-v)/Z; z stands for an array of any shape."""
+
+    @property
+    def traceable(self) -> bool:
+        """Whether `sample` takes a `DeviceGenerator` too."""
+        ...
 
     @property
     def mean(self) -> float:
@@ -78,7 +84,7 @@ class Law(Protocol):
         """The points that have these masses beside them: the inverse of `tail`."""
         ...
 
-    def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    def sample(self, shape: tuple[int, ...], rng: Any) -> Any:
         """Independent draws."""
         ...
 
@@ -100,6 +106,7 @@ class Normal:
 
     precision: float
     mean: float = 0.0
+    traceable: ClassVar[bool] = True
 
     @property
     def variance(self) -> float:
@@ -135,9 +142,9 @@ class Normal:
         signed: Array = np.where(tail.lower, z, -z)
         return signed
 
-    def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Any:
         """Independent draws."""
-        return rng.normal(scale=np.sqrt(self.variance), size=shape)
+        return float(np.sqrt(self.variance)) * rng.standard_normal(shape)
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,7 @@ class LogConcave:
     potential: Callable[[Any], Any]
     derivative: Callable[[Any], Any]
     strong_convexity: float
+    traceable: ClassVar[bool] = False
 
     @property
     def log_normaliser(self) -> float:
@@ -318,6 +326,7 @@ class NormalMixture:
     deviations: Array
     log_normaliser: float = 0.0
     strong_convexity: float = -np.inf
+    traceable: ClassVar[bool] = True
 
     @property
     def mean(self) -> float:
@@ -367,10 +376,12 @@ class NormalMixture:
             z[tail.lower == side] = _invert(slopes, goal, (low + high) / 2, low, high)
         return z
 
-    def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    def sample(self, shape: tuple[int, ...], rng: Generator) -> Any:
         """Independent draws."""
         component = rng.choice(len(self.weights), size=shape, p=self.weights)
-        return self.means[component] + self.deviations[component] * rng.standard_normal(shape)
+        noise = rng.standard_normal(shape)
+        _, means, deviations = constants(noise, self.means, self.deviations)
+        return means[component] + deviations[component] * noise
 
     def _log_mass_and_slope(self, z: Array, *, lower: bool) -> tuple[Array, Array]:
         log_mass = self._log_mass(z, lower)

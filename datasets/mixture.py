@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mongebench.core.device_draws import Generator, traceable
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
-from mongebench.datasets.linear import Array, constants
+from mongebench.datasets.linear import constants
 from mongebench.datasets.truths.spline import SplinePotential
 
 WEIGHTS = np.array([0.3, 0.2, 0.3, 0.2])
@@ -22,6 +23,7 @@ COVARIANCES = np.array(
         [[0.10, 0.0], [0.0, 0.10]],
     ]
 )
+FACTORS = np.linalg.cholesky(COVARIANCES)
 PRECISIONS = np.linalg.inv(COVARIANCES)
 LOG_HEIGHTS = np.log(WEIGHTS / (2 * np.pi)) - np.linalg.slogdet(COVARIANCES)[1] / 2
 
@@ -40,10 +42,10 @@ def mixture() -> Problem:
             uvp_bound = float(stored["uvp_bound"])
     total_variance = 2.0
     return Problem(
-        source=Source(dim=2, sampler=_sample, log_density=_log_density, score=_score),
+        source=Source(dim=2, sampler=traceable(_sample), log_density=_log_density, score=_score),
         target=Target(
             dim=2,
-            sampler=lambda n, rng: rng.standard_normal((n, 2)),
+            sampler=traceable(lambda n, rng: rng.standard_normal((n, 2))),
             potential=lambda y: constants(y)[0].sum(y * y, axis=1) / 2,
             gradient=lambda y: y,
             log_normaliser=float(np.log(2 * np.pi)),
@@ -59,10 +61,11 @@ def mixture() -> Problem:
     )
 
 
-def _sample(n: int, rng: np.random.Generator) -> Array:
+def _sample(n: int, rng: Generator) -> Any:
     component = rng.choice(len(WEIGHTS), size=n, p=WEIGHTS)
-    factors = np.linalg.cholesky(COVARIANCES)[component]
-    return MEANS[component] + (factors @ rng.standard_normal((n, 2, 1)))[:, :, 0]
+    noise = rng.standard_normal((n, 2, 1))
+    _, means, factors = constants(noise, MEANS, FACTORS)
+    return means[component] + (factors[component] @ noise)[:, :, 0]
 
 
 def _log_terms(x: Any) -> tuple[Any, Any, Any]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mongebench.core.arrays import blockwise
 from mongebench.core.problem import Problem
-from mongebench.datasets.linear import Array, rotation
+from mongebench.datasets.linear import Array, constants, rotation
 from mongebench.datasets.newton import inverse_gradient
 from mongebench.datasets.product import LawChoice, RotatedProduct, laws
 from mongebench.datasets.pushed import ByHessian, pushed
@@ -93,9 +93,9 @@ class _SmoothMaximum(ByHessian):
         value: Array = CONTRACTION / 2 * (u**2).sum(axis=-1) + maximum / self.sharpness
         return value
 
-    def gradient(self, u: Array) -> Array:
-        """(n, m) -> (n, m)."""
-        return CONTRACTION * u + self._shares(u) @ self.sites
+    def gradient(self, u: Any) -> Any:
+        """(n, m) -> (n, m), in any array namespace."""
+        return CONTRACTION * u + self._shares(u) @ constants(u, self.sites)[1]
 
     def hessian(self, u: Array) -> Array:
         """(n, m) -> (n, m, m)."""
@@ -125,15 +125,15 @@ class _SmoothMaximum(ByHessian):
         tilted: Array = self.value(u) - (u * x).sum(axis=-1)
         return tilted
 
-    def _logits(self, u: Array) -> Array:
-        logits: Array = self.sharpness * (u @ self.sites.T - (self.sites**2).sum(axis=1) / 2)
-        return logits
+    def _logits(self, u: Any) -> Any:
+        _, sites, heights = constants(u, self.sites, (self.sites**2).sum(axis=1) / 2)
+        return self.sharpness * (u @ sites.T - heights)
 
-    def _shares(self, u: Array) -> Array:
+    def _shares(self, u: Any) -> Any:
+        (xp,) = constants(u)
         logits = self._logits(u)
-        shares: Array = np.exp(logits - logits.max(axis=-1, keepdims=True))
-        shares /= shares.sum(axis=-1, keepdims=True)
-        return shares
+        shares = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+        return shares / xp.sum(shares, axis=-1, keepdims=True)
 
     def _centred(self, u: Array) -> tuple[Array, Array]:
         """Shares (n, K), and sites around their mean under these shares (n, K, m)."""
@@ -147,6 +147,7 @@ class _Blocks:
 
     axes: Array
     parts: list[_SmoothMaximum]
+    traceable: ClassVar[bool] = True
 
     @classmethod
     def random(cls, axes: Array, components: int, sharpness: float, rng: np.random.Generator) -> _Blocks:
@@ -155,9 +156,9 @@ class _Blocks:
         sizes = [len(block) for block in np.array_split(np.arange(dim), count)]
         return cls(axes, [_SmoothMaximum.random(size, components, sharpness, rng) for size in sizes])
 
-    def gradient(self, y: Array) -> Array:
-        """(n, d) -> (n, d)."""
-        return self._each(_SmoothMaximum.gradient, y) @ self.axes.T
+    def gradient(self, y: Any) -> Any:
+        """(n, d) -> (n, d), in any array namespace."""
+        return self._each(_SmoothMaximum.gradient, y) @ constants(y, self.axes)[1].T
 
     def inverse_gradient(self, x: Array) -> Array:
         """The y with gradient(y) = x, (n, d) -> (n, d); raises `MongebenchError` where it is not found."""
@@ -176,12 +177,15 @@ class _Blocks:
         """(n, d) -> (n, d)."""
         return self._each(_SmoothMaximum.log_determinant_gradient, y) @ self.axes.T
 
-    def _each(self, function: Callable[..., Array], *points: Array) -> Array:
+    def _each(self, function: Callable[..., Any], *points: Any) -> Array:
         """The results of one method for the coordinates of every block, (n, d) arrays -> (n, ...), side by side."""
-        turned, columns, start = [array @ self.axes for array in points], [], 0
+        xp, axes = constants(points[0], self.axes)
+        turned, columns, start = [array @ axes for array in points], [], 0
         for part in self.parts:
             block = slice(start, start + part.sites.shape[1])
             own = (array[:, block] for array in turned)
-            columns.append(blockwise(functools.partial(function, part), *own, row_bytes=part.row_bytes))
+            found = blockwise(functools.partial(function, part), *own, row_bytes=part.row_bytes)
+            columns.append(found if found.ndim == 2 else found[:, None])
             start = block.stop
-        return np.column_stack(columns)
+        together: Array = xp.concat(columns, axis=1)
+        return together

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from mongebench.core.measure import Source, Target
+from mongebench.core.device_draws import Generator, traceable
+from mongebench.core.measure import Sampler, Source, Target
 from mongebench.core.problem import Problem, TruthTier
 from mongebench.datasets.laws import LAW_NAMES, Law, LawName, NormalMixture, monotone, named_law
 from mongebench.datasets.linear import Array, constants, rotation, spectrum, unit_vector
@@ -164,21 +165,30 @@ class RotatedProduct:
         """Largest lambda for which potential - lambda/2 |y|^2 is convex; -inf where it is not known."""
         return float(min(law.strong_convexity / scale**2 for law, scale in zip(self.laws, self.scales, strict=True)))
 
-    def sample(self, n: int, rng: np.random.Generator) -> Array:
+    @property
+    def sampler(self) -> Sampler:
+        """Of all of these draws, marked where JAX can make them."""
+        return traceable(self.sample) if self.traceable else self.sample
+
+    @property
+    def traceable(self) -> bool:
+        """Whether `sample` takes a `DeviceGenerator` too: all laws must."""
+        return all(law.traceable for law in self.laws)
+
+    def sample(self, n: int, rng: Generator) -> Any:
         """(n, d) independent draws."""
-        z = np.empty((n, len(self.laws)))
-        for law, columns in self._runs():
-            z[:, columns] = law.sample(z[:, columns].shape, rng)
-        return self.from_coordinates(z)
+        z = [law.sample((n, columns.stop - columns.start), rng) for law, columns in self._runs()]
+        return self.from_coordinates(constants(z[0])[0].concat(z, axis=1))
 
     def coordinates(self, y: Any) -> Any:
         """The coordinates z of points y, (n, d) -> (n, d), in any array namespace."""
         _, axes, shift, scales = constants(y, self.axes, self.shift, self.scales)
         return (y @ axes - shift) / scales
 
-    def from_coordinates(self, z: Array) -> Array:
-        """The points y of coordinates z, (n, d) -> (n, d)."""
-        return (self.shift + self.scales * z) @ self.axes.T
+    def from_coordinates(self, z: Any) -> Any:
+        """The points y of coordinates z, (n, d) -> (n, d), in any array namespace."""
+        _, axes, shift, scales = constants(z, self.axes, self.shift, self.scales)
+        return (shift + scales * z) @ axes.T
 
     def potential(self, y: Any) -> Any:
         """-log density up to a constant, (n, d) -> (n,), in any array namespace."""
@@ -198,7 +208,7 @@ class RotatedProduct:
         log_normaliser = self.log_normaliser
         return Source(
             dim=len(self.laws),
-            sampler=self.sample,
+            sampler=self.sampler,
             log_density=lambda x: -self.potential(x) - log_normaliser,
             score=lambda x: -self.gradient(x),
         )
@@ -207,7 +217,7 @@ class RotatedProduct:
         """As the target of a problem."""
         return Target(
             dim=len(self.laws),
-            sampler=self.sample,
+            sampler=self.sampler,
             potential=self.potential,
             gradient=self.gradient,
             log_normaliser=self.log_normaliser,
@@ -231,6 +241,7 @@ def rearrangement(source: RotatedProduct, target: RotatedProduct) -> Callable[[A
         for (first, second), run in itertools.groupby(zip(source.laws, target.laws, strict=True)):
             columns = slice(start, start := start + len(list(run)))
             z[:, columns] = monotone(first, second, w[:, columns])
-        return target.from_coordinates(z)
+        y: Array = target.from_coordinates(z)
+        return y
 
     return apply

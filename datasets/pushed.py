@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from mongebench.core.arrays import as_points, blockwise, like
+from mongebench.core.device_draws import Generator, traceable
 from mongebench.core.measure import Source
 from mongebench.core.problem import Problem, Split, TruthTier
 from mongebench.datasets.linear import Array
@@ -20,7 +21,12 @@ from mongebench.datasets.product import RotatedProduct
 class Brenier(Protocol):
     """A smooth strongly convex psi on R^d, of Hessian H."""
 
-    def gradient(self, y: Array) -> Array:
+    @property
+    def traceable(self) -> bool:
+        """Whether `gradient` takes arrays of any namespace."""
+        ...
+
+    def gradient(self, y: Any) -> Any:
         """(n, d) -> (n, d)."""
         ...
 
@@ -53,10 +59,13 @@ def pushed(target: RotatedProduct, psi: Brenier, *, split: Split = Split.TEST) -
         y = psi.inverse_gradient(as_points(x, name="x", dim=dim))
         return like(-psi.solve(y, target.gradient(y) + psi.log_determinant_gradient(y)), x)
 
+    def sample(n: int, rng: Generator) -> Any:
+        return psi.gradient(target.sample(n, rng))
+
     return Problem(
         source=Source(
             dim=dim,
-            sampler=lambda n, rng: psi.gradient(target.sample(n, rng)),
+            sampler=traceable(sample) if target.traceable and psi.traceable else sample,
             log_density=log_density,
             score=score,
         ),

@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 from scipy.special import gammaln
 
+from mongebench.core.device_draws import Generator, traceable
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, TruthTier
 from mongebench.datasets.laws import LogConcave, monotone
@@ -84,6 +85,10 @@ def radial(
         z = y @ inverse
         return (stretch(np.linalg.norm(z, axis=1), target_radius, source_radius) * z) @ inverse
 
+    def sample_source(n: int, rng: Generator) -> Any:
+        w = rng.standard_normal((n, dim))
+        return w @ constants(w, inverse)[1]
+
     def sample_target(n: int, rng: np.random.Generator) -> Array:
         direction = rng.standard_normal((n, dim))
         direction /= np.linalg.norm(direction, axis=1, keepdims=True)
@@ -94,7 +99,7 @@ def radial(
     return Problem(
         source=Source(
             dim=dim,
-            sampler=lambda n, rng: rng.standard_normal((n, dim)) @ inverse,
+            sampler=traceable(sample_source),
             log_density=lambda x: _log_normal(x, matrix) + float(np.log(values).sum()),
             score=lambda x: -x @ constants(x, matrix @ matrix)[1],
         ),

@@ -7,7 +7,7 @@ sum of ridge functions in more directions than there are dimensions: no rotation
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
@@ -84,6 +84,7 @@ class _Ridges(ByHessian):
     offsets: Array
     heights: Array
     sharpness: float
+    traceable: ClassVar[bool] = False
 
     @classmethod
     def random(

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 from scipy.special import gammaln
 
+from mongebench.core.device_draws import Generator, traceable
 from mongebench.core.measure import Source, Target
 from mongebench.core.problem import Problem, Split, TruthTier
 from mongebench.datasets.laws import LogConcave, monotone
@@ -59,6 +60,11 @@ def rings(
             w[:, columns] *= plane.sample_radius(n, rng) / np.linalg.norm(w[:, columns], axis=1, keepdims=True)
         return w @ axes.T
 
+    def sample_target(n: int, rng: Generator) -> Any:
+        z = rng.standard_normal((n, dim))
+        _, centre, widths, directions = constants(z, mean, scales, axes)
+        return centre + (widths * z) @ directions.T
+
     def log_density(x: Any) -> Any:
         _, to_w = constants(x, axes)
         w = x @ to_w
@@ -94,7 +100,7 @@ def rings(
         source=Source(dim=dim, sampler=sample_source, log_density=log_density, score=score),
         target=Target(
             dim=dim,
-            sampler=lambda n, rng: mean + (scales * rng.standard_normal((n, dim))) @ axes.T,
+            sampler=traceable(sample_target),
             potential=potential,
             gradient=gradient,
             log_normaliser=float(dim / 2 * np.log(2 * np.pi) + np.log(scales).sum()),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -22,29 +23,32 @@ class Side:
     Attributes
     ----------
     batches
-        (count, n) -> (count, at most n, d).
+        (count, n) -> (count, at most n, d): of NumPy, or fresh draws of JAX.
     size
         Points that steps see; None for fresh draws.
     held_out
         (m, d); none of fresh draws.
     """
 
-    batches: Callable[[int, int], Points]
+    batches: Callable[[int, int], Any]
     size: int | None
     held_out: Points
 
     @classmethod
-    def of(cls, view: View, share: float, seed: tuple[int, int]) -> Self:
-        """A view's draws with `share` of a fixed sample held out; all of the rest is seen. Each side has a seed."""
+    def of(cls, view: View, share: float, seed: tuple[int, int], *, on_device: bool = False) -> Self:
+        """A view's draws with `share` of a fixed sample held out; all of the rest is seen. Each side has a seed.
+
+        With `on_device` fresh draws may be arrays of JAX, see `View.batches`.
+        """
         if not share or view.budget is None:
-            return cls(view.batches, view.budget, np.empty((0, 0)))
+            return cls(functools.partial(view.batches, on_device=on_device), view.budget, np.empty((0, 0)))
         return cls._of_points(view.batch(view.budget), share, seed)
 
     @classmethod
-    def of_set(cls, view: View, share: float, seed: tuple[int, int]) -> Self:
+    def of_set(cls, view: View, share: float, seed: tuple[int, int], *, on_device: bool = False) -> Self:
         """The same, whatever the order of a fixed sample."""
         if view.budget is None:
-            return cls(view.batches, None, np.empty((0, 0)))
+            return cls.of(view, share, seed, on_device=on_device)
         points = view.batch(view.budget)
         return cls._of_points(points[np.lexsort(points.T)], share, seed)
 
@@ -63,6 +67,22 @@ class Side:
         return cls(batches, len(seen), held_out)
 
     def beginning(self) -> Points:
-        """All that steps see of a fixed sample, or `FIRST` fresh draws, (n, d)."""
-        points: Points = self.batches(1, FIRST if self.size is None else self.size)[0]
-        return points
+        """All that steps see of a fixed sample, or `FIRST` fresh draws, (n, d), of NumPy."""
+        return np.asarray(self.batches(1, FIRST if self.size is None else self.size)[0])
+
+
+def scaled(points: Any, mean: Points, scale: float, dtype: np.dtype[Any]) -> Any:
+    """(points - mean) / scale in float64, and then in `dtype`: in NumPy, or in JAX where the points are JAX's."""
+    if isinstance(points, np.ndarray):
+        return np.asarray((points - mean) / scale, dtype)
+    import jax
+
+    with jax.enable_x64(True):
+        return _scaled()(points, *jax.device_put((mean, np.float64(scale))), dtype)
+
+
+@functools.cache
+def _scaled() -> Callable[..., Any]:
+    import jax
+
+    return jax.jit(lambda points, mean, scale, dtype: ((points - mean) / scale).astype(dtype), static_argnums=3)

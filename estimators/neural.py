@@ -22,7 +22,7 @@ from mongebench.core.arrays import Points, padded_blocks
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
-from mongebench.estimators.draws import Side
+from mongebench.estimators.draws import Side, scaled
 from mongebench.estimators.standard import standardised
 
 TRACES = 10
@@ -79,7 +79,8 @@ class Neural(MapEstimator):
         import jax
 
         watch = trace or keep_going
-        sides = [Side.of_set(view, 0.0, (seed, stream)) for stream, view in enumerate((source, target))]
+        views = enumerate((source, target))
+        sides = [Side.of_set(view, 0.0, (seed, stream), on_device=True) for stream, view in views]
         x, y, self.source_mean_, self.target_mean_, self.scale_ = standardised(*(side.beginning() for side in sides))
         self.n_steps_, self.parameters_ = 0, None
         if not (x.any() or y.any()):
@@ -91,7 +92,7 @@ class Neural(MapEstimator):
                 for batch in range(self.steps * self._batches):
                     if batch % self._batches == 0:
                         at(batch // self._batches)
-                    yield ((side.batches(1, self.batch_size)[0] - mean) / self.scale_).astype(np.float32)
+                    yield scaled(side.batches(1, self.batch_size)[0], mean, self.scale_, np.dtype(np.float32))
 
             def look(step: int) -> None:
                 self.n_steps_, self.parameters_ = step, self._reached(solver)

@@ -51,12 +51,14 @@ def nearest(y: jax.Array, known: Conjugates) -> Conjugates:
     return Conjugates(y, near.x + jnp.einsum("nij,nj->ni", near.inverse, y - near.y), near.inverse)
 
 
-def conjugates(potential: Potential, y: Points, known: jax.Array | Conjugates) -> tuple[Conjugates, jax.Array]:
+def conjugates(
+    potential: Potential, y: Points | jax.Array, known: jax.Array | Conjugates
+) -> tuple[Conjugates, jax.Array]:
     """Of points y (n, d), and their residuals, (n,).
 
     From those of the quadratic of inverse Hessian `known`, (d, d), or from those of the nearest points known.
     """
-    y = np.asarray(y, jax.tree.leaves(known)[0].dtype)
+    y = y.astype(jax.tree.leaves(known)[0].dtype)
     blocks = [_begun(jnp.asarray(y[rows]), known) for rows in row_blocks(len(y), 1, ROWS)]
     return _joined([_solved_padded(potential, block) for block in blocks])
 

@@ -14,7 +14,7 @@ from mongebench.core.arrays import Points
 from mongebench.core.errors import Diverged
 from mongebench.core.estimator import Claim, MapEstimator, Range, Trace, keep_going
 from mongebench.core.oracle import Oracle
-from mongebench.estimators.draws import Side
+from mongebench.estimators.draws import Side, scaled
 from mongebench.estimators.dual import pool as pools
 from mongebench.estimators.dual.conjugate import Conjugates
 from mongebench.estimators.dual.steps import Optimiser, Seen, State, descent, semidual
@@ -203,7 +203,9 @@ class _Fit:
         self.owner, self.trace = owner, trace
         self.dtype = np.dtype(owner.dtype)
         self.rng = np.random.default_rng(seed)
-        self.sides = [Side.of_set(view, owner.held_out, (seed, k)) for k, view in enumerate((source, target))]
+        self.sides = [
+            Side.of_set(view, owner.held_out, (seed, k), on_device=True) for k, view in enumerate((source, target))
+        ]
         x, y = (side.beginning() for side in self.sides)
         dim = x.shape[1]
         x, y, owner.source_mean_, owner.target_mean_, owner.scale_ = standardised(x, y)
@@ -294,14 +296,13 @@ class _Fit:
         self.held_out = x, points
         return value, float(jnp.sqrt(jnp.mean(error**2)))
 
-    def _draw(self, k: int, count: int, n: int) -> Points:
+    def _draw(self, k: int, count: int, n: int) -> Any:
         """Batches of a side in centred coordinates, (count, at most n, d)."""
         return self._scaled(k, self.sides[k].batches(count, n))
 
-    def _scaled(self, k: int, points: Points) -> Points:
+    def _scaled(self, k: int, points: Any) -> Any:
         owner = self.owner
-        mean = owner.target_mean_ if k else owner.source_mean_
-        return np.asarray((points - mean) / owner.scale_, self.dtype)
+        return scaled(points, owner.target_mean_ if k else owner.source_mean_, owner.scale_, self.dtype)
 
 
 def identity(dim: int) -> Quadratic:

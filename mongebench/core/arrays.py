@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from array_api_compat import array_namespace
 from numpy.typing import NDArray
 
 from mongebench.core.errors import InvalidInput, UnrealValues
@@ -198,9 +199,14 @@ def row_blocks(n_rows: int, row_bytes: int, block_bytes: int = 1 << 27) -> list[
 def blockwise(
     function: Callable[..., NDArray[Any]], *arrays: NDArray[Any], row_bytes: int, block_bytes: int = 1 << 27
 ) -> NDArray[Any]:
-    """`function` of arrays with as many rows, (n, ...) -> (n, ...), worked out for `row_blocks` of them in turn."""
+    """`function` of arrays with as many rows, (n, ...) -> (n, ...), worked out for `row_blocks` of them in turn.
+
+    Of any one array namespace.
+    """
     blocks = row_blocks(max(1, len(arrays[0])), row_bytes, block_bytes)
-    return np.concatenate([function(*(array[rows] for array in arrays)) for rows in blocks])
+    results = [function(*(array[rows] for array in arrays)) for rows in blocks]
+    together: NDArray[Any] = array_namespace(*results).concat(results)
+    return together
 
 
 def padded_blocks(function: Callable[[NDArray[Any]], Any], x: NDArray[Any], rows: int | None = None) -> NDArray[Any]:

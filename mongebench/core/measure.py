@@ -12,13 +12,14 @@ from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
-from mongebench.core import guard
+from mongebench.core import device_draws, guard
 from mongebench.core.arrays import Points, as_points
+from mongebench.core.device_draws import Generator, Traceable
 from mongebench.core.errors import InvalidInput, OracleUnavailable
 from mongebench.core.pointwise import Batched, batched
 
-Sampler = Callable[[int, np.random.Generator], Any]
-"""(n, generator) -> (n, d)."""
+Sampler = Callable[[int, Any], Any]
+"""(n, generator) -> (n, d), the generator NumPy's, or for a `Traceable` one of either kind."""
 Pointwise = Callable[[Any], Any]
 """(n, d) -> (n,) or (n, d), in any array namespace."""
 Seed = int | tuple[int, ...]
@@ -50,7 +51,7 @@ class Measure:
     dim
         Dimension d; None where only the user's data will tell.
     sampler
-        (n, generator) -> (n, d) independent draws.
+        (n, generator) -> (n, d) independent draws; marked by `traceable` where JAX can make them on its device.
     size
         How many points there are, for a point cloud (draws are then without replacement); None if unlimited.
     """
@@ -72,12 +73,35 @@ class Measure:
 
         Raises `OracleUnavailable`, `InvalidInput`, and `OracleNotDeclared` inside a fit: there the views draw.
         """
+        points = self.sampler(self._count(n), np.random.default_rng(self._sequence(seed)))
+        return self._checked(points, n)
+
+    def sample_on_device(self, n: int, *, seed: Seed = 0) -> Any:
+        """n independent draws by JAX, (n, d) float64; the same for the same seed, and not the points of `sample`.
+
+        Of a `Traceable` sampler. Raises as `sample` does.
+        """
+        points, finite = device_draws.draw(self.sampler, self._count(n), self._sequence(seed))
+        if not finite or points.shape != (n, self.dim or points.shape[-1]):
+            self._checked(points, n)  # on the host, to say what is wrong with them
+        return points
+
+    @property
+    def draws_on_device(self) -> bool:
+        """Whether a fit in JAX should be given `sample_on_device`."""
+        return isinstance(self.sampler, Traceable) and device_draws.are_wanted()
+
+    def _count(self, n: int) -> int:
         if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or n < 1:
             raise InvalidInput(f"sample(n) needs a positive whole number of points, got n = {n!r}.")
         if self.size is not None and n > self.size:
             raise InvalidInput(f"This measure is a cloud of {self.size} points; {n} were asked for.")
-        sequence = np.random.SeedSequence(seed, spawn_key=(self.stream,))
-        points = self.sampler(int(n), np.random.default_rng(sequence))
+        return int(n)
+
+    def _sequence(self, seed: Seed) -> np.random.SeedSequence:
+        return np.random.SeedSequence(seed, spawn_key=(self.stream,))
+
+    def _checked(self, points: Any, n: int) -> Points:
         return as_points(points, name=f"sample of the {type(self).__name__.lower()}", dim=self.dim, min_rows=int(n))
 
 
@@ -98,11 +122,11 @@ def cloud(points: Points, size: int | None = None) -> dict[str, Any]:
 def _guarded(sampler: Sampler, what: str) -> Sampler:
     """The same, and refused inside a fit."""
 
-    def sample(n: int, generator: np.random.Generator) -> Any:
+    def sample(n: int, generator: Generator) -> Any:
         guard.refuse(what)
         return sampler(n, generator)
 
-    return sample
+    return Traceable(sample) if isinstance(sampler, Traceable) else sample
 
 
 @dataclass(frozen=True, kw_only=True)

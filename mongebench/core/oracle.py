@@ -79,9 +79,10 @@ class _Behind:
     drawing: Callable[[], AbstractContextManager[None]]
     trusted: bool
 
-    def draw(self, n: int, seed: Seed) -> Points:
+    def draw(self, n: int, seed: Seed, on_device: bool = False) -> Any:
+        sample = self.measure.sample_on_device if on_device else self.measure.sample
         with self.drawing(), guard.opened(self.trusted):
-            return self.measure.sample(n, seed=seed)
+            return sample(n, seed=seed)
 
 
 _behind: weakref.WeakKeyDictionary[View, _Behind] = weakref.WeakKeyDictionary()
@@ -175,15 +176,21 @@ class View:
         """n fresh draws, (n, d); raises `BudgetExceeded` when fewer than n are left."""
         self._ask(self.sampler_oracle)
         if self.budget is None:
-            points = _behind[self].draw(n, (*self._seed, self._calls))
-            self._calls += 1
-        else:
-            if n > self.budget - self._drawn:
-                raise BudgetExceeded(
-                    f"{n} draws asked of {self.sampler_oracle}, {self.budget - self._drawn} of {self.budget} left."
-                )
-            points = self._draw_pool()[self._drawn : self._drawn + n]
+            fresh: Points = self._fresh(n)
+            return fresh
+        if n > self.budget - self._drawn:
+            raise BudgetExceeded(
+                f"{n} draws asked of {self.sampler_oracle}, {self.budget - self._drawn} of {self.budget} left."
+            )
+        points = self._draw_pool()[self._drawn : self._drawn + n]
         self._drawn += n
+        self.meter.charge(self.sampler_oracle, n)
+        return points
+
+    def _fresh(self, n: int, on_device: bool = False) -> Any:
+        """n draws beyond any budget, (n, d)."""
+        points = _behind[self].draw(n, (*self._seed, self._calls), on_device)
+        self._calls += 1
         self.meter.charge(self.sampler_oracle, n)
         return points
 
@@ -206,11 +213,18 @@ class View:
         self._calls += 1
         return pool[rng.permutation(len(pool))[:n]] if n < len(pool) else pool
 
-    def batches(self, count: int, n: int) -> Points:
-        """`count` times `batch(n)`, (count, n, d); less than n where the budget is less. One call draws all of them."""
-        if self.budget is None:
-            return self.sample(count * n).reshape(count, n, -1)
-        return np.stack([self.batch(n) for _ in range(count)])
+    def batches(self, count: int, n: int, *, on_device: bool = False) -> Any:
+        """`count` times `batch(n)`, (count, n, d); less than n where the budget is less. One call draws all of them.
+
+        An estimator that computes in JAX asks for `on_device`: where it is worth while and the sampler can, fresh draws
+        are then made by JAX and never on the host (see `device_draws`), float64 as others are. It must take either
+        kind of array.
+        """
+        if self.budget is not None:
+            return np.stack([self.batch(n) for _ in range(count)])
+        self._ask(self.sampler_oracle)
+        on_device = on_device and _behind[self].measure.draws_on_device
+        return self._fresh(count * n, on_device).reshape(count, n, -1)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         return np.array(self.samples, dtype=dtype, copy=copy)

@@ -10,6 +10,7 @@ import platform
 import subprocess
 from pathlib import Path
 
+from mongebench.core import device_draws
 from mongebench.core.estimator import CPU_ALONE
 from mongebench.run.device import Use, precision
 from mongebench.run.record import Provenance
@@ -27,6 +28,7 @@ VARIABLES = (
     "CUDA_VISIBLE_DEVICES",
     "XLA_PYTHON_CLIENT_PREALLOCATE",
     "NVIDIA_TF32_OVERRIDE",
+    device_draws.VARIABLE,
 )
 
 

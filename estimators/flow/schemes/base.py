@@ -6,6 +6,7 @@ import abc
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
@@ -157,7 +158,7 @@ class Flow(MapEstimator):
     def _setting(self, source: SourceView, target: TargetView, seed: int) -> Setting:
         samples_target = Oracle.TARGET_SAMPLER in self.needs
         views = [source, target] if samples_target else [source]
-        sides = [Side.of(view, self.held_out, (seed, stream)) for stream, view in enumerate(views)]
+        sides = [Side.of(view, self.held_out, (seed, stream), on_device=True) for stream, view in enumerate(views)]
         x = jnp.asarray(sides[0].batches(1, self.batch_size)[0], self.dtype)
         dim = x.shape[1]
         affine = Quadratic.identity_like(x)
@@ -168,13 +169,15 @@ class Flow(MapEstimator):
 
         def draw(count: int, step: int, points: int | None = None, density: bool = False) -> Batch:
             both = [side.batches(count, points or self.batch_size) for side in sides]
-            drawn = [np.asarray(side, self.dtype) for side in both]
-            images = drawn[1] if samples_target else np.zeros((count, 0, dim), self.dtype)
+            drawn = [jnp.asarray(side, self.dtype) for side in both]
             bits = np.random.default_rng((seed, step)).integers(1 << 32, size=(count, 2), dtype=np.uint32)
-            batch = Batch(jnp.asarray(drawn[0]), jnp.asarray(images), jnp.asarray(bits))
+            none, bits = jax.device_put((np.zeros((count, 0, dim), self.dtype), bits))
+            batch = Batch(drawn[0], drawn[1] if samples_target else none, bits)
             if not density:
                 return batch
-            logarithms = source.log_density(np.asarray(both[0], np.float64).reshape(-1, dim))
+            # In float64 on the host; draws of the device as the steps see them.
+            at = both[0] if isinstance(both[0], np.ndarray) else batch.x
+            logarithms = source.log_density(at.reshape(-1, dim))
             return batch._replace(log_density=jnp.asarray(np.reshape(logarithms, (count, -1)), self.dtype))
 
         def unseen() -> Batch | None:

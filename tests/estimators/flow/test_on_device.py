@@ -1,5 +1,6 @@
 """What keeps a fit on a GPU, seen on the CPU: no step goes through the host, and float32 products can be made exact."""
 
+import dataclasses
 import re
 
 import jax
@@ -7,8 +8,9 @@ import numpy as np
 import pytest
 
 import mongebench as mb
-from mongebench.core import arrays
+from mongebench.core import arrays, device_draws
 from mongebench.estimators.flow.schemes import together
+from mongebench.estimators.flow.schemes.base import Flow
 from mongebench.run import device
 
 SMALL = {"units": 4, "batch_size": 32, "steps": 3, "dtype": "float32"}
@@ -38,8 +40,8 @@ def steps(monkeypatch) -> list[str]:
     return programs
 
 
-def fitted(name: str, seeds: int = 1, **parameters) -> None:
-    problem = mb.problem("product", dim=2, quadratic=1.0)
+def fitted(name: str, seeds: int = 1, law: str = "logistic", **parameters) -> None:
+    problem = mb.problem("product", dim=2, quadratic=1.0, law=law)
     estimator = mb.estimator(name, **SMALL, **parameters)
     if seeds == 1:
         mb.fit(problem, estimator, n_source=None, n_target=None)
@@ -75,6 +77,33 @@ def test_no_step_goes_through_the_host_and_its_products_are_exact(name, seeds, m
         products = re.findall(r"stablehlo\.dot_general .*", program)
         assert products
         assert [product for product in products if "precision = [HIGHEST, HIGHEST]" not in product] == []
+
+
+@pytest.mark.parametrize(("seeds", "divergence"), [(1, "kl"), (2, "energy_distance")])
+def test_no_batch_comes_from_the_host_where_the_device_draws(seeds, divergence, steps, monkeypatch) -> None:
+    """Draws of the first step compile, and put the constants of the sampler on the device."""
+    monkeypatch.setenv(device_draws.VARIABLE, "device")
+    guarded, setting = [], Flow._setting
+
+    def watched(*arguments):
+        made = setting(*arguments)
+
+        def draw(count, step, **more):
+            if step < 2:
+                return made.draw(count, step, **more)
+            guarded.append(step)
+            with jax.transfer_guard("disallow"):
+                return made.draw(count, step, **more)
+
+        return dataclasses.replace(made, draw=draw)
+
+    monkeypatch.setattr(Flow, "_setting", watched)
+    fitted("euclidean", seeds, inner_steps=2, divergence=divergence, law="normal")
+    assert guarded == [step for step in (2, 3) for _ in range(seeds)]
+    assert len(steps) == 2
+    monkeypatch.setenv(device_draws.VARIABLE, "host")
+    with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device"):
+        fitted("euclidean", seeds, inner_steps=2, divergence=divergence, law="normal")
 
 
 def test_a_map_is_evaluated_in_as_few_calls_as_the_device_likes(monkeypatch) -> None:
