@@ -170,7 +170,7 @@ class Entropic(MapEstimator):
                 except NotConverged:
                     values[epsilon] = -np.inf
                     continue
-                values[epsilon] += held_out_value(DualPotential(phi), fold)
+                values[epsilon] += held_out_value(DualPotential(phi), fold).mean
         return sorted(EPSILONS, key=values.__getitem__, reverse=True)
 
 

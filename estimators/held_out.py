@@ -8,7 +8,7 @@ one with the largest value on fresh samples is the best, in the mean over the sa
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from scipy.spatial.distance import cdist
 from mongebench.core.arrays import Points
 
 Vector = NDArray[np.float64]
+
+BEHIND = 3.0
+"""Standard errors by which a setting may trail the best one and still be fitted on the next fold."""
 
 
 class Potential(Protocol):
@@ -47,13 +50,72 @@ def folds_of(x: Points, y: Points, folds: int, rng: np.random.Generator) -> Iter
         yield Fold(x[~held_x], x[held_x], y[~held_y], y[held_y])
 
 
-def held_out_value(f: Potential, fold: Fold) -> float:
-    """Mean f(x) + mean f^c(y) over what was held out.
+def held_out_value(f: Potential, fold: Fold) -> Value:
+    """f and f^c on what was held out.
 
     f^c is computed from f alone and not taken from a fitted partner: a potential that leaves f + g <= c violated gains
     nothing, because a bump of f lowers f^c.
     """
-    return float(f.value(fold.x_out).mean() + c_transform(f, fold.y_out, fold.x_fit).mean())
+    return Value(f.value(fold.x_out), c_transform(f, fold.y_out, fold.x_fit))
+
+
+class Value(NamedTuple):
+    """The semi-dual of a potential on the held-out samples of one fold, sample by sample: f (n,) and f^c (m,)."""
+
+    f: Vector
+    f_c: Vector
+
+    @property
+    def mean(self) -> float:
+        """Mean f + mean f^c."""
+        return float(self.f.mean() + self.f_c.mean())
+
+    @property
+    def variance(self) -> float:
+        """Of `mean`, over the draw of the samples."""
+        return float(sum(part.var(ddof=1) / len(part) for part in self if len(part) > 1))
+
+    def minus(self, other: Self) -> Self:
+        """The difference at each sample: two potentials of one fold have most of their noise in common."""
+        return type(self)(self.f - other.f, self.f_c - other.f_c)
+
+
+class Race:
+    """Which of several settings has the largest held-out value, without fitting all of them on every fold.
+
+    A setting that trails the best one by more than `BEHIND` standard errors of their difference, paired by sample,
+    is not fitted on the folds that are left (Maron and Moore 1994, Hoeffding races).
+
+    Parameters
+    ----------
+    count
+        Settings.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._values: dict[int, list[Value]] = {setting: [] for setting in range(count)}
+
+    @property
+    def running(self) -> list[int]:
+        """Settings that are still in the race, in order."""
+        return list(self._values)
+
+    @property
+    def best(self) -> int:
+        """The setting with the largest value so far, the first of equals."""
+        return max(self._values, key=lambda setting: sum(value.mean for value in self._values[setting]))
+
+    def fold(self, values: dict[int, Value]) -> None:
+        """Count the values of one more fold; a setting without a finite one could not be fitted, and is out."""
+        fitted = {setting: value for setting, value in values.items() if np.isfinite(value.mean)}
+        self._values = {setting: [*self._values[setting], value] for setting, value in fitted.items()}
+        if not fitted:
+            return
+        leader = self._values[self.best]
+        for setting, own in list(self._values.items()):
+            gaps = [ours.minus(theirs) for ours, theirs in zip(leader, own, strict=True)]
+            if sum(gap.mean for gap in gaps) > BEHIND * np.sqrt(sum(gap.variance for gap in gaps)):
+                del self._values[setting]
 
 
 def c_transform(f: Potential, y: Points, starts: Points) -> Vector:
