@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -46,14 +47,14 @@ class ConvexNetwork:
         """The network of a checkpoint, read as data alone. Raises `InvalidInput` on what is none of dimension `dim`."""
         import torch
 
+        content = path.read_bytes()
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
             return cls.of(state, dim)
-        except OSError:
-            raise
-        except Exception as reason:
+        except Exception as reason:  # torch raises whatever it runs into, OSError in a file that is cut short
+            said = str(reason).partition("\n")[0].partition(". ")[0] or type(reason).__name__
             raise InvalidInput(
-                f"{path} is no checkpoint of an input-convex network in d = {dim} ({str(reason).splitlines()[0]}). "
+                f"{path} ({len(content)} bytes) is no checkpoint of an input-convex network in d = {dim} ({said}). "
                 "Download it anew."
             ) from None
 
@@ -62,6 +63,9 @@ class ConvexNetwork:
         """From the state dictionary of a checkpoint. Raises `InvalidInput`, `KeyError`."""
         layers = 1 + max(int(found[1]) for key in state if (found := re.match(r"quadratic_layers\.(\d+)\.", key)))
         tensors = {key: tensor.double() for key, tensor in state.items()}
+        for key, tensor in tensors.items():
+            if not tensor.isfinite().all():
+                raise InvalidInput(f"{key} has entries that are not finite")
         quadratic = [f"quadratic_layers.{k}" for k in range(layers)]
         passes = [tensors[f"convex_layers.{k}.weight"] for k in range(layers - 1)]
         last = tensors["final_layer.weight"][0]

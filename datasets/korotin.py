@@ -64,7 +64,8 @@ def korotin(
     direction
         "forward" or "reversed".
     directory
-        Where the files are; by default what MONGEBENCH_DATA says.
+        Where the files are; by default what MONGEBENCH_DATA says. As a parameter it is part of the digest and of every
+        record: name it by the variable where others shall compare theirs.
 
     Raises
     ------

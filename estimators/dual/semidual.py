@@ -52,9 +52,9 @@ class Defaults(NamedTuple):
 def defaults(dim: int, size: int | None) -> Defaults:
     """By the dimension d and the points that steps see, None for draws without limit.
 
-    Fresh draws: 64 units up to d = 4, 128 beyond, and 8192 steps: 80, 200 and 300 seconds of one CPU thread in d = 2, 8
+    Fresh draws: 64 units up to d = 4, 128 beyond, and 8192 steps: 94, 309 and 453 seconds of one CPU thread in d = 2, 8
     and 16. Kinks up to d = 8: beyond, conjugates of kinked networks stay unsolved (pair `korotin`, d = 16: residual
-    0.018 after two visits each and 0.005 after four, 5.5e-5 of smooth networks after three). A fixed sample: 64 units
+    0.018 after two visits each and 0.005 after four, 5.2e-5 of smooth networks after three). A fixed sample: 64 units
     and 1024 steps, of which the best on what is held out is kept, and no kinks: on 500 points of `ridges` and
     `product_mixture` in d = 4 the smooth family had the lower value.
     """

@@ -190,9 +190,15 @@ def test_a_file_of_something_else_is_refused(tmp_path):
     torch.save({**state, "final_layer.weight": -state["final_layer.weight"]}, path)
     with pytest.raises(InvalidInput, match="negative: it is not convex"):
         mb.problem("korotin", dim=DIM, directory=tmp_path)
-    path.write_bytes(b"not a checkpoint")
-    with pytest.raises(InvalidInput, match="no checkpoint of an input-convex network"):
+    torch.save({**state, "quadratic_layers.0.weight": state["quadratic_layers.0.weight"] * np.nan}, path)
+    with pytest.raises(InvalidInput, match=r"quadratic_layers\.0\.weight has entries that are not finite"):
         mb.problem("korotin", dim=DIM, directory=tmp_path)
+    assert not (tmp_path / "standardisation.json").exists()
+    whole = (tmp_path / f"{DIM}_v1.pt").read_bytes()
+    for content in (b"not a checkpoint", b"", whole[:-10], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(InvalidInput, match=rf"{path.name} \({len(content)} bytes\) is no checkpoint"):
+            mb.problem("korotin", dim=DIM, directory=tmp_path)
     for version in (1, 2):
         (tmp_path / f"5_v{version}.pt").write_bytes((tmp_path / f"{DIM}_v1.pt").read_bytes())
     with pytest.raises(InvalidInput, match=f"points of dimension {DIM}"):
