@@ -94,7 +94,7 @@ class DaemonHogs(Sound):
     """The memory is another process's, which has left the family."""
 
     def harm(self, seed):
-        daemonise(f"x = bytearray(b'x') * (600 << 20); {SLEEP}")
+        daemonise(f"x = bytearray(b'x') * (800 << 20); {SLEEP}")
         time.sleep(600)
 
 

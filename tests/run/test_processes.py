@@ -47,7 +47,7 @@ EARNS = {
     "floods_and_dies": (Status.CRASHED, "exit code 5 in the middle of a cell; last words: last words"),
     "killed_always": (Status.CRASHED, "SIGKILL"),
     "leaves_when_asked": (Status.CRASHED, "exit code 0"),
-    "daemon_hogs": (Status.OUT_OF_MEMORY, "limit is 500 MiB"),
+    "daemon_hogs": (Status.OUT_OF_MEMORY, "limit is 600 MiB"),
     "sleeps_when_asked": (Status.TIMEOUT, "limit of 10 s"),
     "exits_when_made": (Status.ERROR, "SystemExit: 0"),
     "segfaults_when_made": (Status.ERROR, "SIGSEGV"),
@@ -72,7 +72,7 @@ def experiment(folder: Path, names: list[str], seeds: int = 1, problems: str = '
 name = "grid"
 seeds = {seeds}
 time_limit = "10s"
-memory_limit = "500MiB"
+memory_limit = "600MiB"
 evaluation_points = 100
 estimators = [{{ name = {json.dumps(names)} }}]
 problems = [{{ name = {problems}, dim = 2 }}]
