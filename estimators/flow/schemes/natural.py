@@ -27,8 +27,10 @@ class FlowNatural(Flow):
     between two traced times is integrated on one batch by an explicit Runge-Kutta method of order five, whose steps are
     controlled by the error of the map in L2(mu0): redundant parameters, which that does not see, cost no steps.
 
-    Use it to follow the flow exactly, with few parameters. F is as stiff as an entropy is (its Hessian is of H1 type,
-    its metric L2), which costs an explicit integrator many steps: to arrive, take `FlowNewton`.
+    Use it to follow the flow exactly, with few parameters, none of them redundant: through ridges or networks the
+    damped G holds units of little weight back, and the map is not the limit of the schemes (CORRECTIONS.md). F is as
+    stiff as an entropy is (its Hessian is of H1 type, its metric L2), which costs an explicit integrator many steps: to
+    arrive, take `FlowNewton`.
 
     Parameters
     ----------
